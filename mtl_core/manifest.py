@@ -1,0 +1,168 @@
+"""Manifest: the list of tracks to work on, one row a track (`schema.MANIFEST` and carried columns).
+
+Contents: `build` (list a catalogue, join its labels), `read` (the door of every job that takes a manifest), `write`.
+"""
+
+import csv
+import io
+import posixpath
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mtl_core.failures import InputError
+from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
+from mtl_core.storage import S3, Location, at_the_door, check_reachable, content_id
+
+#: Files with these extensions are tracks; others are only when the labels name them.
+AUDIO_EXTENSIONS = frozenset(
+    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64 wav wave weba webm"
+    " wma wv".split()
+)
+LABEL_COLUMNS = ("track_id", "artist", "language", "album")
+_RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A manifest just built: its rows, and the paths of label rows that have no file."""
+
+    table: pa.Table
+    without_file: list[str]
+
+
+def build(catalogue: Location, labels: Location | None) -> Built:
+    """List a catalogue's tracks and join their labels.
+
+    Args:
+        catalogue: a folder or a prefix; everything below it is looked at.
+        labels: a CSV file as `labels.csv` in JOBS.md, or None: no track has a label.
+
+    Returns:
+        `MANIFEST` columns, then the labels' other columns as strings, sorted by track_id; an empty label is null.
+
+    Raises:
+        InputError: nothing is there, or the labels are malformed.
+    """
+    check_reachable(catalogue)
+    rows = {} if labels is None else read_labels(labels)
+    carried = [name for name in next(iter(rows.values()), {}) if name not in LABEL_COLUMNS]
+    records = []
+    with at_the_door(catalogue):
+        if not catalogue.on_s3 and not catalogue.exists():
+            raise FileNotFoundError
+        for path, entry in catalogue.walk():
+            if path in rows or path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
+                row = rows.pop(path, {})
+                records.append(
+                    {
+                        **dict.fromkeys(carried),
+                        **row,
+                        "track_id": row.get("track_id") or path,
+                        "uri": f"{catalogue.uri}/{path}",
+                        "content_id": content_id(entry),
+                        "size_bytes": entry["size"],
+                    }
+                )
+    schema = MANIFEST
+    for name in carried:
+        schema = schema.append(pa.field(name, pa.string()))
+    table = pa.Table.from_pylist(records, schema=schema).sort_by("track_id")
+    if not records:
+        raise InputError(f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})")
+    _check_ids(table, catalogue)
+    return Built(table=table, without_file=sorted(rows))
+
+
+def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
+    """`labels.csv` -> {path: its other columns}, empty cells as None.
+
+    Raises:
+        InputError: no such file, not UTF-8 CSV, no `path` column, a reserved column name, a path twice.
+    """
+    check_reachable(location)
+    with at_the_door(location):
+        data = location.read_bytes()
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        header, *lines = [line for line in reader if line] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{location} is no UTF-8 CSV file: {error}") from None
+    if "path" not in header:
+        raise InputError(f"{location} has no column 'path': its columns are {header}")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice or _RESERVED & set(header):
+        raise InputError(f"{location}: column names {twice or sorted(_RESERVED & set(header))} are taken: rename them")
+    rows: dict[str, dict[str, str | None]] = {}
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise InputError(f"{location}, row {number}: {len(line)} cells where the header has {len(header)}")
+        row: dict[str, str | None] = {name: cell or None for name, cell in zip(header, line, strict=True)}
+        path = posixpath.normpath(row.pop("path") or "")
+        if path in rows:
+            raise InputError(f"{location}, row {number}: path {path!r} stands there twice")
+        rows[path] = row
+    return rows
+
+
+def write(table: pa.Table, location: Location) -> None:
+    """Write a manifest as one Parquet file."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    with at_the_door(location):
+        location.write_bytes(memoryview(buffer.getvalue()))
+
+
+def read(location: Location) -> pa.Table:
+    """Read and check a manifest: a Parquet file or a folder of them.
+
+    Returns:
+        All `MANIFEST` columns (null where the file has none), then the carried columns, in the file's order.
+
+    Raises:
+        InputError: nothing is there, it is no Parquet, a required column is missing, an id is empty or stands there twice.
+    """
+    check_reachable(location)
+    with at_the_door(location):
+        entry = location.filesystem.info(location.path)
+        parts = [location] if entry["type"] == "file" else location.files(".parquet")
+        if not parts:
+            raise InputError(f"{location}: a folder without Parquet files is no manifest")
+        try:
+            table = pa.concat_tables(
+                [pq.read_table(part.path, filesystem=part.arrow_filesystem, partitioning=None) for part in parts],
+                promote_options="permissive",
+            )
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{location} is no Parquet manifest: {' '.join(str(error).split())}") from None
+    missing = [name for name in MANIFEST_REQUIRED if name not in table.column_names]
+    if missing:
+        raise InputError(f"{location} has no column {missing[0]!r}: a manifest needs {', '.join(MANIFEST_REQUIRED)}")
+    columns = {}
+    for field in MANIFEST:
+        try:
+            column = table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(f"{location}: column {field.name!r} is {table.schema.field(field.name).type}, not {field.type}") from None
+        columns[field.name] = column
+    columns |= {name: table[name] for name in table.column_names if name not in MANIFEST.names}
+    table = pa.table(columns)
+    _check_ids(table, location)
+    return table
+
+
+def _check_ids(table: pa.Table, location: Location) -> None:
+    for name in MANIFEST_REQUIRED:
+        empty = pc.sum(pc.or_kleene(pc.is_null(table[name]), pc.equal(table[name], ""))).as_py()
+        if empty:
+            raise InputError(f"{location}: {empty} rows without {name}: every row needs one")
+    if pc.count_distinct(table["track_id"]).as_py() < len(table):
+        counts = pc.value_counts(table["track_id"])
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))
+        raise InputError(f"{location}: {len(twice)} track_ids stand there more than once, {twice[0]['values'].as_py()!r} for one")
+    strange = table.filter(pc.invert(pc.match_substring_regex(table["uri"], f"^(/|file://|{S3}[^/])")))
+    if len(strange):
+        raise InputError(f"{location}: uri {strange['uri'][0].as_py()!r}: allowed are an absolute path and s3://bucket/key")

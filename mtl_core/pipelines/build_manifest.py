@@ -1,0 +1,30 @@
+"""List a catalogue and join its labels: the first job. A listing is one request after another, so no Ray is started for it."""
+
+from collections import Counter
+
+from mtl_core import manifest
+from mtl_core.storage import Location, check_reachable
+
+
+def build_manifest(catalogue: Location, labels: Location | None, out: Location) -> str:
+    """Write the manifest of `catalogue` to `out`, a Parquet file.
+
+    Returns:
+        A summary for people.
+
+    Raises:
+        InputError: see `manifest.build`.
+    """
+    check_reachable(out)
+    built = manifest.build(catalogue, labels)
+    manifest.write(built.table, out)
+    table = built.table
+    kinds = Counter(uri.rpartition(".")[2].lower() for uri in table["uri"].to_pylist())
+    lines = [
+        f"{len(table):,} tracks, {sum(table['size_bytes'].to_pylist()) / 1e9:.2f} GB -> {out}",
+        "formats: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(8)),
+        *(f"{task}: {len(table) - table[task].null_count:,} labelled, {len(table[task].unique().drop_null()):,} classes" for task in ("artist", "language")),
+    ]
+    if built.without_file:
+        lines.append(f"warning: {len(built.without_file):,} label rows have no file, {built.without_file[0]!r} for one")
+    return "\n".join(lines)

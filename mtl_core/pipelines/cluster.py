@@ -1,0 +1,62 @@
+"""Cluster: the Ray that a pipeline runs on, and what a pipeline may ask of it.
+
+A pipeline joins the cluster that `RAY_ADDRESS` names (`ray job submit` sets it), or runs a Ray of its own on this machine and
+ends it. Reads, actors and writes each hold a logical CPU, and pools that hold all of them hang a small machine: a Ray of our
+own is started with as many logical CPUs as the pipeline says it needs, whatever the machine has.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray.data import DataContext
+
+import mtl_core
+
+
+@contextlib.contextmanager
+def connected(num_cpus: int | None = None) -> Iterator[None]:
+    """Run the body on a cluster; one that is already connected (a test's) is used as it is.
+
+    Args:
+        num_cpus: logical CPUs that a local Ray must have at the least; never fewer than 2 or than the machine has.
+    """
+    if ray.is_initialized():
+        _be_quiet()
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the submission's working folder is on every path
+        package = None if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
+        ray.init(address=address, runtime_env=package, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+        )
+    _be_quiet()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _be_quiet() -> None:
+    """Keep Ray Data's bars and its execution plans off the terminal; its warnings and errors stay."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def usable_cpus() -> int:
+    """CPUs of the whole cluster, physical where the Ray is our own: how many workers are worth having."""
+    total = int(ray.cluster_resources().get("CPU", 0))
+    return total if os.environ.get("RAY_ADDRESS") else min(total, os.cpu_count() or 1)

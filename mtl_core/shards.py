@@ -1,0 +1,140 @@
+"""Shard: the unit of work, of retry and of resuming: some tracks of a frozen plan that one worker does in one go.
+
+A run's plan is written to storage before any work, as Parquet files with one row group a shard, and `plan.json` last: a plan
+without it is no plan. A worker ends a shard by writing its mark, a file that holds the shard's failures and counts; a shard
+with a mark is done and is never done again. Sizes are in tracks.
+
+Contents: `Plan`, `freeze`, `load`, `read`, `mark`, `marks`.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_core.schema import FAILURES
+from mtl_core.storage import Location
+
+MOST_TRACKS = 32  # what a crash can cost a worker
+_SHARDS_PER_FILE = 64  # the footer that each shard's reader has to read stays small
+_PLAN = "plan.json"
+_COUNTS = b"counts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A frozen plan.
+
+    Args:
+        folder: where the plan and its marks are.
+        run_id: fixed when the plan is made.
+        n_tracks: tracks in the plan.
+        tracks_per_shard: in every shard but the last.
+        asked: what the plan was made from; a plan made from something else is another run.
+    """
+
+    folder: Location
+    run_id: str
+    n_tracks: int
+    tracks_per_shard: int
+    asked: dict[str, Any]
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.n_tracks // self.tracks_per_shard)
+
+
+def size(n_tracks: int, workers: int) -> int:
+    """Tracks a shard: small enough that every worker has several, at most `MOST_TRACKS`."""
+    return max(1, min(MOST_TRACKS, n_tracks // (4 * workers)))
+
+
+def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, asked: dict[str, Any]) -> Plan:
+    """Write a plan of `tracks`, in their order."""
+    plan = Plan(folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, asked=asked)
+    tracks_per_file = _SHARDS_PER_FILE * tracks_per_shard
+    for number in range(-(-len(tracks) // tracks_per_file)):
+        buffer = pa.BufferOutputStream()
+        rows = tracks.slice(number * tracks_per_file, tracks_per_file)
+        pq.write_table(rows, buffer, row_group_size=tracks_per_shard, compression="zstd")
+        _file(folder, number).write_bytes(memoryview(buffer.getvalue()))
+    about = asdict(plan) | {"folder": folder.uri}
+    (folder / _PLAN).write_bytes(json.dumps(about, indent=1).encode())
+    return plan
+
+
+def load(folder: Location) -> Plan | None:
+    """The plan in `folder`; None where there is none or it was not finished."""
+    if not (folder / _PLAN).exists():
+        return None
+    about = json.loads((folder / _PLAN).read_bytes())
+    return Plan(**about | {"folder": folder})
+
+
+def _file(folder: Location, number: int) -> Location:
+    return folder / f"plan-{number:05}.parquet"
+
+
+def read(plan: Plan, shard: int) -> list[dict[str, Any]]:
+    """The tracks of a shard, as rows."""
+    part = _file(plan.folder, shard // _SHARDS_PER_FILE)
+    with part.arrow_filesystem.open_input_file(part.path) as file:
+        return list(pq.ParquetFile(file).read_row_group(shard % _SHARDS_PER_FILE).to_pylist())
+
+
+def read_all(plan: Plan, columns: list[str]) -> pa.Table:
+    """All tracks of the plan, in order."""
+    parts = [_file(plan.folder, i) for i in range(-(-plan.n_shards // _SHARDS_PER_FILE))]
+    return pa.concat_tables(
+        [pq.read_table(part.path, columns=columns, filesystem=part.arrow_filesystem, partitioning=None) for part in parts]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What a done shard left behind.
+
+    Args:
+        shard: its number.
+        output: name of the file it wrote; "" for none.
+        done, failed: tracks.
+        n_segments: of all done tracks.
+        audio_s: seconds of audio of the done tracks.
+        seconds: wall seconds by stage.
+        cpu_s: CPU seconds of the worker and its child.
+    """
+
+    shard: int
+    output: str
+    done: int
+    failed: int
+    n_segments: int
+    audio_s: float
+    seconds: dict[str, float]
+    cpu_s: float
+
+
+def mark(plan: Plan, counts: Mark, failures: list[dict[str, Any]]) -> None:
+    """End a shard: its failures (rows of `FAILURES`) and its counts in one file, written in one step."""
+    schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(counts)).encode()})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(failures, schema=schema), buffer)
+    (plan.folder / f"done-{counts.shard:06}.parquet").write_bytes(memoryview(buffer.getvalue()))
+
+
+def marked(plan: Plan) -> set[int]:
+    """The shards that are done."""
+    return {int(file.name[5:11]) for file in plan.folder.files() if file.name.startswith("done-")}
+
+
+def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
+    """The marks of these shards, and all their failures."""
+    found, failures = [], [FAILURES.empty_table()]
+    for number in sorted(numbers):
+        table = pq.read_table(pa.BufferReader((plan.folder / f"done-{number:06}.parquet").read_bytes()))
+        found.append(Mark(**json.loads(table.schema.metadata[_COUNTS])))
+        failures.append(table.replace_schema_metadata())
+    return found, pa.concat_tables(failures)

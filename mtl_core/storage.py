@@ -1,0 +1,282 @@
+"""Storage: a URI -> a filesystem and a path. The only place that knows S3 from a disk.
+
+A URI is a path, `file:///path` or `s3://bucket/key`, taken as it is: never percent-decoded, never globbed. S3 is reached with
+the standard AWS environment variables, `AWS_ENDPOINT_URL` among them. A file is written whole or not at all: on S3 an
+object appears when its upload ends, on a disk it is renamed into place.
+
+Contents: `Location`, `at_the_door` (a location that cannot be used -> InputError), `open_track` (a track's bytes -> TrackError).
+"""
+
+import contextlib
+import functools
+import io
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mtl_core.failures import InputError, TrackError
+
+S3 = "s3://"
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+#: Tries of one request, with exponential backoff and jitter between them: 5xx, throttling, resets and time-outs; not 403 or 404.
+ATTEMPTS = 8
+#: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
+WHOLE_BYTES = 64 * 2**20
+RANGE_BYTES = 8 * 2**20
+
+
+@functools.lru_cache
+def _filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileSystem:
+    if protocol == "file":
+        return LocalFileSystem()
+    import s3fs  # 0.5 s, for those who need it
+
+    filesystem = s3fs.S3FileSystem(
+        use_listings_cache=False,  # another machine's write must be seen
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S if attempts > 1 else CONNECT_TIMEOUT_S,
+            "retries": {"mode": "standard", "max_attempts": attempts},
+        },
+        skip_instance_cache=True,
+    )
+    if attempts == 1:
+        filesystem.retries = 1
+    return filesystem
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or a folder, there or not.
+
+    Args:
+        uri: a path, `file://…` or `s3://bucket/key`; kept in its normal form, an absolute path or s3://….
+
+    Raises:
+        ValueError: another protocol, or no bucket.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        uri = self.uri
+        if uri.startswith(S3):
+            normal = S3 + uri[len(S3) :].rstrip("/")
+            if not normal[len(S3) :].split("/")[0]:
+                raise ValueError(f"{uri!r} names no bucket: allowed is s3://bucket/key")
+        elif "://" in uri and not uri.startswith("file://"):
+            raise ValueError(f"{uri!r}: allowed are a path, file://… and s3://…")
+        elif not uri:
+            raise ValueError("an empty location: allowed are a path, file://… and s3://…")
+        else:
+            normal = os.path.abspath(Path(uri.removeprefix("file://")).expanduser())  # noqa: PTH100 (no symlink is followed)
+        object.__setattr__(self, "uri", normal)
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.uri}/{name}")
+
+    @property
+    def on_s3(self) -> bool:
+        return self.uri.startswith(S3)
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.uri)
+
+    @property
+    def path(self) -> str:
+        return self.uri.removeprefix(S3)
+
+    @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        return _filesystem("s3" if self.on_s3 else "file")
+
+    @property
+    def arrow_filesystem(self) -> Any:
+        """This location's filesystem as a `pyarrow.fs.FileSystem`."""
+        import pyarrow.fs
+
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem)) if self.on_s3 else pyarrow.fs.LocalFileSystem()
+
+    def exists(self) -> bool:
+        return bool(self.filesystem.exists(self.path))
+
+    def read_bytes(self) -> bytes:
+        return bytes(self.filesystem.cat_file(self.path))
+
+    def write_bytes(self, data: bytes | memoryview) -> None:
+        """Put `data` here in one step, making the folders above: no reader ever sees half of it."""
+        if self.on_s3:
+            self.filesystem.pipe_file(self.path, bytes(data))
+            return
+        target = Path(self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            draft.write_bytes(data)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def files(self, suffix: str = "") -> list["Location"]:
+        """The files directly inside, sorted by name; names starting with `_` or `.` are left out; none where nothing is."""
+        return [Location(f"{self.uri}/{name}") for name in sorted(self._names()) if name.endswith(suffix)]
+
+    def _names(self) -> Iterator[str]:
+        with contextlib.suppress(FileNotFoundError):
+            for entry in self.filesystem.ls(self.path, detail=True):
+                name = posixpath.basename(entry["name"])
+                if entry["type"] == "file" and name and not name.startswith(("_", ".")) and entry["name"] != self.path:
+                    yield name
+
+    def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(path relative to here, what the store tells of it) of every file below, sorted by path."""
+        found = self.filesystem.find(self.path, detail=True, withdirs=False)
+        for path in sorted(found):
+            if found[path]["type"] == "file":
+                yield path[len(self.path) :].lstrip("/"), found[path]
+
+    def delete(self) -> None:
+        """Remove the file here; nothing happens where none is."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm_file(self.path)
+
+    def delete_tree(self) -> None:
+        """Remove everything below here; nothing happens where nothing is."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm(self.path, recursive=True)
+
+
+def content_id(entry: dict[str, Any]) -> str:
+    """What changes when a file's bytes change: the store's etag, else size and modification time in microseconds."""
+    if "ETag" in entry:
+        return str(entry["ETag"]).strip('"')
+    return f"{entry['size']}-{round(entry['mtime'] * 1e6)}"
+
+
+def check_reachable(location: Location) -> None:
+    """One impatient look at the store, so that a dead endpoint or wrong credentials end a job in seconds.
+
+    Raises:
+        InputError: the store cannot be reached, refuses the credentials, or has no such bucket.
+    """
+    if not location.on_s3:
+        return
+    filesystem = _filesystem("s3", attempts=1)
+    bucket, _, key = location.path.partition("/")
+    with at_the_door(location):
+        try:
+            filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        except FileNotFoundError:
+            raise InputError(f"{location}: there is no bucket {bucket!r}") from None
+
+
+@contextlib.contextmanager
+def at_the_door(location: Location) -> Iterator[None]:
+    """Turn what a store says of an unusable location into an InputError that names it.
+
+    Raises:
+        InputError: nothing is there, access is denied, or the store cannot be reached.
+    """
+    from botocore.exceptions import BotoCoreError  # a class of errors the standard library has no name for
+
+    endpoint = f" at {os.environ['AWS_ENDPOINT_URL']}" if location.on_s3 and "AWS_ENDPOINT_URL" in os.environ else ""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{location}: nothing is there") from None
+    except PermissionError as error:
+        raise InputError(f"{location}: access denied{endpoint} ({_one_line(error)}): check the credentials and permissions") from None
+    except (BotoCoreError, OSError) as error:
+        raise InputError(f"{location}: cannot be reached{endpoint}: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str | BinaryIO:
+    """A track's audio, ready for the decoder.
+
+    Args:
+        uri: of the manifest.
+        expected_content_id: of the manifest; None where it has none.
+
+    Returns:
+        A path on a local disk; the bytes of an object of at most `WHOLE_BYTES`; a seekable file that reads a larger one by range.
+
+    Raises:
+        TrackError: fetch not_found, forbidden, unavailable, or changed since the manifest was built.
+    """
+    location = Location(uri)
+    with fetching(uri):
+        entry = location.filesystem.info(location.path)
+        if entry["type"] != "file":
+            raise TrackError("fetch", "not_found", f"{uri} is no file but a {entry['type']}")
+        found = content_id(entry)
+        if expected_content_id is not None and found != expected_content_id:
+            raise TrackError("fetch", "changed", f"{uri} is {found}, the manifest has {expected_content_id}")
+        if not location.on_s3:
+            with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
+                return location.path
+        if entry["size"] > WHOLE_BYTES:
+            return _RangedFile(location.filesystem.open(location.path, "rb", block_size=RANGE_BYTES), uri)
+        with location.filesystem.open(location.path, "rb", cache_type="all") as file:  # GET if-match the etag just seen
+            return bytes(file.read())
+
+
+@contextlib.contextmanager
+def fetching(uri: str) -> Iterator[None]:
+    """Turn what a store says of a track's bytes into a TrackError of stage fetch."""
+    from botocore.exceptions import BotoCoreError
+    from fsspec.exceptions import FSTimeoutError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise TrackError("fetch", "not_found", f"{uri}: {_one_line(error)}") from None
+    except PermissionError as error:
+        raise TrackError("fetch", "forbidden", f"{uri}: {_one_line(error)}") from None
+    except (BotoCoreError, FSTimeoutError, OSError) as error:
+        changed = "pre-conditions" in str(error) or "PreconditionFailed" in str(error)
+        raise TrackError("fetch", "changed" if changed else "unavailable", f"{uri}: {_one_line(error)}") from None
+
+
+class _RangedFile(io.RawIOBase):
+    """A remote file whose reads fail as a track's fetch, so that the decoder is not blamed for the network."""
+
+    def __init__(self, file: BinaryIO, uri: str) -> None:
+        self._file, self._uri = file, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        with fetching(self._uri):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,114 @@
+"""Track: from a manifest's row to its segments, or to the reason why not.
+
+fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`. The next tracks are fetched while one is
+decoded; a `TrackError` is caught here, and becomes data.
+"""
+
+import contextlib
+import resource
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from mtl_core.decoding import Decoder, DecoderLimits
+from mtl_core.failures import TrackError
+from mtl_core.features import FrontEnd, Segments, log_mel_segments
+from mtl_core.storage import open_track
+
+FETCH_AHEAD = 4  # tracks of at most storage.WHOLE_BYTES each
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Track:
+    """A manifest's row that was read: its segments and its length in seconds."""
+
+    row: Row
+    segments: Segments
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class FailedTrack:
+    """A manifest's row that could not be worked on, and why."""
+
+    row: Row
+    error: TrackError
+
+    def as_row(self, *, model_id: str | None, run_id: str) -> Row:
+        """A row of `schema.FAILURES`."""
+        return {
+            "track_id": self.row["track_id"],
+            "uri": self.row["uri"],
+            "content_id": self.row.get("content_id"),
+            "stage": self.error.stage,
+            "error": self.error.error,
+            "message": self.error.message,
+            "attempts": (self.row.get("attempts") or 0) + 1,
+            "permanent": self.error.permanent,
+            "model_id": model_id,
+            "run_id": run_id,
+            "failed_at": datetime.now(UTC),
+        }
+
+
+class TrackReader:
+    """Reads tracks for one worker; owns its decoder child and its fetching threads.
+
+    Args:
+        front_end: what the segments are made with.
+        limits: of the decoder child, for one track.
+        draws, seed: random segment starts instead of the fixed grid, see `features.log_mel_segments`.
+    """
+
+    def __init__(self, front_end: FrontEnd, limits: DecoderLimits, *, draws: int = 0, seed: int = 0) -> None:
+        self._front_end, self._draws, self._seed = front_end, draws, seed
+        self._decoder = Decoder(limits)
+        self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
+        self.seconds: Counter[str] = Counter()  # wall seconds by stage
+
+    def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
+        """The tracks of `rows`, in their order."""
+        ahead = iter(rows)
+        fetching = deque(self._fetch(row) for row in islice(ahead, FETCH_AHEAD))
+        while fetching:
+            row, source = fetching.popleft()
+            try:
+                yield self._track(row, source)
+            except TrackError as error:
+                yield FailedTrack(row, error)
+            fetching.extend(self._fetch(row) for row in islice(ahead, 1))
+
+    def _fetch(self, row: Row) -> "tuple[Row, Future[Any]]":
+        return row, self._fetchers.submit(open_track, row["uri"], row.get("content_id"))
+
+    def _track(self, row: Row, fetched: "Future[Any]") -> Track:
+        with self.timed("fetch"):
+            source = fetched.result()
+        with self.timed("decode"):
+            recording = self._decoder.decode(source)
+        with self.timed("features"):
+            segments = log_mel_segments(
+                recording, self._front_end, draws=self._draws, seed=self._seed, track_id=row["track_id"]
+            )
+        return Track(row, segments, recording.duration_s)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the body's wall seconds to `stage`; fetch counts only what was waited for."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def cpu_s(self) -> float:
+        """CPU seconds of this process and its decoder child so far."""
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        return own.ru_utime + own.ru_stime + self._decoder.cpu_s()
