@@ -20,8 +20,10 @@ class Options:
 
 
 def main(options: Options) -> None:
-    labels = None if options.labels is None else Location(options.labels)
-    print(build_manifest(Location(options.catalogue), labels, Location(options.out)))
+    with command_line.checked():
+        catalogue, out = Location(options.catalogue), Location(options.out)
+        labels = None if options.labels is None else Location(options.labels)
+    print(build_manifest(catalogue, labels, out))
 
 
 if __name__ == "__main__":

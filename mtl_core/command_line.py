@@ -8,7 +8,7 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tyro
@@ -41,6 +41,15 @@ def _one_line(box: str) -> str:
     paragraph = re.split(r"│ ─+ │", box)[0]
     lines = [line.strip("│ ") for line in paragraph.splitlines() if not line.startswith(("╭", "╰"))]
     return " ".join(" ".join(lines).split())
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """Where a job makes configs out of its flags: a ValueError there is a wrong flag."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def main(function: Callable[[Options], int | None], options: type[Options]) -> None:

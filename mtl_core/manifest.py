@@ -132,26 +132,29 @@ def read(location: Location) -> pa.Table:
         if not parts:
             raise InputError(f"{location}: a folder without Parquet files is no manifest")
         try:
-            table = pa.concat_tables(
-                [pq.read_table(part.path, filesystem=part.arrow_filesystem, partitioning=None) for part in parts],
-                promote_options="permissive",
-            )
-        except pa.ArrowInvalid as error:
+            table = pa.concat_tables([_part(part) for part in parts], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"{location} is no Parquet manifest: {' '.join(str(error).split())}") from None
+    _check_ids(table, location)
+    return table
+
+
+def _part(location: Location) -> pa.Table:
+    """One file of a manifest, its columns cast to those of `MANIFEST`."""
+    table = pq.read_table(location.path, filesystem=location.arrow_filesystem, partitioning=None)
     missing = [name for name in MANIFEST_REQUIRED if name not in table.column_names]
     if missing:
         raise InputError(f"{location} has no column {missing[0]!r}: a manifest needs {', '.join(MANIFEST_REQUIRED)}")
-    columns = {}
+    columns = []
     for field in MANIFEST:
+        there = field.name in table.column_names
         try:
-            column = table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+            columns.append(table[field.name].cast(field.type) if there else pa.nulls(len(table), field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise InputError(f"{location}: column {field.name!r} is {table.schema.field(field.name).type}, not {field.type}") from None
-        columns[field.name] = column
-    columns |= {name: table[name] for name in table.column_names if name not in MANIFEST.names}
-    table = pa.table(columns)
-    _check_ids(table, location)
-    return table
+            found = table.schema.field(field.name).type
+            raise InputError(f"{location}: column {field.name!r} is {found}, not {field.type}") from None
+    carried = [field for field in table.schema if field.name not in MANIFEST.names]
+    return pa.table([*columns, *(table[field.name] for field in carried)], schema=pa.schema([*MANIFEST, *carried]))
 
 
 def _check_ids(table: pa.Table, location: Location) -> None:

@@ -8,6 +8,7 @@ Contents: `Plan`, `freeze`, `load`, `read`, `mark`, `marks`.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -138,3 +139,20 @@ def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
         found.append(Mark(**json.loads(table.schema.metadata[_COUNTS])))
         failures.append(table.replace_schema_metadata())
     return found, pa.concat_tables(failures)
+
+
+def totals(found: list[Mark]) -> dict[str, Any]:
+    """The counts of a run: planned = done + failed, and what they cost."""
+    seconds: Counter[str] = Counter()
+    for one in found:
+        seconds.update(one.seconds)
+    done, failed = sum(one.done for one in found), sum(one.failed for one in found)
+    return {
+        "planned": done + failed,
+        "done": done,
+        "failed": failed,
+        "n_segments": sum(one.n_segments for one in found),
+        "audio_hours": round(sum(one.audio_s for one in found) / 3600, 4),
+        "seconds_by_stage": {stage: round(value, 2) for stage, value in seconds.items()},
+        "cpu_s": round(sum(one.cpu_s for one in found), 2),
+    }

@@ -60,3 +60,8 @@ def usable_cpus() -> int:
     """CPUs of the whole cluster, physical where the Ray is our own: how many workers are worth having."""
     total = int(ray.cluster_resources().get("CPU", 0))
     return total if os.environ.get("RAY_ADDRESS") else min(total, os.cpu_count() or 1)
+
+
+def gpus() -> int:
+    """GPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))

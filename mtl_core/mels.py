@@ -1,0 +1,99 @@
+"""Mels: a folder of Parquet files with one row a segment, as `schema.MELS` has it, seen without reading a single mel.
+
+A whole track is in one file, its segments in order; every file carries the front end that made it.
+"""
+
+import hashlib
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_core.failures import InputError
+from mtl_core.features import FrontEnd
+from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE
+from mtl_core.storage import Location, at_the_door, check_reachable
+
+FILES_AT_ONCE = 16
+_REQUIRED = ("track_id", "segment", "start_s", "artist", "language", "mel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mels:
+    """What a folder of mels holds.
+
+    Args:
+        files: its Parquet files, sorted by name.
+        front_end: what made every mel in it.
+        tracks: a row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
+            `album` and the carried columns.
+    """
+
+    files: tuple[Location, ...]
+    front_end: FrontEnd
+    tracks: pa.Table
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the front end and of each track's name, labels and number of segments, however they are filed."""
+        digest = hashlib.sha256(self.front_end.hash().encode())
+        columns = ["track_id", "segments", "artist", "language"]
+        for row in zip(*(self.tracks[column].to_pylist() for column in columns), strict=True):
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+
+def open_mels(location: Location) -> Mels:
+    """Look into a folder of mels: footers and label columns are read, the mels are not.
+
+    Raises:
+        InputError: nothing is there, a file is no Parquet file of mels, several front ends are mixed, or a track is in
+            two files.
+    """
+    check_reachable(location)
+    with at_the_door(location):
+        files = location.files(".parquet")
+        if not files:
+            raise InputError(f"{location}: there are no mels (.parquet files) in it")
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            opened = list(pool.map(_open_file, files))
+    hashes = {found for _, found, _ in opened}
+    if len(hashes) > 1:
+        raise InputError(f"{location} mixes mels of {len(hashes)} front ends: extract them again with one")
+    tracks = pa.concat_tables([table for _, _, table in opened], promote_options="default").sort_by("track_id")
+    if not len(tracks):
+        raise InputError(f"{location}: its mels are empty")
+    ids = tracks["track_id"].to_pylist()
+    doubled = [first for first, second in itertools.pairwise(ids) if first == second]
+    if doubled:
+        raise InputError(f"{location}: the track {doubled[0]!r} is in two files")
+    return Mels(files=tuple(files), front_end=opened[0][0], tracks=tracks)
+
+
+def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
+    """A file's front end, its hash, and its tracks with their number of segments."""
+    try:
+        with file.filesystem.open(file.path, "rb") as handle:
+            parquet = pq.ParquetFile(handle)
+            schema = parquet.schema_arrow
+            metadata = schema.metadata or {}
+            missing = [name for name in _REQUIRED if name not in schema.names]
+            if missing or FRONT_END not in metadata or FRONT_END_HASH not in metadata:
+                lacking = f"no column {missing[0]!r}" if missing else "no front end in its metadata"
+                raise InputError(f"{file} holds no mels: {lacking}")
+            if getattr(schema.field("mel").type, "shape", None) != list(MEL_SHAPE):
+                raise InputError(f"{file}: its mels are {schema.field('mel').type}, allowed is {MEL_SHAPE}")
+            front_end = FrontEnd.from_dict(json.loads(metadata[FRONT_END]))
+            carried = [name for name in schema.names if name not in ("track_id", "segment", "start_s", "mel")]
+            table = parquet.read(columns=["track_id", "segment", *carried])
+    except (pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} holds no mels: {' '.join(str(error).split())}") from None
+    grouped = table.group_by("track_id", use_threads=False).aggregate(
+        [("segment", "count"), *((name, "first") for name in carried)]
+    )
+    tracks = grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
+    segments = tracks["segment_count"]
+    return front_end, metadata[FRONT_END_HASH], tracks.drop("segment_count").append_column("segments", segments)

@@ -1,0 +1,180 @@
+"""Extract mels: every track of a manifest -> its segments' mels in Parquet, for training and evaluation.
+
+A run is named by what it is made from: the same command takes up an unfinished run, and recognises a finished one.
+Files go into OUT under the run's name; those of an earlier run go when this one has ended. Failures are at `OUT/_failures`.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_core import manifest, mels, shards
+from mtl_core.decoding import DecoderLimits
+from mtl_core.failures import InputError
+from mtl_core.features import FrontEnd
+from mtl_core.pipelines import cluster
+from mtl_core.pipelines.workers import work_off
+from mtl_core.shards import Mark, Plan
+from mtl_core.storage import Location
+from mtl_core.tracks import FailedTrack, Track, TrackReader
+
+FAILURES = "_failures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What an extraction is made with.
+
+    Args:
+        front_end: of the mels.
+        draws: random starts a segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
+        seed: of the draws.
+        limits: of the decoder, for one track.
+        workers: actors; None: one for each CPU of the cluster.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    front_end: FrontEnd = FrontEnd()
+    draws: int = 0
+    seed: int = 0
+    limits: DecoderLimits = DecoderLimits()
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.draws <= 100:
+            raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {self.draws}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {self.workers}")
+
+
+def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -> str:
+    """Extract the mels of all tracks of a manifest.
+
+    Returns:
+        A summary for people.
+
+    Raises:
+        InputError: the manifest is wrong or OUT cannot be reached.
+    """
+    tracks = manifest.read(manifest_at)
+    if not len(tracks):
+        raise InputError(f"{manifest_at}: a manifest without tracks")
+    tracks = tracks.sort_by("track_id")
+    asked = _asked(tracks, extraction)
+    run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    record = out / mels.RUNS / f"{run_id}.json"
+    if record.exists() and not _worth_another_try(record):
+        return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
+    with cluster.connected(num_cpus=extraction.workers):
+        workers = extraction.workers or cluster.usable_cpus()
+        plan = _plan(tracks, out, run_id, asked, workers)
+        begun = time.monotonic()
+        make = partial(_Extractor, plan, out, extraction, mels.schema(extraction.front_end, tracks.schema))
+        work_off(plan, make, workers=workers, what="extracting mels", num_cpus=1)
+        return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
+
+
+def _asked(tracks: pa.Table, extraction: Extraction) -> dict[str, Any]:
+    content = io.BytesIO()
+    with pa.ipc.new_stream(content, tracks.schema.remove_metadata()) as stream:
+        stream.write_table(tracks.replace_schema_metadata().combine_chunks())
+    return {
+        "tracks": hashlib.sha256(content.getbuffer()).hexdigest(),
+        "front_end": extraction.front_end.to_dict(),
+        "draws": extraction.draws,
+        "seed": extraction.seed if extraction.draws else 0,
+        "content_known": tracks["content_id"].null_count == 0,
+    }
+
+
+def _worth_another_try(record: Location) -> bool:
+    """A finished run is done again where a failure was not permanent, or where changed audio would not show."""
+    run = json.loads(record.read_bytes())
+    return bool(run["failed_not_permanently"]) or not run["asked"]["content_known"]
+
+
+def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> Plan:
+    folder = out / mels.RUNS / run_id
+    plan = shards.load(folder)
+    if plan is None:
+        folder.delete_tree()
+        n_tracks_per_shard = shards.size(len(tracks), workers)
+        plan = shards.freeze(tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
+    return plan
+
+
+class _Extractor:
+    """Does shards: reads their tracks, writes their mels."""
+
+    def __init__(self, plan: Plan, out: Location, extraction: Extraction, schema: pa.Schema) -> None:
+        self._plan, self._out, self._schema = plan, out, schema
+        self._reader = TrackReader(extraction.front_end, extraction.limits, draws=extraction.draws, seed=extraction.seed)
+
+    def __call__(self, shard: int) -> Mark:
+        seconds_before, cpu_before = Counter(self._reader.seconds), self._reader.cpu_s()
+        tracks = list(self._reader.read(shards.read(self._plan, shard)))
+        done = [track for track in tracks if isinstance(track, Track)]
+        failed = [track for track in tracks if isinstance(track, FailedTrack)]
+        output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
+        with self._reader.timed("write"):
+            if done:
+                output.write_bytes(mels.part(done, self._schema))
+        mark = Mark(
+            shard=shard,
+            output=output.name if done else "",
+            done=len(done),
+            failed=len(failed),
+            n_segments=sum(len(track.segments.start_s) for track in done),
+            audio_s=sum(track.duration_s for track in done),
+            seconds={k: round(v - seconds_before[k], 4) for k, v in self._reader.seconds.items()},
+            cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
+        )
+        failures = [track.as_row(model_id=None, run_id=self._plan.run_id) for track in failed]
+        shards.mark(self._plan, mark, failures)
+        return mark
+
+
+def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
+    """Drop what earlier runs left, write failures and record, and open the mels to readers by removing the plan, last."""
+    found, failures = shards.marks(plan, range(plan.n_shards))
+    mine = {mark.output for mark in found}
+    for file in out.files(".parquet"):
+        if file.name.startswith("mels-") and file.name not in mine:
+            file.delete()
+    buffer = io.BytesIO()
+    pq.write_table(failures, buffer)
+    (out / FAILURES / "failures.parquet").write_bytes(buffer.getbuffer())
+    run = {
+        "run_id": plan.run_id,
+        "asked": plan.asked,
+        "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **shards.totals(found),
+        "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
+        "failures": Counter(f"{a}/{b}" for a, b in zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)),
+        "wall_s": round(wall_s, 1),
+    }
+    record.write_bytes(json.dumps(run, indent=1).encode())
+    for other in {path.split("/")[0] for path, _ in (out / mels.RUNS).walk() if "/" in path}:
+        (out / mels.RUNS / other).delete_tree()
+    return run
+
+
+def _summary(run: dict[str, Any], out: Location) -> str:
+    failures = ", ".join(f"{error} {count}" for error, count in sorted(run["failures"].items())) or "none"
+    return (
+        f"{run['done']:,} of {run['planned']:,} tracks, {run['n_segments']:,} segments, {run['audio_hours']:.2f} h of audio -> {out}\n"
+        f"failures: {failures}\n"
+        f"{run['wall_s']:.1f} s, {run['cpu_s'] / max(run['planned'], 1):.2f} CPU seconds a track"
+    )

@@ -1,0 +1,233 @@
+"""Tag a catalogue: plan -> run -> verify -> commit, each of which the same command takes up again after any crash.
+
+What is still to do is frozen as a plan; workers do its shards; what they left is verified against the plan; then failures
+and tags enter their tables, and the run's record is written, last. One row is one track from end to end.
+
+    OUT/tags, OUT/failures    the tables
+    OUT/_run/RUN_ID           an unfinished run: its plan, its marks, its shards' tags
+    OUT/runs/RUN_ID.json      the record of a finished run
+"""
+
+import importlib.metadata
+import json
+import platform
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mtl_core import artifact, manifest, shards, tables
+from mtl_core.artifact import Artifact
+from mtl_core.decoding import DecoderLimits
+from mtl_core.failures import InputError
+from mtl_core.pipelines import cluster
+from mtl_core.pipelines.workers import work_off
+from mtl_core.schema import TAGS
+from mtl_core.shards import Mark, Plan
+from mtl_core.storage import Location, check_reachable
+from mtl_core.tagger import BATCH_SEGMENTS, Tagger
+from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
+
+UNFINISHED, RECORDS = "_run", "runs"
+_PACKAGES = ("ray", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagging:
+    """How a catalogue is tagged.
+
+    Args:
+        retry_failed: plan tracks with a permanent failure too.
+        limit: plan the first so many open tracks by `track_id`; None: all.
+        workers: actors; None: one for each CPU of the cluster.
+        use_gpu: run the model on the cluster's GPUs, which the workers share.
+        limits: of the decoder, for one track.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    retry_failed: bool = False
+    limit: int | None = None
+    workers: int | None = None
+    use_gpu: bool = False
+    limits: DecoderLimits = DecoderLimits()
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be 1 or more, got {self.limit}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagged:
+    """What became of the command: the records of the runs it finished, and the open tracks that were done already."""
+
+    runs: list[dict[str, Any]]
+    already_done: int
+
+    @property
+    def failed_share(self) -> float:
+        """Failed of planned, 0 to 1; 0 where nothing was planned."""
+        return sum(run["failed"] for run in self.runs) / max(1, sum(run["planned"] for run in self.runs))
+
+
+def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagging: Tagging) -> Tagged:
+    """Tag every track of a manifest that the tables under `out` do not speak for yet.
+
+    Raises:
+        InputError: the manifest or the model is wrong, OUT cannot be reached, or a GPU is asked for and none is there.
+        VerificationError: a run's outcome is not what it planned; nothing is committed.
+    """
+    model = artifact.load(model_at)
+    model_id = artifact.model_id(model)
+    tracks = manifest.read(manifest_at)
+    check_reachable(out)
+    asked = {"manifest": manifest_at.uri, "model": model_at.uri, "model_id": model_id, "limit": tagging.limit}
+    runs = []
+    with cluster.connected(num_cpus=tagging.workers):
+        resources, workers = _resources(tagging)
+        run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources)
+        unfinished = _unfinished(out, model_id)
+        if unfinished is not None:
+            runs.append(run(unfinished))
+        planned = tables.plan(tracks, out, model_id, retry_failed=tagging.retry_failed, limit=tagging.limit)
+        already_done = len(tracks) - len(planned)
+        if len(planned):
+            runs.append(run(_freeze(planned, out, asked | {"already_done": already_done}, workers)))
+    return Tagged(runs=runs, already_done=already_done)
+
+
+def _resources(tagging: Tagging) -> tuple[dict[str, float], int]:
+    """What an actor holds, and how many there are."""
+    workers = tagging.workers or cluster.usable_cpus()
+    if not tagging.use_gpu:
+        return {"num_cpus": 1}, workers
+    gpus = cluster.gpus()
+    if not gpus:
+        raise InputError("--use-gpu: the cluster has no GPU")
+    return {"num_cpus": 1, "num_gpus": gpus / workers if workers > gpus else 1}, workers
+
+
+def _unfinished(out: Location, model_id: str) -> Plan | None:
+    """The unfinished run of this model; one of another model, or without a whole plan, is discarded."""
+    found = None
+    for run_id in sorted({path.split("/")[0] for path, _ in (out / UNFINISHED).walk()}):
+        folder = out / UNFINISHED / run_id
+        plan = shards.load(folder)
+        if plan is not None and plan.asked["model_id"] == model_id:
+            found = plan
+        else:
+            folder.delete_tree()
+    return found
+
+
+def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> Plan:
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    n_tracks_per_shard = shards.size(len(planned), workers)
+    return shards.freeze(planned, out / UNFINISHED / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
+
+
+def _run(
+    plan: Plan, *, model: Artifact, out: Location, tagging: Tagging, workers: int, resources: dict[str, float]
+) -> dict[str, Any]:
+    """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
+    begun = time.monotonic()
+    make = partial(_Worker, plan, model, tagging)
+    work_off(plan, make, workers=workers, what="tagging", **resources)
+    found, failures = shards.marks(plan, range(plan.n_shards))
+    planned = shards.read_all(plan, ["track_id"])
+    staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
+    model_id = plan.asked["model_id"]
+    merged = tables.merge(staged, planned, failures, out, plan.run_id)
+    tables.commit(out, planned, merged, failures, plan.run_id, model_id)
+    record = _record(plan, found, failures, time.monotonic() - begun)
+    (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
+    plan.folder.delete_tree()
+    return record
+
+
+class _Worker:
+    """Does shards: reads their tracks, tags them, writes the tags."""
+
+    def __init__(self, plan: Plan, model: Artifact, tagging: Tagging) -> None:
+        torch.set_num_threads(1)
+        self._plan = plan
+        self._model_id = plan.asked["model_id"]
+        self._reader = TrackReader(model.front_end, tagging.limits)
+        self._tagger = Tagger(model, "cuda" if tagging.use_gpu else "cpu")
+        # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
+        self._own = uuid.uuid4().hex[:8]
+
+    def __call__(self, shard: int) -> Mark:
+        seconds_before, cpu_before = Counter(self._reader.seconds), self._reader.cpu_s()
+        rows: list[Row] = []
+        failed: list[FailedTrack] = []
+        waiting: list[Track] = []
+        tracks = shards.read(self._plan, shard)
+        for track in self._reader.read(tracks):
+            if isinstance(track, FailedTrack):
+                failed.append(track)
+                continue
+            waiting.append(track)
+            if sum(len(track.segments.start_s) for track in waiting) >= BATCH_SEGMENTS:
+                self._tag(waiting, rows, failed)
+                waiting = []
+        self._tag(waiting, rows, failed)
+        output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
+        with self._reader.timed("write"):
+            if rows:
+                buffer = pa.BufferOutputStream()
+                pq.write_table(pa.Table.from_pylist(rows, schema=TAGS), buffer)
+                output.write_bytes(memoryview(buffer.getvalue()))
+        mark = Mark(
+            shard=shard,
+            output=output.name if rows else "",
+            done=len(rows),
+            failed=len(failed),
+            n_segments=sum(row["n_segments"] for row in rows),
+            audio_s=sum(row["duration_s"] for row in rows),
+            seconds={stage: round(s - seconds_before[stage], 4) for stage, s in self._reader.seconds.items()},
+            cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
+        )
+        failures = [track.as_row(model_id=self._model_id, run_id=self._plan.run_id) for track in failed]
+        shards.mark(self._plan, mark, failures)
+        return mark
+
+    def _tag(self, tracks: list[Track], rows: list[Row], failed: list[FailedTrack]) -> None:
+        with self._reader.timed("model"):
+            for result in self._tagger.tag(tracks, model_id=self._model_id, run_id=self._plan.run_id):
+                if isinstance(result, FailedTrack):
+                    failed.append(result)
+                else:
+                    rows.append(result)
+
+
+def _record(plan: Plan, found: list[Mark], failures: pa.Table, wall_s: float) -> dict[str, Any]:
+    errors = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
+    totals = shards.totals(found)
+    return {
+        "run_id": plan.run_id,
+        "asked": plan.asked,
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "planned": totals["planned"],
+        "tagged": totals["done"],
+        "failed": totals["failed"],
+        "already_done": plan.asked["already_done"],
+        "failures": dict(Counter(f"{stage}/{error}" for stage, error in errors)),
+        "audio_hours": totals["audio_hours"],
+        "n_segments": totals["n_segments"],
+        "seconds_by_stage": totals["seconds_by_stage"],
+        "wall_s": round(wall_s, 2),
+        "tracks_per_s": round(totals["planned"] / wall_s, 3),
+        "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
+        "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,82 @@
+"""What tests share: an S3 server over a real connection, a local Ray, the real audio where it lies beside the checkout."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+AUDIO = REPOSITORY.parent / "shared" / "audio"
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+@pytest.fixture(scope="session")
+def audio() -> Path:
+    """The folder of real recordings; it is no part of this project."""
+    if not AUDIO.is_dir():
+        pytest.skip(f"no real audio at {AUDIO}")
+    return AUDIO
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of moto's S3 server; the AWS variables name it for this process and all that it starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    os.environ |= {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield endpoint
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> str:
+    """A new bucket, as s3://name."""
+    import s3fs
+
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    s3fs.S3FileSystem(skip_instance_cache=True).call_s3("create_bucket", Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place to write to, once on a disk and once on S3."""
+    return str(tmp_path / "some place") if request.param == "disk" else request.getfixturevalue("bucket") + "/some place"
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_server: str) -> Iterator[None]:
+    """A Ray of our own with 4 logical CPUs; it starts after the S3 server, whose address its workers inherit."""
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level="ERROR")
+        yield
+        ray.shutdown()
