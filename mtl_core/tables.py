@@ -82,7 +82,7 @@ def plan(manifest: pa.Table, root: Location, model_id: str, *, retry_failed: boo
     database.register("manifest", manifest.select(["track_id", "uri", "content_id"]))
     database.register("tags", _scan(root, "tags"))
     database.register("failures", _scan(root, "failures"))
-    return database.execute(
+    return database.sql(
         f"""
         WITH failed AS (SELECT track_id, content_id, attempts, permanent FROM failures WHERE model_id = $model_id)
         SELECT m.track_id, m.uri, m.content_id, coalesce(f.attempts, 0)::INTEGER AS attempts
@@ -93,7 +93,7 @@ def plan(manifest: pa.Table, root: Location, model_id: str, *, retry_failed: boo
         WHERE $retry_failed OR f.permanent IS NOT TRUE
         ORDER BY m.track_id {"" if limit is None else f"LIMIT {limit:d}"}
         """,
-        {"model_id": model_id, "retry_failed": retry_failed},
+        params={"model_id": model_id, "retry_failed": retry_failed},
     ).to_arrow_table()
 
 

@@ -8,6 +8,9 @@ own is started with as many logical CPUs as the pipeline says it needs, whatever
 import contextlib
 import logging
 import os
+import re
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,9 +46,38 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         )
     _be_quiet()
     try:
-        yield
+        with _without_noise():
+            yield
     finally:
         ray.shutdown()
+
+
+#: Every actor pool of Ray Data 2.60 makes the core log an "error" about the constructor arguments that Ray Data chose.
+_NOISE = re.compile(rb"[^\n]*core_worker\.cc[^\n]*has constructor arguments in the object store[^\n]*\n")
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Leave `_NOISE` out of what the process writes to its standard error: the core writes there past Python's logging."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    source, sink = os.pipe()
+    os.dup2(sink, 2)
+    os.close(sink)
+
+    def pass_on() -> None:
+        while chunk := os.read(source, 65536):  # a log line is one write
+            os.write(terminal, _NOISE.sub(b"", chunk))
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)  # the pipe's last writing end: the thread reads what is left and ends
+        thread.join(timeout=5)
+        os.close(source)
 
 
 def _be_quiet() -> None:
@@ -54,6 +86,7 @@ def _be_quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled" is a warning there
 
 
 def usable_cpus() -> int:

@@ -81,7 +81,7 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
         workers = extraction.workers or cluster.usable_cpus()
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
-        make = partial(_Extractor, plan, out, extraction, mels.schema(extraction.front_end, tracks.schema))
+        make = partial(_Extractor, plan, out, extraction, mels.mels_schema(extraction.front_end, tracks.schema))
         work_off(plan, make, workers=workers, what="extracting mels", num_cpus=1)
         return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
 
@@ -130,7 +130,7 @@ class _Extractor:
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
         with self._reader.timed("write"):
             if done:
-                output.write_bytes(mels.part(done, self._schema))
+                output.write_bytes(mels.mels_file(done, self._schema))
         mark = Mark(
             shard=shard,
             output=output.name if done else "",

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 TERMINAL_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
+ON_TERMINAL = sys.stderr.isatty()  # asked before `cluster.connected` puts a filter there
 
 
 class Progress:
@@ -31,10 +32,9 @@ class Progress:
         """Count tracks that came to their end, failed ones among them."""
         self._done, self._failed = self._done + tracks, self._failed + failed
         now = time.monotonic()
-        on_terminal = sys.stderr.isatty()
-        if now - self._last >= (TERMINAL_EVERY_S if on_terminal else LOG_EVERY_S) or self._done == self._planned:
+        if now - self._last >= (TERMINAL_EVERY_S if ON_TERMINAL else LOG_EVERY_S) or self._done == self._planned:
             self._last = now
-            self._print(self._line(now), end="\r" if on_terminal and self._done < self._planned else "\n")
+            self._print(self._line(now), end="\r" if ON_TERMINAL and self._done < self._planned else "\n")
 
     def _line(self, now: float) -> str:
         rate = (self._done - self._before) / max(now - self._start, 1e-3)

@@ -1,0 +1,50 @@
+"""python jobs/evaluate.py --model URI --mels URI --out URI [--on train|validation|test|all]"""
+
+from dataclasses import dataclass
+
+from mtl_core import command_line, report
+from mtl_core.failures import InputError
+from mtl_core.pipelines.evaluate import evaluate
+from mtl_core.storage import Location
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Score a model on the labelled tracks of a part of its splits: metrics.json and a report to look at."""
+
+    model: str
+    """Folder or s3:// prefix of the artifact, as train writes it."""
+    mels: str
+    """Folder or s3:// prefix of mels, of the front end that the model was trained with."""
+    out: str
+    """Folder or s3:// prefix for metrics.json, report.html and predictions.parquet; what is there is replaced."""
+    on: str = "test"
+    """Part of the model's own splits: train, validation, test, or all (tracks that the splits do not know, too)."""
+    resamples: int = 1000
+    """Resamples of the bootstrap over songs, >= 0; 0 gives no intervals."""
+    seed: int = 0
+    """Seed of the bootstrap, >= 0."""
+    num_workers: int | None = None
+    """Worker processes; by default one for each CPU of the cluster."""
+
+
+def main(options: Options) -> None:
+    try:
+        model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    result = evaluate(
+        model=model,
+        mels=mels,
+        out=out,
+        on=options.on,
+        resamples=options.resamples,
+        seed=options.seed,
+        workers=options.num_workers,
+    )
+    print(report.text(result))
+    print(f"-> {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    command_line.main(main, Options)

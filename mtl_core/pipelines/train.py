@@ -1,0 +1,299 @@
+"""Train: mels -> Ray Data -> Ray Train -> artifact.
+
+The mels stream; only the shuffle buffers are held. Shuffling is in three steps: the files are read in an order drawn
+anew each epoch, their blocks are dealt to the workers in turn, and each worker draws its batches at random out of a
+buffer of `shuffle_segments` (4,096 segments are some 100 tracks), so that a batch mixes songs. The order is kept
+through the stream and every draw is seeded: the same seed, files and workers give the same batches. Where the rows do
+not divide by the workers, fewer rows than workers are left out of an epoch, other ones in each.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from importlib.metadata import version
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from ray.data import DataContext, Dataset, ExecutionOptions, FileShuffleConfig
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+from ray.util.queue import Queue
+
+from mtl_core import artifact, splits
+from mtl_core.aggregate import Aggregation
+from mtl_core.artifact import Artifact
+from mtl_core.failures import InputError
+from mtl_core.labels import MISSING, TASKS, Vocabulary
+from mtl_core.mels import Mels, open_mels
+from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.pipelines import cluster
+from mtl_core.pipelines.training_loop import Epoch, Plan, train_worker
+from mtl_core.recipes import recipe as recipe_named
+from mtl_core.storage import Location, at_the_door, check_reachable
+
+MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
+TASK_CPUS = (
+    0.25  # a read waits for its disk; small machines have no CPU to spare (a stream holds two such tasks or more)
+)
+
+
+def train(
+    *,
+    mels: Location,
+    out: Location,
+    tasks: Sequence[str] = TASKS,
+    recipe: str = "paper",
+    split: str = "paper",
+    fold: int = 0,
+    group_column: str | None = None,
+    epochs: int | None = None,
+    num_workers: int = 1,
+    use_gpu: bool = False,
+    drop_heads: Sequence[str] = (),
+    seed: int = 0,
+) -> str:
+    """Train a model on the mels and write its artifact to `out`, in place of one that is there.
+
+    The same call after a crash takes up where the last epoch ended. Classes are the labels of the training part.
+
+    Args:
+        mels: folder of mels.
+        out: folder of the artifact; checkpoints lie in its `_train` until the artifact is written.
+        tasks: of `TASKS`, at least one.
+        recipe: name in `RECIPES`.
+        split: kind, one of `splits.KINDS`.
+        fold: for the split `kfold`.
+        group_column: column whose values are never straddled; None is the kind's own.
+        epochs: >= 1; None is the recipe's.
+        num_workers: data-parallel workers, >= 1; must divide the recipe's global batch.
+        use_gpu: one GPU a worker.
+        drop_heads: tasks whose heads are left out of the artifact.
+        seed: of the split and of the training.
+
+    Returns:
+        A summary for people.
+
+    Raises:
+        InputError: an argument or the mels are wrong; nothing was done.
+        ray.train.TrainingFailedError: a worker failed again and again.
+    """
+    numbers = recipe_named(recipe, epochs=epochs)
+    tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
+    _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
+    check_reachable(out)
+    source = open_mels(mels)
+    parts = splits.split(source.tracks, kind=split, seed=seed, fold=fold, group_column=group_column)
+    tracks = source.tracks.append_column("split", parts["split"])  # both are sorted by track_id
+    of_part = {part: tracks.filter(pc.equal(tracks["split"], part)) for part in splits.PARTS}
+    segments = {part: pc.sum(table["segments"]).as_py() or 0 for part, table in of_part.items()}
+    vocabularies = {task: Vocabulary.of(of_part["train"][task].to_pylist()) for task in tasks}
+    for task, vocabulary in vocabularies.items():
+        if not len(vocabulary):
+            raise InputError(f"{mels}: no track of the training part has a label for {task!r}")
+    if segments["train"] < num_workers:
+        raise InputError(f"{segments['train']} training segments are too few for {num_workers} workers")
+    plan = Plan(
+        recipe=numbers,
+        model=ModelConfig(
+            classes={task: len(vocabulary) for task, vocabulary in vocabularies.items()},
+            dropout=numbers.dropout,
+            batch_norm_momentum=numbers.batch_norm_momentum,
+        ),
+        seed=seed,
+        train_segments=segments["train"],
+        validates=segments["validation"] > 0,
+    )
+    with cluster.connected(num_cpus=num_workers + 2):
+        result = _fit(source, of_part, vocabularies, plan, out / "_train", num_workers, use_gpu)
+    model = MultitaskCNN(plan.model)
+    model.load_state_dict({name: torch.tensor(array) for name, array in result["weights"].items()})
+    for task in drop_heads:
+        model = drop_head(model, task)
+    best = result["history"][result["best_epoch"] - 1]
+    metrics = {
+        "split": {"kind": split, "seed": seed, "fold": fold, "group_column": group_column},
+        "seed": seed,
+        "tasks": tasks,
+        "workers": num_workers,
+        "tracks": {part: len(table) for part, table in of_part.items()},
+        "segments": segments,
+        "epochs": numbers.epochs,
+        "best_epoch": result["best_epoch"],
+        "validation_loss": best["validation_loss"],
+        "validation": {
+            task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(vocabularies[task])}
+            for task, top1 in best["top1"].items()
+        },
+        "history": result["history"],
+    }
+    identity = artifact.save(
+        Artifact(
+            model=model,
+            front_end=source.front_end,
+            vocabularies={task: vocabularies[task] for task in model.config.classes},
+            aggregation=Aggregation(
+                temperature={task: t for task, t in result["temperature"].items() if task in model.config.classes}
+            ),
+            fingerprint=source.fingerprint,
+            metrics=metrics,
+            versions=_versions(),
+            recipe={"name": recipe, **asdict(numbers)},
+        ),
+        parts,
+        out,
+    )
+    (out / "_train").delete_tree()
+    top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
+    seconds = sum(epoch["seconds"] for epoch in result["history"])
+    return (
+        f"model {identity}: epoch {result['best_epoch']} of {numbers.epochs}, "
+        f"{len(of_part['train']):,} training and {len(of_part['validation']):,} validation tracks, "
+        f"{timedelta(seconds=round(seconds))} of training\n"
+        f"validation segments right: {top1 or 'there is no validation part'}\n-> {out}"
+    )
+
+
+def _check(
+    tasks: Sequence[str],
+    drop_heads: Sequence[str],
+    global_batch: int,
+    num_workers: int,
+    split: str,
+    fold: int,
+    seed: int,
+) -> None:
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(tasks) or 'none'}")
+    if not set(drop_heads) <= set(tasks) or len(set(drop_heads)) == len(tasks):
+        raise InputError(
+            f"cannot drop the head {', '.join(drop_heads)} of a model of {', '.join(tasks)}: one must stay"
+        )
+    if num_workers < 1 or global_batch % num_workers:
+        raise InputError(f"num-workers must divide the global batch of {global_batch}, got {num_workers}")
+    if split not in splits.KINDS:
+        raise InputError(f"no split {split!r}: allowed are {', '.join(splits.KINDS)}")
+    if split == "artist" and "artist" in tasks:
+        raise InputError("the split 'artist' has no artist in both train and test: train with --tasks language")
+    if fold and split != "kfold":
+        raise InputError(f"fold {fold} is of the split 'kfold' alone, got {split!r}")
+    if seed < 0:
+        raise InputError(f"seed must be >= 0, got {seed}")
+
+
+def _fit(
+    source: Mels,
+    of_part: dict[str, pa.Table],
+    vocabularies: dict[str, Vocabulary],
+    plan: Plan,
+    storage: Location,
+    num_workers: int,
+    use_gpu: bool,
+) -> dict:
+    """Run the training loop on the cluster and return what its first worker returns."""
+    resources = ray.cluster_resources()
+    if use_gpu and resources.get("GPU", 0) < num_workers:
+        raise InputError(f"{num_workers} workers need {num_workers} GPUs, the cluster has {resources.get('GPU', 0):g}")
+    # Where the workers would hold every CPU, they take half: the data must flow beside them.
+    worker_cpus = min(1.0, round(resources["CPU"] / 2 / num_workers, 2))
+    with at_the_door(storage):
+        if not storage.on_s3:
+            storage.filesystem.makedirs(storage.path, exist_ok=True)
+    names = [f"{part}" for part in ("train", "validation") if part == "train" or plan.validates]
+    datasets = {
+        name: _segments(source, of_part[name]["track_id"], vocabularies, plan.seed if name == "train" else None)
+        for name in names
+    }
+    progress = Queue(actor_options={"num_cpus": 0})
+    watcher = threading.Thread(target=_report, args=(progress, plan.recipe.epochs), daemon=True)
+    watcher.start()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"plan": plan, "progress": progress},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
+        ),
+        run_config=RunConfig(
+            name=_run_name(source, of_part, vocabularies, plan),
+            storage_path=storage.path,
+            storage_filesystem=storage.arrow_filesystem,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+        datasets=datasets,
+        dataset_config=DataConfig(datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)),
+    )
+    try:
+        result = trainer.fit().return_value
+    finally:
+        progress.put(None)
+        watcher.join(timeout=5)
+        progress.shutdown()
+    return result
+
+
+def _segments(
+    source: Mels, track_ids: pa.ChunkedArray, vocabularies: dict[str, Vocabulary], shuffle_seed: int | None
+) -> Dataset:
+    """Segments of tracks: `mel` float16 (187, 96), `track` int64 (its place in `track_ids`), an int64 a task."""
+    track_ids = track_ids.combine_chunks()
+    labels = {task: pa.array(vocabulary.labels, pa.string()) for task, vocabulary in vocabularies.items()}
+
+    def encode(table: pa.Table) -> pa.Table:
+        track = pc.index_in(table["track_id"], value_set=track_ids)
+        kept = table.append_column("track", track).filter(pc.is_valid(track))
+        targets = [pc.fill_null(pc.index_in(kept[task], value_set=labels[task]), MISSING) for task in labels]
+        columns = [kept["mel"], kept["track"].cast(pa.int64()), *(target.cast(pa.int64()) for target in targets)]
+        return pa.table(columns, names=["mel", "track", *labels])
+
+    DataContext.get_current().use_datasource_v2 = False  # it reads many small files as one block
+    return ray.data.read_parquet(
+        [file.path for file in source.files],
+        filesystem=source.files[0].arrow_filesystem,
+        columns=["track_id", *vocabularies, "mel"],
+        shuffle=None if shuffle_seed is None else FileShuffleConfig(seed=shuffle_seed),
+        ray_remote_args={"num_cpus": TASK_CPUS},
+    ).map_batches(encode, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=TASK_CPUS)
+
+
+def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str, Vocabulary], plan: Plan) -> str:
+    """A name that only the same training on the same files has: Ray Train resumes a run by its name."""
+    identity = {
+        "mels": source.fingerprint,
+        "files": [str(file) for file in source.files],
+        "tracks": {part: table["track_id"].to_pylist() for part, table in of_part.items()},
+        "vocabularies": {task: vocabulary.labels for task, vocabulary in vocabularies.items()},
+        "plan": asdict(plan),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _report(progress: Queue, epochs: int) -> None:
+    """Print a line an epoch until None comes."""
+    seconds: list[float] = []
+    while (epoch := progress.get()) is not None:
+        seconds.append(epoch.seconds)
+        left = timedelta(seconds=round((epochs - epoch.epoch) * sum(seconds) / len(seconds)))
+        print(_line(epoch, epochs, left), file=sys.stderr, flush=True)
+
+
+def _line(epoch: Epoch, epochs: int, left: timedelta) -> str:
+    scores = "".join(f", {task} {top1:.1%}" for task, top1 in epoch.top1.items())
+    validation = "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}{scores}"
+    return (
+        f"training: epoch {epoch.epoch} of {epochs}, loss {epoch.train_loss:.3f}{validation}, "
+        f"{epoch.seconds:.1f} s, {left} left"
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "ray", "numpy", "pyarrow")}
+    return {"python": platform.python_version(), **packages}

@@ -1,0 +1,261 @@
+"""Training loop: what every data-parallel worker runs, epoch by epoch, and how it is taken up again.
+
+Each worker feeds its share of the global batch; labels are counted over all workers, so the update is that of one
+worker at the same global batch (`losses`). BatchNorm normalises with the statistics of the worker's own share of the
+batch (local, not synchronised); its running statistics are averaged over the workers at the end of each epoch.
+
+Random numbers are seeded anew from (seed, epoch, rank), so a checkpoint needs no random state and an epoch that is
+trained again drops the same activations.
+
+Legend: B batch, T frames, F bands, C classes, S segments.
+"""
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from ray.util.queue import Queue
+from torch import Tensor
+
+from mtl_core.aggregate import fit_temperature
+from mtl_core.labels import MISSING
+from mtl_core.losses import cross_entropy_sums, label_counts, multitask_loss, task_weights
+from mtl_core.model import ModelConfig, MultitaskCNN
+from mtl_core.recipes import Recipe
+
+STATE = "state.pt"
+VALIDATION_BATCH = 64
+PREFETCH_BATCHES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a worker needs to know.
+
+    Args:
+        recipe: the numbers of the training.
+        model: what is trained.
+        seed: of the initial weights, the dropout and the shuffling.
+        train_segments: segments of the training part.
+        validates: whether there is a validation part.
+    """
+
+    recipe: Recipe
+    model: ModelConfig
+    seed: int
+    train_segments: int
+    validates: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What came of one epoch; losses in nats, `top1` task -> share of labelled validation segments that are right.
+
+    Without a validation part `validation_loss` is None, the others are empty.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None
+    top1: dict[str, float]
+    labelled: dict[str, int]
+    seconds: float
+
+
+def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Train from the last checkpoint, or from the start, to the recipe's last epoch.
+
+    Args:
+        arguments: `plan`, and `progress`, the queue that takes an `Epoch` as each ends.
+
+    Returns:
+        On rank 0: `weights` of the epoch with the best validation loss (of the last one, without validation),
+        `best_epoch`, `history` and the `temperature` of each task.
+    """
+    plan: Plan = arguments["plan"]
+    progress: Queue = arguments["progress"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    device = ray.train.torch.get_device()
+    torch.manual_seed(plan.seed)  # the same start on every worker
+    model = MultitaskCNN(plan.model).to(device)
+    parallel = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.recipe.learning_rate, eps=plan.recipe.adam_eps)
+    state = _last_checkpoint(model, optimizer)
+    for epoch in range(len(state["history"]) + 1, plan.recipe.epochs + 1):
+        start = time.monotonic()
+        torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
+        train_loss = _train_epoch(parallel, optimizer, plan, epoch)
+        _average_running_statistics(model, world_size)
+        validation_loss, top1, labelled, _ = _validate(model, plan)
+        result = Epoch(
+            epoch=epoch,
+            train_loss=train_loss,
+            validation_loss=validation_loss,
+            top1=top1,
+            labelled=labelled,
+            seconds=time.monotonic() - start,
+        )
+        state["history"].append(asdict(result))
+        if validation_loss is None or validation_loss < state["best_loss"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            best_loss = float("inf") if validation_loss is None else validation_loss
+            state.update(best_loss=best_loss, best_epoch=epoch, best_weights=weights)
+        _checkpoint(state, model, optimizer, rank)
+        if rank == 0:
+            progress.put(result)
+    model.load_state_dict(state["best_weights"])
+    temperature = _validate(model, plan, calibrate=True)[-1]
+    if rank != 0:
+        return None
+    return {
+        "weights": {name: tensor.numpy() for name, tensor in state["best_weights"].items()},
+        "best_epoch": state["best_epoch"],
+        "history": state["history"],
+        "temperature": temperature,
+    }
+
+
+def _train_epoch(parallel: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int) -> float:
+    """One pass over this worker's share; returns L over the epoch's examples of all workers."""
+    recipe = plan.recipe
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    batch_size = recipe.global_batch // world_size
+    weights = task_weights(plan.model.classes, recipe.alpha)
+    updates = -(-(plan.train_segments // world_size) // batch_size)
+    batches = ray.train.get_dataset_shard("train").iter_torch_batches(
+        batch_size=batch_size,
+        prefetch_batches=PREFETCH_BATCHES,
+        local_shuffle_buffer_size=recipe.shuffle_segments,
+        local_shuffle_seed=int(np.random.SeedSequence((plan.seed, epoch, rank, 1)).generate_state(1)[0]),
+    )
+    parallel.train()
+    totals = {task: torch.zeros(2, device=ray.train.torch.get_device()) for task in plan.model.classes}
+    for update, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at((epoch - 1 + min(1.0, update / updates)) / recipe.epochs)
+        targets = {task: batch[task] for task in plan.model.classes}
+        counts = _summed(label_counts(targets), world_size)
+        logits = parallel(batch["mel"].float().unsqueeze(1))
+        loss = multitask_loss(logits, targets, counts=counts, weights=weights, world_size=world_size)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sums = cross_entropy_sums({task: logits_BC.detach() for task, logits_BC in logits.items()}, targets)
+        for task, total in totals.items():
+            total += torch.stack((sums[task], label_counts(targets)[task]))
+    return _total_loss(_summed(totals, world_size), weights)
+
+
+@torch.no_grad()
+def _validate(
+    model: MultitaskCNN, plan: Plan, *, calibrate: bool = False
+) -> tuple[float | None, dict[str, float], dict[str, int], dict[str, float]]:
+    """The masked L over the whole validation part, top-1 and number of labelled segments a task, and the temperatures.
+
+    Every worker reads the whole part, as a split would drop odd rows, and computes every world_size-th batch of it. The
+    temperatures (rank 0, `calibrate`) need every track's logits at once: 4 bytes a class and segment.
+    """
+    if not plan.validates:
+        return None, {}, {}, {}
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    tasks = list(plan.model.classes)
+    totals = {task: torch.zeros(3, device=ray.train.torch.get_device()) for task in tasks}
+    seen: list[tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+    model.eval()
+    batches = ray.train.get_dataset_shard("validation").iter_torch_batches(batch_size=VALIDATION_BATCH)
+    for i, batch in enumerate(batches):
+        if i % world_size != rank:
+            continue
+        logits = model(batch["mel"].float().unsqueeze(1))
+        sums, counts = cross_entropy_sums(logits, batch), label_counts({task: batch[task] for task in tasks})
+        for task, logits_BC in logits.items():
+            right = ((logits_BC.argmax(1) == batch[task]) & (batch[task] != MISSING)).sum()
+            totals[task] += torch.stack((sums[task], counts[task], right))
+        if calibrate:
+            arrays = ({task: x[task].cpu().numpy() for task in tasks} for x in (logits, batch))
+            seen.append((batch["track"].cpu().numpy(), *arrays))
+    totals = _summed(totals, world_size)
+    top1 = {task: float(right / max(1.0, float(count))) for task, (_, count, right) in totals.items()}
+    labelled = {task: int(count) for task, (_, count, _) in totals.items()}
+    loss = _total_loss(totals, task_weights(plan.model.classes, plan.recipe.alpha))
+    return loss, top1, labelled, _temperatures(seen, tasks, rank, world_size) if calibrate else {}
+
+
+def _temperatures(seen: list[Any], tasks: list[str], rank: int, world_size: int) -> dict[str, float]:
+    """On rank 0 the temperature of each task that calibrates the validation tracks, out of what all workers saw."""
+    parts: list[Any] = [seen]
+    if world_size > 1:
+        parts = [None] * world_size
+        torch.distributed.all_gather_object(parts, seen)
+    if rank != 0:
+        return {}
+    temperatures = {}
+    for task in tasks:
+        logits, targets = defaultdict(list), {}
+        for tracks_B, logits_BC, targets_B in (batch for part in parts for batch in part):
+            for track, logits_C, target in zip(tracks_B, logits_BC[task], targets_B[task], strict=True):
+                logits[track].append(logits_C)
+                targets[track] = target
+        ordered = sorted(logits)
+        temperatures[task] = fit_temperature(
+            [np.stack(logits[track]) for track in ordered], np.array([targets[track] for track in ordered])
+        )
+    return temperatures
+
+
+def _total_loss(totals: dict[str, Tensor], weights: dict[str, float]) -> float:
+    """L out of each task's (sum of cross-entropies, labelled examples, …)."""
+    return float(sum(weights[task] * total[0] / total[1].clamp(min=1) for task, total in totals.items()))
+
+
+def _summed(values: dict[str, Tensor], world_size: int) -> dict[str, Tensor]:
+    """Sums over the workers, in one message."""
+    if world_size == 1:
+        return values
+    together = torch.stack(list(values.values()))
+    torch.distributed.all_reduce(together)
+    return dict(zip(values, together, strict=True))
+
+
+def _average_running_statistics(model: torch.nn.Module, world_size: int) -> None:
+    if world_size > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                torch.distributed.all_reduce(buffer)
+                buffer /= world_size
+
+
+def _last_checkpoint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load model and optimiser from the last checkpoint; where there is none, the state before the first epoch."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return {"history": [], "best_loss": float("inf"), "best_epoch": 0, "best_weights": None}
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+    model.load_state_dict(state.pop("model"))
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return state
+
+
+def _checkpoint(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> None:
+    """Put the end of an epoch into the run's storage; every worker reports, the first one writes."""
+    metrics = {"epoch": len(state["history"])}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / STATE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -1,0 +1,62 @@
+"""Truths about shards: a plan is whole or is none, every track is in one shard, a mark ends a shard."""
+
+import pyarrow as pa
+import pytest
+
+from mtl_core import shards
+from mtl_core.schema import FAILURES
+from mtl_core.shards import Mark
+from mtl_core.storage import Location
+
+
+def tracks(n: int) -> pa.Table:
+    return pa.table({"track_id": [f"t{i:05}" for i in range(n)], "uri": ["/x"] * n})
+
+
+def a_mark(shard: int, done: int, failed: int) -> Mark:
+    seconds = {"decode": 1.5, "model": 0.25}
+    return Mark(
+        shard=shard, output="f", done=done, failed=failed, n_segments=3, audio_s=1800.0, seconds=seconds, cpu_s=2.0
+    )
+
+
+@pytest.mark.parametrize(("n", "per_shard"), [(1, 1), (7, 3), (2048, 32), (2049, 32), (300, 2)])
+def test_every_track_is_in_one_shard(root: str, n: int, per_shard: int) -> None:
+    folder = Location(root)
+    plan = shards.freeze(tracks(n), folder, run_id="r", tracks_per_shard=per_shard, asked={"model_id": "m"})
+    assert shards.load(folder) == plan
+    assert plan.n_shards == -(-n // per_shard)
+    last = plan.n_shards - 1
+    some = [row["track_id"] for shard in sorted({0, last // 2, last}) for row in shards.read(plan, shard)]
+    assert len(some) == len(set(some)) and some[-1] == f"t{n - 1:05}"
+    assert len(shards.read(plan, 0)) == min(n, per_shard)
+    assert shards.read_all(plan, ["track_id"])["track_id"].to_pylist() == tracks(n)["track_id"].to_pylist()
+
+
+def test_a_plan_that_was_not_finished_is_none(root: str) -> None:
+    folder = Location(root)
+    assert shards.load(folder) is None
+    shards.freeze(tracks(3), folder, run_id="r", tracks_per_shard=1, asked={})
+    (folder / "plan.json").delete()
+    assert shards.load(folder) is None
+
+
+def test_marks_hold_counts_and_failures(root: str) -> None:
+    plan = shards.freeze(tracks(5), Location(root), run_id="r", tracks_per_shard=2, asked={})
+    assert shards.marked(plan) == set()
+    failure = dict.fromkeys(FAILURES.names) | {"track_id": "t00003", "permanent": True, "attempts": 1}
+    shards.mark(plan, a_mark(1, done=1, failed=1), [failure])
+    shards.mark(plan, a_mark(0, done=2, failed=0), [])
+    assert shards.marked(plan) == {0, 1}
+    found, failures = shards.marks(plan, {0, 1})
+    assert found == [a_mark(0, done=2, failed=0), a_mark(1, done=1, failed=1)]
+    assert failures.schema == FAILURES and failures.to_pylist() == [failure]
+    totals = shards.totals(found)
+    assert (totals["planned"], totals["done"], totals["failed"]) == (4, 3, 1)
+    assert totals["audio_hours"] == 1.0 and totals["seconds_by_stage"] == {"decode": 3.0, "model": 0.5}
+
+
+def test_shards_keep_every_worker_busy_and_a_crash_cheap() -> None:
+    assert shards.size(1_000_000, workers=64) == shards.MOST_TRACKS
+    assert shards.size(80, workers=2) == 10
+    assert shards.size(3, workers=16) == 1

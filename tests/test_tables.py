@@ -1,0 +1,159 @@
+"""Truths about the tables: a track is in one of them, a commit happens once, a plan holds what is still to do."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from mtl_core import tables
+from mtl_core.schema import FAILURES, MANIFEST, TAGS
+from mtl_core.storage import Location
+from mtl_core.tables import VerificationError
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def manifest(ids: str, content: str = "c") -> pa.Table:
+    rows = [dict.fromkeys(MANIFEST.names) | {"track_id": i, "uri": f"/{i}", "content_id": content} for i in ids]
+    return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def a_tag(track_id: str, model: str = "m", content: str | None = "c", run: str = "r") -> dict[str, Any]:
+    top = [{"label": "x", "probability": 0.75}, {"label": "y", "probability": 0.25}]
+    return dict.fromkeys(TAGS.names) | {
+        "track_id": track_id, "uri": f"/{track_id}", "content_id": content, "model_id": model, "run_id": run,
+        "artist": "x", "artist_confidence": 0.75, "artist_top": top, "embedding": [0.5] * 96, "tagged_at": NOW,
+    }  # fmt: skip
+
+
+def a_failure(track_id: str, model: str = "m", permanent: bool = True, attempts: int = 1) -> dict[str, Any]:
+    return dict.fromkeys(FAILURES.names) | {
+        "track_id": track_id, "uri": f"/{track_id}", "content_id": "c", "stage": "decode", "error": "corrupt",
+        "message": "no", "attempts": attempts, "permanent": permanent, "model_id": model, "run_id": "r", "failed_at": NOW,
+    }  # fmt: skip
+
+
+def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[dict[str, Any]], model: str = "m") -> None:
+    """What a run does after its work: its tags lie in files of one row."""
+    staged = []
+    for row in tagged:
+        file = root / "_run" / run / f"{row['track_id']}.parquet"
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist([row], schema=TAGS), buffer)
+        file.write_bytes(buffer.getvalue().to_pybytes())
+        staged.append((file, 1))
+    planned = pa.table({"track_id": [row["track_id"] for row in [*tagged, *failed]]})
+    failures = pa.Table.from_pylist(failed, schema=FAILURES)
+    merged = tables.merge(staged, planned, failures, root, run)
+    tables.commit(root, planned, merged, failures, run, model)
+
+
+def state(root: Location) -> dict[str, str]:
+    """track_id -> what its one row says."""
+    tags, failures = (tables.open_table(root, name).to_pyarrow_table().to_pylist() for name in ("tags", "failures"))  # type: ignore[union-attr]
+    found = [(r["track_id"], f"tag {r['run_id']}") for r in tags]
+    found += [(r["track_id"], f"failure {r['run_id']}") for r in failures]
+    assert len(found) == len(dict(found)), "a track in two rows"
+    return dict(found)
+
+
+def test_a_track_has_one_row_through_the_nights(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a", run="1"), a_tag("b", run="1"), a_tag("c", run="1")], [a_failure("d") | {"run_id": "1"}])
+    assert state(at) == {"a": "tag 1", "b": "tag 1", "c": "tag 1", "d": "failure 1"}
+    night(at, "2", [a_tag("d", run="2"), a_tag("e", run="2")], [a_failure("a") | {"run_id": "2"}])
+    assert state(at) == {"a": "failure 2", "b": "tag 1", "c": "tag 1", "d": "tag 2", "e": "tag 2"}
+    night(at, "3", [a_tag(i, "new", run="3") for i in "abcd"], [], "new")  # e is gone from the manifest
+    assert state(at) == {"a": "tag 3", "b": "tag 3", "c": "tag 3", "d": "tag 3", "e": "tag 2"}
+
+
+def test_new_tracks_rewrite_nothing(tmp_path: Path) -> None:
+    at = Location(str(tmp_path))
+    night(at, "1", [a_tag("a")], [])
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("part-*")}
+    night(at, "2", [a_tag("b")], [])
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    actions = [json.loads(line) for line in (tmp_path / "tags/_delta_log/00000000000000000002.json").read_text().splitlines()]
+    assert [list(action)[0] for action in actions if "add" in action or "remove" in action] == ["add"]
+
+
+def test_a_commit_happens_once(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a"), a_tag("b")], [a_failure("c")])
+    versions = [tables.open_table(at, name).version() for name in ("tags", "failures")]  # type: ignore[union-attr]
+    night(at, "1", [a_tag("a"), a_tag("b")], [a_failure("c")])
+    assert [tables.open_table(at, name).version() for name in ("tags", "failures")] == versions  # type: ignore[union-attr]
+    assert len(state(at)) == 3
+
+
+def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a")], [a_failure("b")])
+    for name, schema in tables.SCHEMAS.items():
+        table = DeltaTable((at / name).uri, storage_options=tables.storage_options(at))
+        for field, found in zip(schema, pa.schema(table.schema().to_arrow()), strict=True):
+            assert field.name == found.name and field.type.equals(found.type), (field, found)
+    rows = tables.open_table(at, "tags").to_pyarrow_table(  # type: ignore[union-attr]
+    ).to_pylist()
+    assert rows == [a_tag("a")]
+
+
+def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
+    at = Location(root)
+    open_ids = lambda table: table["track_id"].to_pylist()  # noqa: E731
+    assert open_ids(tables.plan(manifest("dcba"), at, "m", retry_failed=False, limit=None)) == ["a", "b", "c", "d"]
+    night(at, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
+    plan = tables.plan(manifest("abcd"), at, "m", retry_failed=False, limit=None)
+    assert plan.schema.names == ["track_id", "uri", "content_id", "attempts"]
+    assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
+    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=None)) == ["b", "c", "d"]
+    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=2)) == ["b", "c"]
+    assert open_ids(tables.plan(manifest("abcd"), at, "other", retry_failed=False, limit=None)) == ["a", "b", "c", "d"]
+    assert open_ids(tables.plan(manifest("ab", content="changed"), at, "m", retry_failed=False, limit=None)) == ["a", "b"]
+
+
+def test_an_unknown_content_is_the_same_content(tmp_path: Path) -> None:
+    at = Location(str(tmp_path))
+    night(at, "1", [a_tag("a", content=None)], [])
+    nothing_known = manifest("a").set_column(2, "content_id", pa.nulls(1, pa.string()))
+    assert not len(tables.plan(nothing_known, at, "m", retry_failed=False, limit=None))
+
+
+@pytest.mark.parametrize(
+    ("planned", "staged", "said"),
+    [
+        (["a", "b"], [["a"]], "2 tracks were planned, 1 were tagged"),
+        (["a", "b"], [["a", "b"], ["b"]], "3 were tagged or failed, 2 different"),
+        (["a", "b"], [["a", "x"]], "1 tracks were not planned, 'x'"),
+        (["a"], [None], "cannot be read"),
+        (["a"], [["a", "b"]], "2 rows of"),
+    ],
+)
+def test_what_differs_from_the_plan_is_not_committed(
+    tmp_path: Path, planned: list[str], staged: list[list[str] | None], said: str
+) -> None:
+    at, files = Location(str(tmp_path)), []
+    for number, ids in enumerate(staged):
+        file = at / f"{number}.parquet"
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist([a_tag(i) for i in ids or []], schema=TAGS), buffer)
+        file.write_bytes(buffer.getvalue().to_pybytes()[: None if ids else 20])
+        files.append((file, len(planned) if "rows of" in said else len(ids or [])))
+    with pytest.raises(VerificationError, match=said):
+        tables.merge(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, "r")
+
+
+def test_the_export_is_the_current_state(root: str) -> None:
+    at = Location(root)
+    assert tables.export(at, at / "empty.parquet") == 0
+    night(at, "1", [a_tag("a"), a_tag("b")], [])
+    night(at, "2", [a_tag("a", "n", run="2")], [], "n")
+    assert tables.export(at, at / "tags.parquet") == 2
+    rows = pq.read_table(pa.BufferReader((at / "tags.parquet").read_bytes()))
+    assert rows.schema == TAGS
+    assert {row["track_id"]: row["run_id"] for row in rows.to_pylist()} == {"a": "2", "b": "r"}
