@@ -11,8 +11,16 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-demo: $(READY)  ## make a catalogue, train, evaluate, tag; everything lands under demo-run/
-	$(BIN)/python -m mtl_core.demo.run
+demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: everything lands under demo-run/
+	rm -rf demo-run
+	$(BIN)/python jobs/make_demo_catalogue.py --out demo-run/catalogue
+	$(BIN)/python jobs/build_manifest.py --catalogue demo-run/catalogue --labels demo-run/catalogue/labels.csv --out demo-run/manifest.parquet
+	$(BIN)/python jobs/extract_mels.py --manifest demo-run/manifest.parquet --out demo-run/mels
+	$(BIN)/python jobs/train.py --mels demo-run/mels --out demo-run/model --recipe demo --split kfold --fold 0 --num-workers 2
+	$(BIN)/python jobs/evaluate.py --model demo-run/model --mels demo-run/mels --out demo-run/report
+	$(BIN)/python jobs/tag_catalogue.py --manifest demo-run/manifest.parquet --model demo-run/model --out demo-run/tagged
+	$(BIN)/python -m mtl_core.demo.table demo-run
+	@echo "report: $(CURDIR)/demo-run/report/report.html"
 
 test: $(READY)  ## all tests but the long ones, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"

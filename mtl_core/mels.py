@@ -1,23 +1,32 @@
-"""Mels: a folder of Parquet files with one row a segment, as `schema.MELS` has it, seen without reading a single mel.
+"""Mels: a folder of Parquet files with one row a segment, as `schema.MELS` has it.
 
-A whole track is in one file, its segments in order; every file carries the front end that made it.
+A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
+goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
+
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those who write them).
 """
 
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
-from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE
+from mtl_core.schema import FRONT_END, FRONT_END_HASH, MANIFEST, MEL_SHAPE, MELS
 from mtl_core.storage import Location, at_the_door, check_reachable
+from mtl_core.tracks import Track
 
+RUNS = "_runs"
 FILES_AT_ONCE = 16
+ROWS_PER_GROUP = 1024  # 37 MB before compression
 _REQUIRED = ("track_id", "segment", "start_s", "artist", "language", "mel")
 
 
@@ -50,11 +59,13 @@ def open_mels(location: Location) -> Mels:
     """Look into a folder of mels: footers and label columns are read, the mels are not.
 
     Raises:
-        InputError: nothing is there, a file is no Parquet file of mels, several front ends are mixed, or a track is in
+        InputError: nothing is there, its extraction has not ended, a file is no Parquet file of mels, several front ends are mixed, or a track is in
             two files.
     """
     check_reachable(location)
     with at_the_door(location):
+        if any(path.endswith("/plan.json") for path, _ in (location / RUNS).walk()):
+            raise InputError(f"{location}: its extraction has not ended: run the same extract_mels command again")
         files = location.files(".parquet")
         if not files:
             raise InputError(f"{location}: there are no mels (.parquet files) in it")
@@ -97,3 +108,28 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
     tracks = grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
     segments = tracks["segment_count"]
     return front_end, metadata[FRONT_END_HASH], tracks.drop("segment_count").append_column("segments", segments)
+
+
+def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:
+    """`MELS` with a manifest's carried columns before `mel`, and the front end in the metadata."""
+    carried = [field for field in manifest if field.name not in (*MANIFEST.names, *MELS.names)]
+    fields = [*(field for field in MELS if field.name != "mel"), *carried, MELS.field("mel")]
+    front_end_json = json.dumps(front_end.to_dict(), sort_keys=True, separators=(",", ":"))
+    return pa.schema(fields, {FRONT_END: front_end_json.encode(), FRONT_END_HASH: front_end.hash().encode()})
+
+
+def mels_file(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
+    """A Parquet file of these tracks, their mels cast to float16 after the log."""
+    mels = [np.empty((0, *MEL_SHAPE), np.float16)]
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names if name != "mel"}
+    for track in tracks:
+        n_segments = len(track.segments.start_s)
+        mels.append(track.segments.mel_STF.astype(np.float16))
+        own = {"segment": range(n_segments), "start_s": track.segments.start_s.tolist()}
+        for name, column in columns.items():
+            column.extend(own.get(name, [track.row.get(name)] * n_segments))
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate(mels))
+    arrays = [tensor if field.name == "mel" else pa.array(columns[field.name], field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    return memoryview(sink.getvalue())

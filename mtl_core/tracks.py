@@ -18,7 +18,7 @@ from typing import Any
 from mtl_core.decoding import Decoder, DecoderLimits
 from mtl_core.failures import TrackError
 from mtl_core.features import FrontEnd, Segments, log_mel_segments
-from mtl_core.storage import open_track
+from mtl_core.storage import fetching, open_track
 
 FETCH_AHEAD = 4  # tracks of at most storage.WHOLE_BYTES each
 
@@ -91,7 +91,7 @@ class TrackReader:
     def _track(self, row: Row, fetched: "Future[Any]") -> Track:
         with self.timed("fetch"):
             source = fetched.result()
-        with self.timed("decode"):
+        with self.timed("decode"), fetching(row["uri"]):  # a local file is read by the decoder
             recording = self._decoder.decode(source)
         with self.timed("features"):
             segments = log_mel_segments(
@@ -111,4 +111,4 @@ class TrackReader:
     def cpu_s(self) -> float:
         """CPU seconds of this process and its decoder child so far."""
         own = resource.getrusage(resource.RUSAGE_SELF)
-        return own.ru_utime + own.ru_stime
+        return own.ru_utime + own.ru_stime + self._decoder.cpu_s()

@@ -9,10 +9,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent / "pipelines"))  # catalogue.py, shared by the tests of pipelines and jobs
 AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -69,6 +71,14 @@ def bucket(s3_server: str) -> str:
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place to write to, once on a disk and once on S3."""
     return str(tmp_path / "some place") if request.param == "disk" else request.getfixturevalue("bucket") + "/some place"
+
+
+@pytest.fixture(scope="session")
+def untrained() -> Any:
+    """An artifact with random weights: 7 artists, 3 languages."""
+    from catalogue import untrained_artifact
+
+    return untrained_artifact()
 
 
 @pytest.fixture(scope="session")

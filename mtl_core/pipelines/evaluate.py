@@ -8,8 +8,7 @@ Legend: S segments, T frames, F mel bands, C classes, N samples (tracks or segme
 """
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 import torch
-from scipy.special import softmax
 
 from mtl_core import artifact as artifacts
-from mtl_core import metrics, report
-from mtl_core.aggregate import tag, track_probabilities
+from mtl_core import evaluation, metrics, report
 from mtl_core.artifact import Artifact
+from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
-from mtl_core.labels import MISSING
 from mtl_core.mels import Mels, open_mels
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
-from mtl_core.report import EvaluatedTrack, Said
 from mtl_core.splits import PARTS
 from mtl_core.storage import Location, at_the_door, check_reachable
 
 ALL = "all"
 BATCH_SEGMENTS = 40  # the first block's output takes 2.2 MB each
-_BASELINE_SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
 
 
 def evaluate(
@@ -74,7 +69,8 @@ def evaluate(
     artifact = artifacts.load(model)
     source = open_mels(mels)
     if source.front_end.hash() != artifact.front_end.hash():
-        raise InputError(f"{mels} is of another front end than {model}: {source.front_end}, not {artifact.front_end}")
+        differs = _differences(source.front_end.to_dict(), artifact.front_end.to_dict())
+        raise InputError(f"{mels} is of another front end than {model}: {differs}")
     check_reachable(out)
     parts = _parts(source, artifacts.load_splits(model))
     tracks = _picked(source.tracks, parts, list(artifact.vocabularies), on)
@@ -83,23 +79,22 @@ def evaluate(
         raise InputError(f"{mels}: no track of the part {on!r} of {model} has a label for {tasks}")
     with cluster.connected(num_cpus=workers):
         logits = _logits(source, tracks, model, workers or cluster.usable_cpus())
-    evaluated, scored = _tracks_said(artifact, tracks, logits), {}
-    training = source.tracks.filter(pc.equal(pa.array(parts), "train"))
-    for task in artifact.vocabularies:
-        scored[task] = _scores(artifact, task, tracks, logits, training, resamples, seed)
+    heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
+    evaluated = evaluation.said(heard)
+    training = source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
         "mels": str(mels),
         "on": on,
         "n_tracks": len(tracks),
-        "n_segments": sum(len(next(iter(own.values()))) for own in logits.values()),
+        "n_segments": sum(heard.n_segments),
         "facts": _facts(artifact),
-        "tasks": scored,
+        "tasks": evaluation.scores(heard, training, resamples=resamples, seed=seed),
     }
+    page = report.html(result, evaluated, artifact.metrics.get("history", ()))
     with at_the_door(out):
-        (out / "predictions.parquet").write_bytes(_predictions(artifact, evaluated, logits))
-        page = report.html(result, evaluated, artifact.metrics.get("history", ()))
+        (out / "predictions.parquet").write_bytes(_parquet(evaluation.predictions(heard, evaluated)))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
@@ -123,6 +118,18 @@ def _picked(tracks: pa.Table, parts: Sequence[str | None], tasks: Sequence[str],
             pa.bool_(),
         )
     )
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
+    """Where two front ends differ, in words."""
+    texts = []
+    for key in sorted(found.keys() | wanted.keys()):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            texts.append(_differences(a, b, f"{prefix}{key}."))
+        elif a != b:
+            texts.append(f"{prefix}{key} {a}, not {b}")
+    return ", ".join(text for text in texts if text)
 
 
 class _Model:
@@ -156,120 +163,32 @@ class _Model:
         return {task: torch.cat([logits[task] for logits in found]).numpy() for task in found[0]}
 
 
-def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> dict[str, dict[str, np.ndarray]]:
-    """track_id -> task -> (S, C) logits, its segments in order."""
-    picked = frozenset(tracks["track_id"].to_pylist())
-    progress = Progress("evaluating", len(picked))
+def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> dict[str, list[np.ndarray]]:
+    """task -> the (S, C) logits of each of the tracks, its segments in order."""
+    ids = tracks["track_id"].to_pylist()
+    progress = Progress("evaluating", len(ids))
     batches = (
         ray.data.from_items(list(range(len(source.files))), override_num_blocks=len(source.files))
         .map_batches(
             _Model,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(source.files)), max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(model, picked, source.files),
+            fn_constructor_args=(model, frozenset(ids), source.files),
             num_cpus=1,
         )
         .iter_batches(batch_size=None, batch_format="numpy")
     )
-    rows: dict[str, dict[int, dict[str, np.ndarray]]] = defaultdict(dict)
+    found = []
     for batch in batches:
-        tasks = batch.keys() - {"track_id", "segment"}
-        for i, (track_id, segment) in enumerate(zip(batch["track_id"], batch["segment"], strict=True)):
-            rows[track_id][int(segment)] = {task: batch[task][i] for task in tasks}
+        found.append(batch)
         progress.add(int((batch["segment"] == 0).sum()), 0)
-    return {
-        track_id: {task: np.stack([of[s][task] for s in sorted(of)]) for task in next(iter(of.values()))}
-        for track_id, of in sorted(rows.items())
-    }
-
-
-def _tracks_said(
-    artifact: Artifact, tracks: pa.Table, logits: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[EvaluatedTrack]:
-    evaluated = []
-    for row in tracks.drop(["segments"]).to_pylist():
-        own = logits[row["track_id"]]
-        said = {task: _said(artifact, task, own[task], row[task]) for task in artifact.vocabularies}
-        n_segments = len(next(iter(own.values())))
-        evaluated.append(EvaluatedTrack(track_id=row["track_id"], n_segments=n_segments, said=said))
-    return evaluated
-
-
-def _said(artifact: Artifact, task: str, logits_SC: np.ndarray, true: str | None) -> Said:
-    """As tagging does it."""
-    vocabulary, aggregation = artifact.vocabularies[task], artifact.aggregation
-    p_C = track_probabilities(logits_SC, aggregation.method, aggregation.temperature[task])
-    found = tag(p_C, vocabulary, aggregation.threshold[task])
-    target = vocabulary.encode([true])[0]
-    return Said(
-        true=true,
-        first=found.top[0][0],
-        confidence=found.confidence,
-        p_true=None if target == MISSING else float(p_C[target]),
-        unknown=found.label is None,
-    )
-
-
-def _scores(
-    artifact: Artifact,
-    task: str,
-    tracks: pa.Table,
-    logits: Mapping[str, Mapping[str, np.ndarray]],
-    training: pa.Table,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """metrics.json for one task."""
-    vocabulary = artifact.vocabularies[task]
-    ids, targets_N = tracks["track_id"].to_pylist(), vocabulary.encode(tracks[task].to_pylist())
-    p_NC = _probabilities(artifact, task, logits, ids)
-    lengths = [len(logits[track_id][task]) for track_id in ids]
-    temperature = artifact.aggregation.temperature[task]
-    segments_NC = np.concatenate([softmax(logits[track_id][task] / temperature, axis=1) for track_id in ids])
-    drawn = {"resamples": resamples, "seed": seed}
-    return {
-        "labels": list(vocabulary.labels),
-        "order": _order(task, vocabulary.labels, pa.concat_tables([tracks, training])),
-        "tracks": metrics.scores(p_NC, targets_N, ids, **drawn),
-        "segments": metrics.scores(segments_NC, np.repeat(targets_N, lengths), np.repeat(ids, lengths), **drawn),
-        "baselines": _baselines(artifact, task, tracks, logits, training),
-    }
-
-
-def _probabilities(artifact: Artifact, task: str, logits: Mapping[str, Any], ids: Sequence[str]) -> np.ndarray:
-    aggregation = artifact.aggregation
-    temperature = aggregation.temperature[task]
-    return np.stack([track_probabilities(logits[i][task], aggregation.method, temperature) for i in ids])
-
-
-def _baselines(
-    artifact: Artifact, task: str, tracks: pa.Table, logits: Mapping[str, Any], training: pa.Table
-) -> dict[str, dict[str, Any]]:
-    """What comes for free: the training part's class prior, and the language that goes with the said artists."""
-    vocabulary, ids = artifact.vocabularies[task], tracks["track_id"].to_pylist()
-    targets_N = vocabulary.encode(tracks[task].to_pylist())
-    prior_C = metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
-    guesses = {"class prior": np.tile(prior_C, (len(ids), 1))} if len(training) else {}
-    if task == "language" and "artist" in artifact.vocabularies and len(training):
-        language_of = _language_of_artist(training)
-        language_A = vocabulary.encode([language_of.get(artist) for artist in artifact.vocabularies["artist"].labels])
-        artist_NA = _probabilities(artifact, "artist", logits, ids)
-        guesses["via artist"] = metrics.language_of_artists(artist_NA, language_A, len(vocabulary))
-    found = {name: metrics.scores(p_NC, targets_N, resamples=0) for name, p_NC in guesses.items()}
-    return {name: {key: scores[key] for key in _BASELINE_SCORES} for name, scores in found.items()}
-
-
-def _order(task: str, labels: Sequence[str], tracks: pa.Table) -> list[str]:
-    """Labels as people compare them: artists stand by their language."""
-    language_of = _language_of_artist(tracks) if task == "artist" else {}
-    return sorted(labels, key=lambda label: (language_of.get(label, ""), label))
-
-
-def _language_of_artist(tracks: pa.Table) -> dict[str, str]:
-    """Each artist's most frequent language; the first in order of those that tie."""
-    pairs = Counter(zip(tracks["artist"].to_pylist(), tracks["language"].to_pylist(), strict=True))
-    known = sorted((-n, language, artist) for (artist, language), n in pairs.items() if artist and language)
-    return {artist: language for _, language, artist in reversed(known)}
+    columns = {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
+    place = {track_id: i for i, track_id in enumerate(ids)}
+    track_S = np.array([place[track_id] for track_id in columns["track_id"]])
+    order = np.lexsort((columns["segment"], track_S))
+    ends = np.cumsum(np.bincount(track_S, minlength=len(ids)))[:-1]
+    tasks = columns.keys() - {"track_id", "segment"}
+    return {task: np.split(columns[task][order], ends) for task in tasks}
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:
@@ -282,16 +201,7 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _predictions(artifact: Artifact, evaluated: Sequence[EvaluatedTrack], logits: Mapping[str, Any]) -> memoryview:
-    ids = [track.track_id for track in evaluated]
-    columns: dict[str, Any] = {"track_id": ids, "n_segments": [track.n_segments for track in evaluated]}
-    for task in artifact.vocabularies:
-        columns[task] = pa.array([track.said[task].true for track in evaluated], pa.string())
-        columns[f"{task}_said"] = [track.said[task].first for track in evaluated]
-        columns[f"{task}_confidence"] = [track.said[task].confidence for track in evaluated]
-        columns[f"{task}_probabilities"] = _probabilities(artifact, task, logits, ids).tolist()
-    vocabularies = {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()}
-    table = pa.table(columns).replace_schema_metadata({"vocabularies": json.dumps(vocabularies)})
+def _parquet(table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return memoryview(sink.getvalue())

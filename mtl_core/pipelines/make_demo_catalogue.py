@@ -29,14 +29,16 @@ class Summary:
 def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     """Write the catalogue of `config` to `out`; the samples and the labels depend on `config` alone.
 
-    `out/catalogue.json` holds the config and marks the folder as this job's: one made earlier is replaced. `labels.csv` is
-    written last: where it is, the catalogue is whole.
+    `out/catalogue.json` holds the config and marks the folder as this job's: one made earlier is replaced.
+    `labels.csv` is written last: where it is, the catalogue is whole.
 
     Raises:
         InputError: `out` holds something else, or cannot be reached.
     """
-    _clear(out)
-    (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
+    check_reachable(out)
+    with at_the_door(out):
+        _clear(out)
+        (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
     tracks = plan(config)
     with cluster.connected():
         size_bytes = _write_all(tracks, out)
@@ -52,16 +54,12 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
 
 def _clear(out: Location) -> None:
     """Remove an earlier catalogue; the marker goes last, so that an interrupted removal can be taken up."""
-    check_reachable(out)
-    with at_the_door(out):
-        entries = out.filesystem.ls(out.path, detail=False) if out.exists() else []
-        if entries and not (out / CONFIG).exists():
-            raise InputError(
-                f"{out} is not empty and holds no catalogue of this job (no {CONFIG}): name another folder"
-            )
-        (out / LABELS).delete()
-        (out / "audio").delete_tree()
-        (out / CONFIG).delete()
+    entries = out.filesystem.ls(out.path, detail=False) if out.exists() else []
+    if entries and not (out / CONFIG).exists():
+        raise InputError(f"{out} is not empty and holds no catalogue of this job (no {CONFIG}): name another folder")
+    (out / LABELS).delete()
+    (out / "audio").delete_tree()
+    (out / CONFIG).delete()
 
 
 def _write_all(tracks: list[Track], out: Location) -> int:

@@ -37,7 +37,7 @@ from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.training_loop import Epoch, Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
-from mtl_core.storage import Location, at_the_door, check_reachable
+from mtl_core.storage import Location, at_the_door, check_reachable, content_id
 
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 TASK_CPUS = (
@@ -201,14 +201,17 @@ def _fit(
     resources = ray.cluster_resources()
     if use_gpu and resources.get("GPU", 0) < num_workers:
         raise InputError(f"{num_workers} workers need {num_workers} GPUs, the cluster has {resources.get('GPU', 0):g}")
-    # Where the workers would hold every CPU, they take half: the data must flow beside them.
+    # The data must flow beside the workers, two tasks at the least: on a small cluster all of them take parts of CPUs.
     worker_cpus = min(1.0, round(resources["CPU"] / 2 / num_workers, 2))
+    task_cpus = min(1.0, round((resources["CPU"] - num_workers * worker_cpus) / 2, 2))
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
-    names = [f"{part}" for part in ("train", "validation") if part == "train" or plan.validates]
+    names = ["train", "validation"] if plan.validates else ["train"]
     datasets = {
-        name: _segments(source, of_part[name]["track_id"], vocabularies, plan.seed if name == "train" else None)
+        name: _segments(
+            source, of_part[name]["track_id"], vocabularies, plan.seed if name == "train" else None, task_cpus
+        )
         for name in names
     }
     progress = Queue(actor_options={"num_cpus": 0})
@@ -241,7 +244,11 @@ def _fit(
 
 
 def _segments(
-    source: Mels, track_ids: pa.ChunkedArray, vocabularies: dict[str, Vocabulary], shuffle_seed: int | None
+    source: Mels,
+    track_ids: pa.ChunkedArray,
+    vocabularies: dict[str, Vocabulary],
+    shuffle_seed: int | None,
+    task_cpus: float,
 ) -> Dataset:
     """Segments of tracks: `mel` float16 (187, 96), `track` int64 (its place in `track_ids`), an int64 a task."""
     track_ids = track_ids.combine_chunks()
@@ -260,15 +267,15 @@ def _segments(
         filesystem=source.files[0].arrow_filesystem,
         columns=["track_id", *vocabularies, "mel"],
         shuffle=None if shuffle_seed is None else FileShuffleConfig(seed=shuffle_seed),
-        ray_remote_args={"num_cpus": TASK_CPUS},
-    ).map_batches(encode, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=TASK_CPUS)
+        num_cpus=task_cpus,
+    ).map_batches(encode, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=task_cpus)
 
 
 def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str, Vocabulary], plan: Plan) -> str:
     """A name that only the same training on the same files has: Ray Train resumes a run by its name."""
     identity = {
         "mels": source.fingerprint,
-        "files": [str(file) for file in source.files],
+        "files": [(str(file), content_id(file.filesystem.info(file.path))) for file in source.files],
         "tracks": {part: table["track_id"].to_pylist() for part, table in of_part.items()},
         "vocabularies": {task: vocabulary.labels for task, vocabulary in vocabularies.items()},
         "plan": asdict(plan),

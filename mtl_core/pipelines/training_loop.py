@@ -10,9 +10,12 @@ trained again drops the same activations.
 Legend: B batch, T frames, F bands, C classes, S segments.
 """
 
+import logging
+import math
 import os
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +84,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         On rank 0: `weights` of the epoch with the best validation loss (of the last one, without validation),
         `best_epoch`, `history` and the `temperature` of each task.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # Ray's line for each report; the level of its own loggers is apart
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in every torch we allow
     plan: Plan = arguments["plan"]
     progress: Queue = arguments["progress"]
     context = ray.train.get_context()
@@ -107,10 +112,10 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
             seconds=time.monotonic() - start,
         )
         state["history"].append(asdict(result))
-        if validation_loss is None or validation_loss < state["best_loss"]:
+        loss = float("inf") if validation_loss is None or math.isnan(validation_loss) else validation_loss
+        if validation_loss is None or state["best_weights"] is None or loss < state["best_loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            best_loss = float("inf") if validation_loss is None else validation_loss
-            state.update(best_loss=best_loss, best_epoch=epoch, best_weights=weights)
+            state.update(best_loss=loss, best_epoch=epoch, best_weights=weights)
         _checkpoint(state, model, optimizer, rank)
         if rank == 0:
             progress.put(result)

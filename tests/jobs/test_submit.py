@@ -1,0 +1,102 @@
+"""The nightly job as it is run: a Ray head with token authentication, a clean checkout, a catalogue on S3, `ray job submit`."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from catalogue import BAD, save, write_catalogue
+
+from mtl_core import tables
+from mtl_core.artifact import Artifact
+from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.storage import Location
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The files of this checkout that git knows or would take, and nothing else."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0"):
+        if name and (REPOSITORY / name).is_file():
+            (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, tmp_path / "checkout" / name)
+    return tmp_path / "checkout"
+
+
+@pytest.fixture
+def cluster(s3_server: str) -> Iterator[dict[str, str]]:
+    """A head of our own that asks for a token; yields what a client's environment needs."""
+    dashboard = free_port()
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-alone-0123456789"}
+        head = subprocess.Popen(
+            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--temp-dir={folder}",
+             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
+             f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"],
+            env=os.environ | environment | {"PATH": f"{RAY.parent}:{os.environ['PATH']}"},  # the `python` of the nodes
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        address = f"http://127.0.0.1:{dashboard}"
+        yield environment | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
+        os.killpg(head.pid, signal.SIGTERM)  # with --block it ends all that it started
+        try:
+            head.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+
+
+def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
+    """`ray job submit` until the head answers, then what the job printed."""
+    deadline = time.monotonic() + 120
+    while True:
+        ended = subprocess.run(
+            [RAY, "job", "submit", "--working-dir", ".", "--", *command],
+            cwd=checkout,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | cluster,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if ended.returncode == 0 or "Job" in ended.stdout or time.monotonic() > deadline:
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            return ended.stdout
+        time.sleep(1)
+
+
+def test_the_nightly_job_is_submitted(
+    checkout: Path, cluster: dict[str, str], bucket: str, untrained: Artifact
+) -> None:
+    at = Location(bucket)
+    write_catalogue(at / "catalogue", 6)
+    build_manifest(at / "catalogue", None, at / "manifest.parquet")
+    save(untrained, at / "model")
+    said = submit(
+        cluster, checkout,
+        "python", "jobs/tag_catalogue.py", "--manifest", f"{bucket}/manifest.parquet", "--model", f"{bucket}/model",
+        "--out", f"{bucket}/tagged", "--max-failed-share", "0.5",
+    )  # fmt: skip
+    assert "10 planned = 6 tagged + 4 failed" in said
+    table = tables.open_table(at / "tagged", "tags")
+    assert table is not None and table.to_pyarrow_table().num_rows == 6
+    failures = tables.open_table(at / "tagged", "failures")
+    assert failures is not None and set(failures.to_pyarrow_table()["track_id"].to_pylist()) == set(BAD)

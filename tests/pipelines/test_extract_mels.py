@@ -1,0 +1,103 @@
+"""Truths about extracted mels: what is in them, and that a killed run ends as if it had not been killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from catalogue import BAD, write_catalogue
+
+from mtl_core.features import FrontEnd
+from mtl_core.mels import open_mels
+from mtl_core.failures import InputError
+from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.pipelines.extract_mels import Extraction, extract_mels
+from mtl_core.schema import FAILURES, FRONT_END_HASH, MELS
+from mtl_core.storage import Location
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def catalogue(root: Location, n_good: int, seconds: float = 4.0) -> Location:
+    write_catalogue(root / "catalogue", n_good, seconds)
+    build_manifest(root / "catalogue", root / "catalogue" / "labels.csv", root / "manifest.parquet")
+    return root / "manifest.parquet"
+
+
+def rows(mels: Location) -> pa.Table:
+    """All rows, in a fixed order."""
+    tables = [pq.read_table(pa.BufferReader(file.read_bytes())) for file in mels.files(".parquet")]
+    table = pa.concat_tables(tables)
+    return table.take(pa.array(np.lexsort([table["segment"].to_numpy(), table["track_id"].to_numpy()])))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_row_is_a_segment(root: str) -> None:
+    at = Location(root)
+    manifest = catalogue(at, n_good=5, seconds=7.0)
+    said = extract_mels(manifest, at / "mels", Extraction())
+    assert "5 of 9 tracks, 10 segments" in said and "decode/not_audio 2" in said
+    table = rows(at / "mels")
+    assert table.schema.names == [*MELS.names[:-1], "mood", "mel"]
+    assert table.schema.field("mel").type == MELS.field("mel").type
+    assert table.schema.metadata[FRONT_END_HASH].decode() == FrontEnd().hash()
+    assert table["segment"].to_pylist() == [0, 1] * 5 and table["start_s"].to_pylist() == [0.0, 3.0] * 5
+    assert table["artist"].to_pylist() == [None, None, "artist 1", "artist 1", None, None, "artist 0", "artist 0", None, None]
+    assert table["mood"].to_pylist()[2:4] == ["calm", "calm"]
+    mel = table["mel"].combine_chunks().to_numpy_ndarray()
+    assert mel.shape == (10, 187, 96) and mel.dtype == np.float16 and mel.max() > 1
+    failures = pq.read_table(pa.BufferReader((at / "mels/_failures/failures.parquet").read_bytes()))
+    assert failures.schema == FAILURES
+    assert {r["track_id"]: (r["stage"], r["error"]) for r in failures.to_pylist()} == BAD
+    assert open_mels(at / "mels").tracks["segments"].to_pylist() == [2] * 5
+
+    assert extract_mels(manifest, at / "mels", Extraction()).startswith("nothing to do")
+    extract_mels(manifest, at / "mels", Extraction(draws=2, seed=3))
+    drawn = rows(at / "mels")
+    assert len(drawn) == 20, "two draws a slot; those of the fixed grid are gone"
+    assert len(set(drawn["start_s"].to_pylist())) > 10
+    assert [path for path, _ in (at / "mels" / "_runs").walk() if "/" in path] == []
+
+
+def test_mels_of_an_unfinished_extraction_are_not_to_be_read(tmp_path: Path) -> None:
+    (tmp_path / "_runs" / "abc").mkdir(parents=True)
+    (tmp_path / "_runs" / "abc" / "plan.json").write_text("{}")
+    with pytest.raises(InputError, match="its extraction has not ended"):
+        open_mels(Location(str(tmp_path)))
+
+
+@pytest.mark.parametrize("victim", ["driver", "group"])
+def test_a_killed_extraction_ends_as_if_it_had_not_been_killed(tmp_path: Path, victim: str) -> None:
+    at = Location(str(tmp_path))
+    manifest = catalogue(at, n_good=40, seconds=118.0)
+    command = [sys.executable, "jobs/extract_mels.py", "--manifest", manifest.uri, "--out"]
+
+    killed = subprocess.Popen([*command, f"{at}/killed"], cwd=REPOSITORY, stderr=subprocess.PIPE, start_new_session=True)
+    runs = tmp_path / "killed" / "_runs"
+    while len(list(runs.glob("*/done-*"))) < 2:
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    if victim == "driver":
+        killed.kill()
+    else:
+        os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    (plan,) = runs.glob("*/plan.json")
+    n_shards = -(-44 // json.loads(plan.read_text())["tracks_per_shard"])
+    done = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "killed").glob("mels-*")}
+    assert 2 <= len(list(runs.glob("*/done-*"))) < n_shards, "in the middle"
+
+    ended = subprocess.run([*command, f"{at}/killed"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "taking up an unfinished run" in ended.stderr
+    kept = [name for name, mtime in done.items() if (tmp_path / "killed" / name).stat().st_mtime_ns == mtime]
+    assert len(kept) >= 2, "what was done is not done again"
+    subprocess.run([*command, f"{at}/whole"], cwd=REPOSITORY, check=True, capture_output=True)
+    assert rows(at / "killed").equals(rows(at / "whole"))
+    assert (tmp_path / "killed/_failures/failures.parquet").exists()

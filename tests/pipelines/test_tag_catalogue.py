@@ -1,0 +1,155 @@
+"""Truths about tagging, on a disk and on a real S3 server."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from catalogue import BAD, save, write_catalogue
+
+from mtl_core import artifact, tables
+from mtl_core.artifact import Artifact
+from mtl_core.failures import InputError
+from mtl_core.features import log_mel_segments
+from mtl_core.audio import read_recording
+from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.storage import Location
+
+N_GOOD = 12
+
+
+@pytest.fixture
+def catalogue(root: str) -> Location:
+    at = Location(root)
+    write_catalogue(at / "catalogue", N_GOOD)
+    build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
+    return at
+
+
+def rows(root: Location, name: str) -> list[dict]:
+    table = tables.open_table(root, name)
+    assert table is not None
+    return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: row["track_id"])
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifact) -> None:
+    at, out = catalogue, catalogue / "tagged"
+    tagged = tag_catalogue(at / "manifest.parquet", save(untrained, at / "model"), out, Tagging())
+    tags, failures = rows(out, "tags"), rows(out, "failures")
+    assert len(tags) == N_GOOD and {row["track_id"] for row in tags} == {f"good/{i:03}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}" for i in range(N_GOOD)}
+    assert {row["track_id"]: (row["stage"], row["error"]) for row in failures} == BAD
+    assert all(row["attempts"] == 1 and row["permanent"] and row["message"] for row in failures)
+    for row in tags:
+        assert row["uri"] == f"{at.uri}/catalogue/{row['track_id']}" and row["content_id"]
+        assert row["duration_s"] == pytest.approx(4.0, abs=0.1) and row["n_segments"] == 1
+        assert row["model_id"] == artifact.model_id(untrained)
+        assert len(row["embedding"]) == 96 and len(row["artist_top"]) == 5 and len(row["language_top"]) == 3
+        probabilities = [top["probability"] for top in row["artist_top"]]
+        assert probabilities == sorted(probabilities, reverse=True) and probabilities[0] == row["artist_confidence"]
+        assert row["artist"] == row["artist_top"][0]["label"]
+        assert sum(top["probability"] for top in row["language_top"]) == pytest.approx(1, abs=1e-5)
+    (run,) = tagged.runs
+    assert (run["planned"], run["tagged"], run["failed"], run["already_done"]) == (N_GOOD + 4, N_GOOD, 4, 0)
+    assert json.loads((out / "runs" / f"{run['run_id']}.json").read_bytes()) == run
+    assert tagged.failed_share == pytest.approx(4 / (N_GOOD + 4))
+    assert not list((out / "_run").walk()), "nothing of the finished run is left over"
+
+    again = tag_catalogue(at / "manifest.parquet", at / "model", out, Tagging())
+    assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)
+    assert rows(out, "tags") == tags
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_tag_is_that_of_the_features_the_model_was_trained_on(tmp_path: Path, untrained: Artifact) -> None:
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 1, seconds=130.0)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", Tagging())
+    (row,) = rows(at / "out", "tags")
+    import torch
+
+    with open(tmp_path / "catalogue/good/000.wav", "rb") as file:
+        mel_STF = log_mel_segments(read_recording(file), untrained.front_end).mel_STF
+    assert row["n_segments"] == len(mel_STF) == 40
+    with torch.no_grad():
+        X_SE = untrained.model.embed(torch.from_numpy(mel_STF)[:, None])
+        logits_SC = untrained.model.heads(X_SE)["artist"].log_softmax(1)
+    expected_C = logits_SC.mean(0).softmax(0).numpy()
+    assert row["artist_confidence"] == pytest.approx(expected_C.max(), abs=1e-5)
+    np.testing.assert_allclose(row["embedding"], X_SE.mean(0).numpy(), atol=1e-4)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_folder_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untrained: Artifact) -> None:
+    found = []
+    for place in (Location(str(tmp_path)), Location(bucket)):
+        write_catalogue(place / "catalogue", 8)
+        build_manifest(place / "catalogue", None, place / "m.parquet")
+        tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", Tagging())
+        found.append(rows(place / "out", "tags"))
+    for disk, s3 in zip(*found, strict=True):
+        assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [s3[k] for k in ("track_id", "artist", "language", "n_segments")]
+        np.testing.assert_allclose(disk["embedding"], s3["embedding"], atol=1e-5)
+        for task in ("artist", "language"):
+            assert disk[f"{task}_confidence"] == pytest.approx(s3[f"{task}_confidence"], abs=1e-5)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_limit_leaves_the_rest_for_later(tmp_path: Path, untrained: Artifact) -> None:
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 6)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    model = save(untrained, at / "model")
+    first = tag_catalogue(at / "m.parquet", model, at / "out", Tagging(limit=6))
+    assert [run["planned"] for run in first.runs] == [6]
+    assert max(row["track_id"] for row in rows(at / "out", "tags")) < "good/002"
+    second = tag_catalogue(at / "m.parquet", model, at / "out", Tagging())
+    assert [run["planned"] for run in second.runs] == [4] and second.already_done == 6
+    third = tag_catalogue(at / "m.parquet", model, at / "out", Tagging(retry_failed=True))
+    assert [run["planned"] for run in third.runs] == [4], "the bad ones again"
+    assert {row["attempts"] for row in rows(at / "out", "failures")} == {2}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_model_of_one_task_leaves_the_other_null(tmp_path: Path, untrained: Artifact) -> None:
+    from mtl_core.model import drop_head
+
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 2)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    alone = Artifact(
+        model=drop_head(untrained.model, "language"),
+        front_end=untrained.front_end,
+        vocabularies={"artist": untrained.vocabularies["artist"]},
+    )
+    tag_catalogue(at / "m.parquet", save(alone, at / "model"), at / "out", Tagging())
+    for row in rows(at / "out", "tags"):
+        assert row["language"] is row["language_confidence"] is row["language_top"] is None and row["artist"]
+
+
+def test_what_is_no_model_or_manifest_is_refused_at_the_door(tmp_path: Path, untrained: Artifact) -> None:
+    at = Location(str(tmp_path))
+    model = save(untrained, at / "model")
+    pq.write_table(pa.table({"track_id": ["a"]}), tmp_path / "m.parquet")
+    for manifest, folder, said in (
+        (at / "gone.parquet", model, "nothing is there"),
+        (at / "m.parquet", model, "no column 'uri'"),
+        (at / "m.parquet", at / "gone", "no model"),
+        (at / "m.parquet", at, "no model"),
+    ):
+        with pytest.raises(InputError, match=said):
+            tag_catalogue(manifest, folder, at / "out", Tagging())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, untrained: Artifact) -> None:
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 1)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    with pytest.raises(InputError, match="no GPU"):
+        tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", Tagging(use_gpu=True))
