@@ -1,0 +1,220 @@
+"""Evaluation end to end on a small artifact and random mels, on a disk and on S3, against the model run by hand."""
+
+import io
+import json
+import re
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mtl_core import artifact as artifacts
+from mtl_core import metrics
+from mtl_core.aggregate import Aggregation, tag, track_probabilities
+from mtl_core.artifact import Artifact
+from mtl_core.failures import InputError
+from mtl_core.features import FrontEnd
+from mtl_core.labels import Vocabulary
+from mtl_core.mels import mels_schema
+from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.pipelines.evaluate import _picked, evaluate
+from mtl_core.schema import MANIFEST
+from mtl_core.storage import Location
+
+ROOT = Path(__file__).parents[2]
+ARTISTS = tuple(f"artist {i}" for i in range(6))
+LANGUAGES = ("de", "en", "<b>it</b>")
+PARTS = ("train", "train", "train", "validation", "test")
+
+
+def catalogue():
+    """6 artists x 5 songs of 1 to 4 segments, an artist's last song in the test part; and odd ones."""
+    random = np.random.default_rng(0)
+    tracks = [
+        {
+            "track_id": f"{a}/{s}.mp3",
+            "artist": artist,
+            "language": sorted(LANGUAGES)[a % 3],
+            "album": None,
+            "split": PARTS[s],
+            "mel": random.random((1 + (a + s) % 4, 187, 96)).astype(np.float16),
+        }
+        for a, artist in enumerate(ARTISTS)
+        for s in range(5)
+    ]
+    odd = [("no labels", None, None, "test"), ("stranger", "nobody", None, "test"), ("new", ARTISTS[0], "de", None)]
+    for name, artist, language, split in odd:
+        mel = random.random((2, 187, 96)).astype(np.float16)
+        tracks.append(
+            {"track_id": name, "artist": artist, "language": language, "album": None, "split": split, "mel": mel}
+        )
+    return tracks
+
+
+def write_mels(tracks, location, files=3, front_end=None):
+    schema = mels_schema(front_end or FrontEnd(), MANIFEST)
+    for k in range(files):
+        own = tracks[k::files]
+        lengths = [len(track["mel"]) for track in own]
+        columns = {
+            "segment": pa.array(np.concatenate([np.arange(n) for n in lengths]), pa.int32()),
+            "start_s": pa.array(np.concatenate([np.arange(n) * 3.0 for n in lengths])),
+            "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate([track["mel"] for track in own])),
+        }
+        for name in ("track_id", "artist", "language", "album"):
+            values = [track[name] for track, n in zip(own, lengths, strict=True) for _ in range(n)]
+            columns[name] = pa.array(values, pa.string())
+        buffer = io.BytesIO()
+        table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+        pq.write_table(table, buffer, row_group_size=7)  # a track's segments may lie in two row groups
+        (location / f"mels-{k}.parquet").write_bytes(buffer.getvalue())
+    return location
+
+
+def write_model(tracks, location):
+    torch.manual_seed(0)
+    vocabularies = {"artist": Vocabulary(ARTISTS), "language": Vocabulary(tuple(sorted(LANGUAGES)))}
+    model = MultitaskCNN(ModelConfig(classes={task: len(v) for task, v in vocabularies.items()}))
+    artifact = Artifact(
+        model=model,
+        front_end=FrontEnd(),
+        vocabularies=vocabularies,
+        aggregation=Aggregation(temperature={"artist": 0.5}, threshold={"artist": 0.4}),
+        metrics={
+            "split": {"kind": "paper", "seed": 3, "fold": 0, "group_column": None},
+            "history": [
+                {"epoch": 1, "train_loss": 2.0, "validation_loss": 2.5},
+                {"epoch": 2, "train_loss": 1.5, "validation_loss": None},
+            ],
+        },
+    )
+    known = [track for track in tracks if track["split"]]
+    splits = pa.table(
+        {name: [track[column] for track in known] for name, column in [("track_id", "track_id"), ("split", "split")]}
+    )
+    artifacts.save(artifact, splits, location)
+    return location
+
+
+@pytest.fixture(scope="module")
+def tracks():
+    return catalogue()
+
+
+@pytest.fixture(scope="module")
+def place(tracks, tmp_path_factory):
+    root = Location(str(tmp_path_factory.mktemp("evaluation")))
+    write_mels(tracks, root / "mels")
+    write_model(tracks, root / "model")
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluated(place, local_ray):
+    """The result of the test part, and the folder it was written to."""
+    return evaluate(model=place / "model", mels=place / "mels", out=place / "out"), Path((place / "out").path)
+
+
+def test_scores_are_those_of_the_model_run_by_hand(tracks, place, evaluated):
+    result, out = evaluated
+    assert json.loads((out / "metrics.json").read_text()) == result
+    artifact = artifacts.load(place / "model")
+    tested = sorted((t for t in tracks if t["split"] == "test" and t["artist"]), key=lambda t: t["track_id"])
+    assert (result["on"], result["n_tracks"], result["n_segments"]) == ("test", 7, sum(len(t["mel"]) for t in tested))
+    predictions = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [p["track_id"] for p in predictions] == [t["track_id"] for t in tested]
+    for task, vocabulary in artifact.vocabularies.items():
+        temperature = artifact.aggregation.temperature[task]
+        with torch.inference_mode():
+            logits = [artifact.model(torch.tensor(t["mel"].astype(np.float32))[:, None])[task].numpy() for t in tested]
+        p_NC = np.stack([track_probabilities(x, temperature=temperature) for x in logits])
+        targets = vocabulary.encode([t[task] for t in tested])
+        expected = metrics.scores(p_NC, targets, [t["track_id"] for t in tested])
+        found = result["tasks"][task]
+        assert found["tracks"]["n"] == 6  # the stranger is no class
+        for key in ("auc_pr_macro", "auc_pr_micro", "auc_roc_macro", "top_1", "top_5", "nll", "ece"):
+            assert found["tracks"][key] == pytest.approx(expected[key], abs=1e-5)
+        assert found["segments"]["n"] == sum(len(t["mel"]) for t in tested if t["track_id"] != "stranger")
+        assert np.array([p[f"{task}_probabilities"] for p in predictions]) == pytest.approx(p_NC, abs=1e-5)
+        assert [p[f"{task}_said"] for p in predictions] == [tag(p, vocabulary).top[0][0] for p in p_NC]
+        assert [p[task] for p in predictions] == [t[task] for t in tested]
+
+
+def test_report_stands_alone(evaluated):
+    page = (evaluated[1] / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!#)""", page)
+    assert "stranger" in page
+    assert "<h2>Training</h2>" in page
+
+
+def test_all_takes_in_tracks_that_the_splits_do_not_know(place, local_ray, tmp_path):
+    result = evaluate(model=place / "model", mels=place / "mels", out=Location(str(tmp_path)), on="all", resamples=0)
+    assert result["n_tracks"] == 32
+    assert result["tasks"]["artist"]["tracks"]["ci"]["top_1"] is None
+
+
+def test_the_parts_are_the_artifacts_own(tracks):
+    table = pa.Table.from_pylist([{k: v for k, v in t.items() if k != "mel"} for t in tracks])
+    parts = [t["split"] for t in tracks]
+    counts = {
+        on: len(_picked(table, parts, ["artist", "language"], on)) for on in ("train", "validation", "test", "all")
+    }
+    assert counts == {"train": 18, "validation": 6, "test": 7, "all": 32}
+    assert len(_picked(table, parts, ["language"], "test")) == 6
+
+
+def test_one_task_on_s3_alone_is_the_same(tracks, evaluated, local_ray, bucket):
+    root = Location(bucket + "/evaluation")
+    write_mels(tracks, root / "mels", files=1)
+    artifact = artifacts.load(write_model(tracks, root / "both"))
+    one = replace(artifact, model=drop_head(artifact.model, "language"), vocabularies={"artist": Vocabulary(ARTISTS)})
+    artifacts.save(one, artifacts.load_splits(root / "both"), root / "model")
+    there, here = evaluate(model=root / "model", mels=root / "mels", out=root / "out"), evaluated[0]
+    assert json.loads((root / "out" / "metrics.json").read_bytes()) == there
+    assert (root / "out" / "report.html").exists()
+    assert list(there["tasks"]) == ["artist"]
+    for level in ("tracks", "segments"):
+        for key in ("top_1", "nll"):
+            expected = here["tasks"]["artist"][level][key]
+            assert there["tasks"]["artist"][level][key] == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypatch):
+    def no_work(**_):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("mtl_core.pipelines.cluster.connected", no_work)
+    here, out = Location(str(tmp_path)), Location(str(tmp_path / "out"))
+    good = {"model": place / "model", "mels": place / "mels", "out": out}
+    other = write_mels(tracks, here / "other", front_end=FrontEnd(segments_per_excerpt=2))
+    unlabelled = write_mels([t | {"artist": None, "language": None} for t in tracks], here / "unlabelled")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for wrong, message in [
+        ({"on": "tset"}, "'tset'.*train, validation, test, all"),
+        ({"resamples": -1}, "resamples.*-1"),
+        ({"model": here / "nowhere"}, "nowhere is no model"),
+        ({"model": place / "mels"}, "is no model"),
+        ({"mels": here / "nowhere"}, "nowhere"),
+        ({"mels": Location(str(empty))}, "empty"),
+        ({"mels": other}, "another front end.*: segments_per_excerpt 2, not 20$"),
+        ({"mels": unlabelled}, "no track of the part 'test'"),
+    ]:
+        with pytest.raises(InputError, match=message) as error:
+            evaluate(**(good | wrong))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_job_says_what_is_wrong_in_one_line(place, monkeypatch, capsys):
+    flags = ["--model", f"{place}/nowhere", "--mels", f"{place}/mels", "--out", f"{place}/x"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "jobs" / "evaluate.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert re.fullmatch(r"error: .*nowhere is no model.*\n", capsys.readouterr().err)

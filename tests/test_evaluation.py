@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mtl_core import evaluation
+from mtl_core.aggregate import Aggregation
+from mtl_core.evaluation import Heard
+from mtl_core.labels import Vocabulary
+
+TRACKS = pa.table(
+    {
+        "track_id": ["t1", "t2", "t3", "t4"],
+        "artist": pa.array(["a", "b", "nobody", None], pa.string()),
+        "language": pa.array(["de", "en", "en", "de"], pa.string()),
+    }
+)
+TRAINING = pa.table(
+    {
+        "track_id": [f"r{i}" for i in range(5)],
+        "artist": pa.array(["a", "a", "b", "c", None], pa.string()),
+        "language": pa.array(["de", "en", "en", None, "de"], pa.string()),
+    }
+)
+
+
+def heard(**aggregation):
+    logits = {
+        "artist": [np.array([[4.0, 0, 0], [4.0, 0, 0]]), np.array([[0, 0, 1.0]]), np.zeros((3, 3)), np.zeros((1, 3))],
+        "language": [np.array([[2.0, 0], [2.0, 0]]), np.array([[0, 1.0]]), np.zeros((3, 2)), np.array([[3.0, 0]])],
+    }
+    vocabularies = {"artist": Vocabulary(("a", "b", "c")), "language": Vocabulary(("de", "en"))}
+    return Heard(tracks=TRACKS, logits=logits, vocabularies=vocabularies, aggregation=Aggregation(**aggregation))
+
+
+def test_what_is_said_is_what_tagging_says():
+    first, second, stranger, unlabelled = evaluation.said(heard(threshold={"artist": 0.9}))
+    assert (first.track_id, first.n_segments) == ("t1", 2)
+    p = np.exp(4) / (np.exp(4) + 2)
+    assert first.said["artist"].first == "a"
+    assert first.said["artist"].confidence == pytest.approx(p)
+    assert first.said["artist"].p_true == pytest.approx(p)
+    assert (first.said["artist"].unknown, second.said["artist"].unknown) == (False, True)
+    assert (second.said["artist"].true, second.said["artist"].first) == ("b", "c")
+    assert (stranger.said["artist"].true, stranger.said["artist"].p_true) == ("nobody", None)
+    assert (unlabelled.said["artist"].true, unlabelled.said["artist"].p_true) == (None, None)
+
+
+def test_scores_leave_out_what_has_no_class_and_count_segments():
+    found = evaluation.scores(heard(), TRAINING, resamples=10, seed=0)
+    artist, language = found["artist"], found["language"]
+    assert (artist["tracks"]["n"], artist["segments"]["n"], artist["segments"]["n_songs"]) == (2, 3, 2)
+    assert (language["tracks"]["n"], language["segments"]["n"]) == (4, 7)
+    assert artist["tracks"]["top_1"] == 0.5
+    assert artist["segments"]["top_1"] == pytest.approx(2 / 3)
+    json.dumps(found, allow_nan=False)
+
+
+def test_temperature_is_in_the_probabilities_of_both_levels():
+    plain = evaluation.scores(heard(), TRAINING, resamples=0, seed=0)["language"]
+    hot = evaluation.scores(heard(temperature={"language": 5.0}), TRAINING, resamples=0, seed=0)["language"]
+    for level in ("tracks", "segments"):
+        assert hot[level]["nll"] != plain[level]["nll"]
+        assert hot[level]["auc_pr_macro"] == plain[level]["auc_pr_macro"]
+
+
+def test_baselines_are_the_prior_and_the_artists_language():
+    found = evaluation.scores(heard(), TRAINING, resamples=0, seed=0)["language"]["baselines"]
+    assert set(found) == {"class prior", "via artist"}
+    assert found["class prior"]["top_1"] == 0.5
+    # a is de and b en; c has no language: t1 is de, and the rest are even, which goes to de
+    assert found["via artist"]["top_1"] == 0.5
+    assert found["via artist"]["auc_roc_macro"] == pytest.approx(0.75)
+    assert evaluation.scores(heard(), TRAINING.slice(0, 0), resamples=0, seed=0)["artist"]["baselines"] == {}
+
+
+def test_artists_are_shown_by_language():
+    tracks = pa.table({"track_id": ["1", "2", "3"], "artist": ["c", "b", "a"], "language": ["de", "en", "en"]})
+    found = evaluation.scores(heard(), tracks, resamples=0, seed=0)
+    assert found["artist"]["order"] == ["a", "c", "b"]  # a ties between the two, b is en
+    assert found["language"]["order"] == ["de", "en"]
+
+
+def test_predictions_are_a_row_a_track_with_the_vocabularies():
+    h = heard()
+    table = evaluation.predictions(h, evaluation.said(h))
+    assert json.loads(table.schema.metadata[b"vocabularies"]) == {"artist": ["a", "b", "c"], "language": ["de", "en"]}
+    assert table["track_id"].to_pylist() == ["t1", "t2", "t3", "t4"]
+    assert np.array(table["artist_probabilities"].to_pylist()).sum(1) == pytest.approx(np.ones(4))
+    assert table["artist"].to_pylist() == ["a", "b", "nobody", None]
