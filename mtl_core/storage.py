@@ -8,7 +8,9 @@ Contents: `Location`, `at_the_door` (a location that cannot be used -> InputErro
 """
 
 import contextlib
+import fcntl
 import functools
+import hashlib
 import io
 import os
 import posixpath
@@ -51,6 +53,10 @@ def _filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileS
     if attempts == 1:
         filesystem.retries = 1
     return filesystem
+
+
+class Changed(Exception):  # noqa: N818 (what happened, and no error: someone else was faster)
+    """A file is not what it was."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,49 @@ class Location:
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
+
+    def read_version(self) -> tuple[bytes, str] | None:
+        """What is here, and what names this version of it; None where nothing is."""
+        try:
+            if self.on_s3:
+                with self.filesystem.open(self.path, "rb", cache_type="all") as file:
+                    return bytes(file.read()), str(file.details["ETag"])
+            data = Path(self.path).read_bytes()
+        except FileNotFoundError:
+            return None
+        return data, hashlib.sha256(data).hexdigest()
+
+    def replace_bytes(self, data: bytes, version: str | None) -> str:
+        """Put a small file here if `version` still is what is here (None: nothing is), and return its new version.
+
+        Args:
+            data: never the same twice, so that a writer knows its own.
+
+        Raises:
+            Changed: something else is here.
+        """
+        if self.on_s3:
+            condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+            try:
+                return str(self.filesystem.pipe_file(self.path, data, **condition)["ETag"])
+            except FileNotFoundError:  # S3 says so where there is nothing to match
+                raise Changed(self.uri) from None
+            except OSError as error:
+                if not _is_unmet_condition(error):
+                    raise
+            found = self.read_version()  # a request whose answer was lost is sent again, and finds its own data
+            if found is None or found[0] != data:
+                raise Changed(self.uri)
+            return found[1]
+        target = Path(self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # gone with its holder, however that ends
+            found = self.read_version()
+            if (None if found is None else found[1]) != version:
+                raise Changed(self.uri)
+            self.write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
 
     def files(self, suffix: str = "") -> list["Location"]:
         """The files directly inside, sorted by name; names starting with `_` or `.` are left out; none where nothing is."""
@@ -249,8 +298,14 @@ def fetching(uri: str) -> Iterator[None]:
     except PermissionError as error:
         raise TrackError("fetch", "forbidden", f"{uri}: {_one_line(error)}") from None
     except (BotoCoreError, FSTimeoutError, OSError) as error:
-        changed = "pre-conditions" in str(error) or "PreconditionFailed" in str(error)
+        changed = _is_unmet_condition(error)
         raise TrackError("fetch", "changed" if changed else "unavailable", f"{uri}: {_one_line(error)}") from None
+
+
+def _is_unmet_condition(error: BaseException) -> bool:
+    """Whether S3 refused an if-match or if-none-match (412, or 409 while another such request was under way)."""
+    said = str(error)
+    return any(part in said for part in ("pre-conditions", "PreconditionFailed", "conditional request"))
 
 
 class _RangedFile(io.RawIOBase):

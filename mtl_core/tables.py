@@ -1,15 +1,16 @@
 """Tables: what is known of a catalogue, `OUT/tags` and `OUT/failures`, two Delta tables (Parquet files under a log).
 
-A track is in one of them, never in neither: failures are committed first, then tags, each in one transaction that carries
-the run's id, so that a commit cut short is completed and never repeated. Files join a table by name, after they were
-verified; a table's rows are only rewritten where a run supersedes some of a file's rows.
+A track is in one of them, at the border of a commit for a moment in both, never in neither: new failures are committed
+first, then tags, then the failures of tracks that are tagged now go. Each is one transaction that carries the run's id, so
+that a commit cut short is completed and never repeated. Files join a table by name, after they were verified; a table's
+rows are only rewritten where a run supersedes some of a file's rows.
 
 Contents: `plan` (what is still to do), `merge` (a run's shards -> few verified files), `commit`, `export`.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,15 @@ def plan(manifest: pa.Table, root: Location, model_id: str, *, retry_failed: boo
     ).to_arrow_table()
 
 
-def merge(staged: list[tuple[Location, int]], planned: pa.Table, failures: pa.Table, root: Location, run_id: str) -> list[Staged]:
+def merge(
+    staged: list[tuple[Location, int]],
+    planned: pa.Table,
+    failures: pa.Table,
+    root: Location,
+    *,
+    run_id: str,
+    model_id: str,
+) -> "Outcome":
     """Verify a run and merge the files of its shards into few, under the root of the tags.
 
     A shard is small, so that a crash costs little; a table of such files would be slow to plan against and to read.
@@ -106,18 +115,20 @@ def merge(staged: list[tuple[Location, int]], planned: pa.Table, failures: pa.Ta
         staged: the shards' files of tags, each with the rows it must have.
         planned: the plan's tracks.
         failures: the run's failures, `FAILURES`.
+        root: of the tables.
+        run_id, model_id: of the run.
 
     Raises:
         VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
             the planned ones, each once. The message says what differs.
     """
     files: list[Staged] = []
-    ids: list[pa.Array] = [failures["track_id"].combine_chunks()]
-    tables = _read_staged(staged, ids)
-    for number, rows in enumerate(_batches(tables, ROWS_PER_FILE)):
+    ids: list[pa.Array] = []
+    for number, rows in enumerate(_batches(_read_staged(staged, ids), ROWS_PER_FILE)):
         at = root / "tags" / f"part-{run_id}-{number:05}.parquet"
         files.append(_write(rows, at, at.name))
-    found = pa.chunked_array(ids, pa.string())
+    tagged, failed = pa.chunked_array(ids, pa.string()), failures["track_id"]
+    found = pa.chunked_array([*tagged.chunks, *failed.chunks], pa.string())
     if len(found) != len(planned) or pc.count_distinct(found).as_py() != len(planned):
         raise VerificationError(
             f"{len(planned):,} tracks were planned, {len(found):,} were tagged or failed, "
@@ -126,7 +137,7 @@ def merge(staged: list[tuple[Location, int]], planned: pa.Table, failures: pa.Ta
     strangers = found.filter(pc.invert(pc.is_in(found, value_set=planned["track_id"])))
     if len(strangers):
         raise VerificationError(f"{len(strangers):,} tracks were not planned, {strangers[0].as_py()!r} for one")
-    return files
+    return Outcome(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=files, failures=failures)
 
 
 def _read_staged(staged: list[tuple[Location, int]], ids: list[pa.Array]) -> Iterator[pa.Table]:
@@ -161,28 +172,79 @@ def _write(rows: pa.Table, at: Location, path: str) -> Staged:
     return Staged(path, len(data), len(rows))
 
 
-def commit(root: Location, planned: pa.Table, tags: list[Staged], failures: pa.Table, run_id: str, model_id: str) -> None:
-    """Put a verified run into the tables; a transaction that is there already is not repeated.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A verified run, ready to be committed.
 
-    A planned track leaves both tables with everything that was known of it, and enters one of them again.
+    Args:
+        run_id, model_id: of the run.
+        tagged, failed: the track_ids (string) of each.
+        tags: the files of its tags.
+        failures: the rows of its failures.
     """
-    file = root / "failures" / f"part-{run_id}-00000.parquet"
-    new = {"failures": [_write(failures, file, file.name)] if len(failures) else [], "tags": tags}
-    for name, schema in SCHEMAS.items():
-        table = open_table(root, name) or DeltaTable.create(
-            (root / name).uri, schema, mode="ignore", storage_options=storage_options(root)
-        )
-        if table.transaction_version(run_id) is None:
-            removed, kept = _supersede(table, root / name, planned, run_id)
-            table.create_write_transaction(
-                [*removed, *(_add(file) for file in [*kept, *new[name]])],
-                mode="append",
-                schema=schema,
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(run_id, 1)],
-                    custom_metadata={"run_id": run_id, "model_id": model_id},
-                ),
-            )
+
+    run_id: str
+    model_id: str
+    tagged: pa.ChunkedArray
+    failed: pa.ChunkedArray
+    tags: list[Staged]
+    failures: pa.Table
+
+
+def commit(root: Location, outcome: Outcome, may_commit: Callable[[], None]) -> None:
+    """Put a run into the tables; a transaction that is there already is not repeated.
+
+    Args:
+        root: of the tables.
+        outcome: of the run.
+        may_commit: raises where another run has taken over; asked before each transaction, after its table was opened.
+            Whatever is committed between the two makes the transaction fail, so that nothing slips between.
+    """
+    new_failures: list[Staged] = []
+    if len(outcome.failures):
+        at = root / "failures" / f"part-{outcome.run_id}-00000.parquet"
+        new_failures.append(_write(outcome.failures, at, at.name))
+    _transact(root, "failures", f"{outcome.run_id}/failures", outcome, outcome.failed, new_failures, may_commit)
+    planned = pa.chunked_array([*outcome.tagged.chunks, *outcome.failed.chunks], pa.string())
+    _transact(root, "tags", f"{outcome.run_id}/tags", outcome, planned, outcome.tags, may_commit)
+    _transact(root, "failures", f"{outcome.run_id}/cleared", outcome, outcome.tagged, [], may_commit)
+
+
+#: Every transaction of ours carries this name too: Delta lets two that carry the same only commit one after the other.
+_APPLICATION = "tag_catalogue"
+
+
+def _transact(
+    root: Location,
+    name: str,
+    transaction: str,
+    outcome: Outcome,
+    superseded: pa.ChunkedArray,
+    new: list[Staged],
+    may_commit: Callable[[], None],
+) -> None:
+    """Let rows of the `superseded` tracks leave a table and `new` files enter it, once."""
+    options = storage_options(root)
+    table = open_table(root, name) or DeltaTable.create(
+        (root / name).uri, SCHEMAS[name], mode="ignore", storage_options=options
+    )
+    if table.transaction_version(transaction) is not None:
+        return
+    removed, kept = _supersede(table, root / name, superseded, transaction.replace("/", "-"))
+    if not removed and not new:
+        return
+    may_commit()
+    number = (table.transaction_version(_APPLICATION) or 0) + 1
+    table.create_write_transaction(
+        [*removed, *(_add(file) for file in [*kept, *new])],
+        mode="append",
+        schema=SCHEMAS[name],
+        commit_properties=CommitProperties(
+            app_transactions=[Transaction(transaction, 1), Transaction(_APPLICATION, number)],
+            custom_metadata={"run_id": outcome.run_id, "model_id": outcome.model_id},
+            max_commit_retries=0,
+        ),
+    )
 
 
 def _add(file: Staged) -> AddAction:
@@ -191,22 +253,22 @@ def _add(file: Staged) -> AddAction:
 
 
 def _supersede(
-    table: DeltaTable, at: Location, planned: pa.Table, run_id: str
+    table: DeltaTable, at: Location, superseded: pa.ChunkedArray, prefix: str
 ) -> tuple[list[RemoveAction], list[Staged]]:
-    """The table's files that hold planned tracks, to be removed, and files of the other rows in them, to be added."""
+    """The table's files that hold superseded tracks, to be removed, and files of their other rows, to be added."""
     removed: list[RemoveAction] = []
     kept: list[Staged] = []
     for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
         file = at / action["path"]
         with file.arrow_filesystem.open_input_file(file.path) as source:
             ids = pq.read_table(source, columns=["track_id"])["track_id"]
-            others = pc.invert(pc.is_in(ids, value_set=planned["track_id"]))
+            others = pc.invert(pc.is_in(ids, value_set=superseded))
             n_others = pc.sum(others).as_py() or 0
             if n_others == len(ids):
                 continue
             removed.append(RemoveAction(action["path"], True, int(time.time() * 1000), action["size_bytes"], {}))
             if n_others:
-                path = f"part-{run_id}-kept-{len(kept):05}.parquet"
+                path = f"part-{prefix}-kept-{len(kept):05}.parquet"
                 kept.append(_write(pq.read_table(source).filter(others), at / path, path))
     return removed, kept
 

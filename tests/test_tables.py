@@ -1,6 +1,7 @@
 """Truths about the tables: a track is in one of them, a commit happens once, a plan holds what is still to do."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from mtl_core import tables
+from mtl_core.lease import LeaseLostError
 from mtl_core.schema import FAILURES, MANIFEST, TAGS
 from mtl_core.storage import Location
 from mtl_core.tables import VerificationError
@@ -38,7 +41,8 @@ def a_failure(track_id: str, model: str = "m", permanent: bool = True, attempts:
     }  # fmt: skip
 
 
-def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[dict[str, Any]], model: str = "m") -> None:
+def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[dict[str, Any]], model: str = "m",
+          may_commit: Callable[[], None] = lambda: None) -> None:  # fmt: skip
     """What a run does after its work: its tags lie in files of one row."""
     staged = []
     for row in tagged:
@@ -49,8 +53,8 @@ def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[d
         staged.append((file, 1))
     planned = pa.table({"track_id": [row["track_id"] for row in [*tagged, *failed]]})
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    merged = tables.merge(staged, planned, failures, root, run)
-    tables.commit(root, planned, merged, failures, run, model)
+    outcome = tables.merge(staged, planned, failures, root, run_id=run, model_id=model)
+    tables.commit(root, outcome, may_commit)
 
 
 def state(root: Location) -> dict[str, str]:
@@ -145,7 +149,7 @@ def test_what_differs_from_the_plan_is_not_committed(
         file.write_bytes(buffer.getvalue().to_pybytes()[: None if ids else 20])
         files.append((file, len(planned) if "rows of" in said else len(ids or [])))
     with pytest.raises(VerificationError, match=said):
-        tables.merge(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, "r")
+        tables.merge(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, run_id="r", model_id="m")
 
 
 def test_the_export_is_the_current_state(root: str) -> None:
@@ -157,3 +161,42 @@ def test_the_export_is_the_current_state(root: str) -> None:
     rows = pq.read_table(pa.BufferReader((at / "tags.parquet").read_bytes()))
     assert rows.schema == TAGS
     assert {row["track_id"]: row["run_id"] for row in rows.to_pylist()} == {"a": "2", "b": "r"}
+
+
+def test_a_run_that_was_succeeded_cannot_commit(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a"), a_tag("b")], [])
+
+    def taken_over() -> None:
+        raise LeaseLostError("another run has taken over")
+
+    with pytest.raises(LeaseLostError):
+        night(at, "2", [a_tag("a", run="2")], [], may_commit=taken_over)
+    assert state(at) == {"a": "tag r", "b": "tag r"}
+
+
+def test_nothing_slips_between_the_last_check_and_the_commit(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a"), a_tag("b")], [])
+
+    def pause_here_while_the_successor_commits() -> None:
+        night(at, "3", [a_tag("c", run="3")], [])
+
+    with pytest.raises(CommitFailedError):
+        night(at, "2", [a_tag("c", run="2")], [], may_commit=pause_here_while_the_successor_commits)
+    assert state(at) == {"a": "tag r", "b": "tag r", "c": "tag 3"}
+
+
+def test_a_reader_finds_every_track_at_every_step_of_a_commit(root: str) -> None:
+    at = Location(root)
+    night(at, "1", [a_tag("a"), a_tag("b")], [a_failure("c"), a_failure("d")])
+    seen = []
+
+    def look() -> None:
+        tags, failures = (tables.open_table(at, name).to_pyarrow_table() for name in ("tags", "failures"))  # type: ignore[union-attr]
+        seen.append([len(tags), len(failures)])
+        assert {*tags["track_id"].to_pylist(), *failures["track_id"].to_pylist()} == set("abcd")
+
+    night(at, "2", [a_tag("b", run="2"), a_tag("c", run="2")], [a_failure("a")], may_commit=look)
+    look()
+    assert seen == [[2, 2], [2, 3], [2, 3], [2, 2]]

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mtl_core import artifact, manifest, shards, tables
+from mtl_core import artifact, lease, manifest, shards, tables
 from mtl_core.artifact import Artifact
 from mtl_core.decoding import DecoderLimits
 from mtl_core.failures import InputError
+from mtl_core.lease import Lease
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.workers import work_off
 from mtl_core.schema import TAGS
@@ -86,6 +87,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     Raises:
         InputError: the manifest or the model is wrong, OUT cannot be reached, or a GPU is asked for and none is there.
         VerificationError: a run's outcome is not what it planned; nothing is committed.
+        LeaseLostError: another run has taken over; it commits what this one did.
     """
     model = artifact.load(model_at)
     model_id = artifact.model_id(model)
@@ -93,9 +95,9 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     check_reachable(out)
     asked = {"manifest": manifest_at.uri, "model": model_at.uri, "model_id": model_id, "limit": tagging.limit}
     runs = []
-    with cluster.connected(num_cpus=tagging.workers):
+    with lease.held(out) as held, cluster.connected(num_cpus=tagging.workers):
         resources, workers = _resources(tagging)
-        run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources)
+        run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources, held=held)
         unfinished = _unfinished(out, model_id)
         if unfinished is not None:
             runs.append(run(unfinished))
@@ -137,7 +139,14 @@ def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: in
 
 
 def _run(
-    plan: Plan, *, model: Artifact, out: Location, tagging: Tagging, workers: int, resources: dict[str, float]
+    plan: Plan,
+    *,
+    model: Artifact,
+    out: Location,
+    tagging: Tagging,
+    workers: int,
+    resources: dict[str, float],
+    held: Lease,
 ) -> dict[str, Any]:
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
@@ -146,9 +155,8 @@ def _run(
     found, failures = shards.marks(plan, range(plan.n_shards))
     planned = shards.read_all(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
-    model_id = plan.asked["model_id"]
-    merged = tables.merge(staged, planned, failures, out, plan.run_id)
-    tables.commit(out, planned, merged, failures, plan.run_id, model_id)
+    outcome = tables.merge(staged, planned, failures, out, run_id=plan.run_id, model_id=plan.asked["model_id"])
+    tables.commit(out, outcome, held.check)
     record = _record(plan, found, failures, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
     plan.folder.delete_tree()

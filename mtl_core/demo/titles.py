@@ -1,0 +1,77 @@
+"""Titles: what languages, artists, albums and songs are called. Names say nothing of the sound; none comes twice."""
+
+import itertools
+
+import numpy as np
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_GIVEN = _words("""
+    Ada Alma Anouk Arlo Aurel Bela Bruno Cleo Dario Edda Elio Emil Fenna Flora Gaia Hugo Ida Ilse Ivo Jona Juno Kaya
+    Lars Lena Levi Lino Lola Luna Malo Mara Milo Mina Nadia Nilo Noa Nora Odin Orla Otto Pia Remy Rosa Runa Selma
+    Silas Tala Theo Tilda Una Vera Vito Wanda Yara Zeno Zoe
+""")
+_FAMILY = _words("""
+    Ambrose Arden Aspen Bellamy Birch Bloom Calder Castel Corvin Dalton Delmar Ember Everly Falco Fontana Garnet
+    Glenn Hale Hartley Holm Isola Jarvis Keller Lark Lindo Linden Marlow Mercer Montane Nash Nightly North Oakes
+    Olsen Palmer Penn Rane Ravel Reed Rivers Sable Solano Sorrel Stone Tamsin Thorne Vale Verdi Wilder Winter
+""")
+_ADJECTIVES = _words("""
+    Amber Blue Bright Broken Calm Clear Cold Copper Crystal Dark Distant Early Empty Endless Faded Falling Foreign
+    Gentle Golden Green Hidden Hollow Honest Late Little Lonely Long Lost Lucky Midnight New Open Pale Paper Quiet
+    Red Restless Second Secret Silent Silver Slow Soft Southern Still Sudden Tender Velvet White Wild
+""")
+_NOUNS = _words("""
+    Arrow Bell Bird Bridge Candle Circle City Cloud Coast Dancer Daylight Door Dream Echo Engine Feather Field Fire
+    Flower Garden Glass Harbour Heart Hill Horizon House Island Lantern Letter Light Meadow Mirror Moon Morning
+    Mountain Ocean Orchard Rain River Road Sail Shadow Shore Sky Snow Song Spring Star Stranger Street Summer Sun
+    Tide Tower Train Valley Voice Water Wave Wind Window Wing
+""")
+_PLACES = (
+    "",
+    "at Dawn",
+    "at Dusk",
+    "in May",
+    "in the Rain",
+    "over the Sea",
+    "of the North",
+    "for Two",
+    "Again",
+    "for Nobody",
+)
+
+
+def _draw(names: list[str], count: int, rng: np.random.Generator) -> list[str]:
+    """`count` distinct names in random order; once all are used they come again with a number."""
+    rounds = ([*names] if n == 1 else [f"{name} {n}" for name in names] for n in itertools.count(1))
+    drawn: list[str] = []
+    while len(drawn) < count:
+        pool = next(rounds)
+        drawn += [pool[i] for i in rng.permutation(len(pool))[: count - len(drawn)]]
+    return drawn
+
+
+def language_codes(count: int, rng: np.random.Generator) -> list[str]:
+    """Codes from qaa to qtz, which ISO 639-2 reserves for local use; at most 520."""
+    return _draw([f"q{a}{b}" for a in "abcdefghijklmnopqrst" for b in "abcdefghijklmnopqrstuvwxyz"], count, rng)
+
+
+def artist_names(count: int, rng: np.random.Generator) -> list[str]:
+    return _draw([f"{given} {family}" for given in _GIVEN for family in _FAMILY], count, rng)
+
+
+def works(count: int, rng: np.random.Generator) -> list[str]:
+    """Titles of songs and albums."""
+    return _draw(
+        [f"{adjective} {noun} {place}".strip() for place in _PLACES for adjective in _ADJECTIVES for noun in _NOUNS],
+        count,
+        rng,
+    )
+
+
+def slug(name: str) -> str:
+    """A name as a part of a path."""
+    return name.lower().replace(" ", "-")

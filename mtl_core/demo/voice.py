@@ -1,0 +1,157 @@
+"""Voice: a source-filter singing voice. Syllables in, mono sound out.
+
+The source is a train of band-limited glottal pulses plus breath; the filter is a cascade of five formant resonances,
+whose magnitude is applied frame by frame (Fant, "Acoustic Theory of Speech Production", 1960; cascade as in Klatt,
+"Software for a cascade/parallel formant synthesizer", 1980). Consonants are shaped noise (fricatives, stops) or a nasal
+murmur.
+
+Legend: N samples at `RATE_HZ`, P frames of `HOP` samples, F bins, K syllables, G pulses.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+RATE_HZ = 22_050
+HOP = 256
+_FFT = 4 * HOP
+_BINS_HZ = np.fft.rfftfreq(_FFT, 1 / RATE_HZ).astype(np.float32)
+_BANDWIDTHS_HZ = (80.0, 100.0, 140.0, 220.0, 300.0)
+FRICATIVE, STOP, NASAL = range(3)
+_NASAL_HZ = (280.0, 1100.0, 2300.0)
+_BURST_S = 0.025
+
+
+@dataclass(frozen=True, kw_only=True)
+class Singer:
+    """What stays the same whatever is sung.
+
+    Args:
+        register_hz: middle of the melodies' range.
+        tract_scale: factor on all formants; 1 is a vocal tract of 17.5 cm, more is shorter.
+        tilt_db: fall of the source's spectrum per octave; 4 is pressed, 12 is soft.
+        breath: level of the breath beside the pulses; 0 is none, 1 a breathy voice.
+        vibrato_hz: rate of the vibrato.
+        vibrato_semitones: its depth, to either side.
+        ring_db: gain of the singer's formant near 2.9 kHz.
+    """
+
+    register_hz: float
+    tract_scale: float
+    tilt_db: float
+    breath: float
+    vibrato_hz: float
+    vibrato_semitones: float
+    ring_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syllables:
+    """What is sung: K syllables in order of time, each an onset consonant and a vowel.
+
+    Args:
+        start_s, duration_s: (K,) seconds; between the end of one and the start of the next there is silence.
+        pitch_midi: (K,) MIDI note numbers.
+        glide_semitones: (K,) rise of the pitch from the syllable's start to its end.
+        stress: (K,) amplitude, 0 to 1.
+        vowel_hz: (K, 3) formants at tract_scale 1.
+        onset: (K,) FRICATIVE, STOP or NASAL.
+        onset_s: (K,) length of the consonant.
+        noise_hz: (K,) centre of its noise.
+    """
+
+    start_s: np.ndarray
+    duration_s: np.ndarray
+    pitch_midi: np.ndarray
+    glide_semitones: np.ndarray
+    stress: np.ndarray
+    vowel_hz: np.ndarray
+    onset: np.ndarray
+    onset_s: np.ndarray
+    noise_hz: np.ndarray
+
+
+def sing(syllables: Syllables, singer: Singer, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """The voice alone, (N,) float32 at `RATE_HZ`, of no particular level."""
+    n_frames = n_samples // HOP + 2
+    time_s = np.arange(n_frames) * (HOP / RATE_HZ)
+    k = np.maximum(np.searchsorted(syllables.start_s, time_s, side="right") - 1, 0)
+    into_s = time_s - syllables.start_s[k]
+    sounding = (into_s >= 0) & (into_s < syllables.duration_s[k])
+    in_onset = sounding & (into_s < syllables.onset_s[k])
+    onset = syllables.onset[k]
+    nasal = in_onset & (onset == NASAL)
+
+    open_P = _smooth(np.where(sounding & ~in_onset, 1.0, np.where(nasal, 0.45, 0.0)) * syllables.stress[k], 5)
+    burst = (onset == FRICATIVE) | (into_s > syllables.onset_s[k] - _BURST_S)
+    noise_P = _smooth((in_onset & ~nasal & burst) * (0.5 + 0.5 * syllables.stress[k]), 3)
+
+    part = np.clip(into_s / syllables.duration_s[k], 0, 1) - 0.5
+    pitch_P = _smooth(syllables.pitch_midi[k] + syllables.glide_semitones[k] * part, 7)
+    phase = 2 * np.pi * (singer.vibrato_hz * time_s + rng.random())
+    pitch_P = pitch_P + singer.vibrato_semitones * np.sin(phase) + 0.1 * _smooth(rng.standard_normal(n_frames), 25)
+    f0_P = 440 * 2 ** ((pitch_P - 69) / 12)
+
+    formants_P3 = np.where(nasal[:, None], np.array(_NASAL_HZ), syllables.vowel_hz[k])
+    formants_P3 = np.stack([_smooth(track, 7) for track in formants_P3.T], 1)
+    tract_PF = _tract(formants_P3 * singer.tract_scale, singer)
+    tilt_F = np.maximum(_BINS_HZ / 120, 1) ** np.float32(-(singer.tilt_db - 6) / 6.02)  # lips give back 6 dB an octave
+
+    sample = np.arange(n_samples)
+    at = sample / HOP
+    pulses = _pulses(np.interp(at, np.arange(n_frames), f0_P), rng) * np.interp(at, np.arange(n_frames), open_P)
+    noise = rng.standard_normal(n_samples).astype(np.float32)
+    bump_PF = np.exp(-0.5 * (np.log2(np.maximum(_BINS_HZ, 50) / syllables.noise_hz[k][:, None]) / 0.35) ** 2)
+    breath_PF = (0.02 * singer.breath * open_P)[:, None] * tract_PF
+    voiced = _filter(pulses.astype(np.float32), tract_PF * tilt_F)
+    return voiced + _filter(noise, (breath_PF + (0.05 * noise_P)[:, None] * bump_PF).astype(np.float32))
+
+
+def _smooth(x_P: np.ndarray, width: int) -> np.ndarray:
+    """A Hann average over `width` frames (odd), so that nothing jumps."""
+    kernel = np.hanning(width + 2)[1:-1]
+    return np.convolve(np.pad(x_P, width // 2, mode="edge"), kernel / kernel.sum(), mode="valid")
+
+
+def _tract(formants_P3: np.ndarray, singer: Singer) -> np.ndarray:
+    """Magnitude of the cascade at `_BINS_HZ`, (P, F) float32, 1 at 0 Hz."""
+    high = np.broadcast_to(np.array([3500.0, 4500.0]) * singer.tract_scale, (len(formants_P3), 2))
+    squared_F = _BINS_HZ**2
+    power_PF = np.ones((len(formants_P3), len(_BINS_HZ)), np.float32)
+    for centre_P, bandwidth_hz in zip(np.hstack([formants_P3, high]).T.astype(np.float32), _BANDWIDTHS_HZ, strict=True):
+        centre_P1 = centre_P[:, None] ** 2
+        power_PF *= centre_P1**2 / ((centre_P1 - squared_F) ** 2 + squared_F * np.float32(bandwidth_hz**2))
+    ring_F = 10 ** (singer.ring_db / 20 * np.exp(-0.5 * ((_BINS_HZ - 2900 * singer.tract_scale) / 350) ** 2))
+    return np.sqrt(power_PF) * ring_F.astype(np.float32)
+
+
+def _pulses(f0_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A train of windowed-sinc pulses, (N,), one a period: every harmonic equally strong and none aliased."""
+    phase_N = np.cumsum(f0_N / RATE_HZ)
+    before_G = np.flatnonzero(np.diff(np.floor(phase_N)))
+    fraction_G = (np.ceil(phase_N[before_G]) - phase_N[before_G]) / (phase_N[before_G + 1] - phase_N[before_G])
+    jitter_G = rng.normal(0, 0.006, len(before_G)) * RATE_HZ / f0_N[before_G]
+    instant_G = before_G + fraction_G + jitter_G
+    whole_G = np.floor(instant_G).astype(np.int64)
+    taps = np.arange(-7, 9)
+    distance_GT = taps - (instant_G - whole_G)[:, None]
+    strength_G = rng.normal(1, 0.05, len(before_G)) * np.sqrt(200 / f0_N[before_G])  # the same power at every pitch
+    pulse_GT = np.sinc(distance_GT) * np.cos(np.pi * distance_GT / 17) ** 2 * strength_G[:, None]
+    index_GT = np.clip(whole_G[:, None] + taps, 0, len(f0_N) - 1)
+    return np.bincount(index_GT.ravel(), pulse_GT.ravel(), minlength=len(f0_N))
+
+
+def _filter(x_N: np.ndarray, gain_PF: np.ndarray) -> np.ndarray:
+    """Zero-phase filter whose gain changes every `HOP` samples: Hann frames of 2 HOP, overlapped and added."""
+    n_frames = len(x_N) // HOP + 1
+    padded = np.pad(x_N, (HOP, 2 * HOP))
+    frames_PT = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP)[::HOP][:n_frames]
+    window = np.hanning(2 * HOP + 1)[:-1].astype(np.float32)
+    buffer = np.zeros((n_frames, _FFT), np.float32)
+    buffer[:, HOP : 3 * HOP] = frames_PT * window  # room on both sides for the filter's response
+    out_PT = fft.irfft(fft.rfft(buffer) * gain_PF[:n_frames], n=_FFT)
+    y = np.zeros((n_frames + 3, HOP), np.float32)
+    for part in range(4):
+        y[part : part + n_frames] += out_PT[:, part * HOP : (part + 1) * HOP]
+    return y.ravel()[2 * HOP : 2 * HOP + len(x_N)]

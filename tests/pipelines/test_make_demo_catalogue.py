@@ -1,0 +1,72 @@
+"""The job that makes the catalogue: what it leaves, what it replaces, what it refuses."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mtl_core.demo.catalogue import CatalogueConfig, labels_csv, pcm, plan
+from mtl_core.failures import InputError
+from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
+from mtl_core.storage import Location
+
+CONFIG = CatalogueConfig(languages=2, artists_per_language=1, songs_per_artist=4, song_s=3)
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _audio(out: Location) -> set[str]:
+    return {path for path, _ in out.walk() if path.startswith("audio/")}
+
+
+def test_catalogue_is_its_plan_on_any_store(root, local_ray):
+    out = Location(root) / "catalogue"
+    summary = make_demo_catalogue(CONFIG, out)
+    tracks = plan(CONFIG)
+    assert (out / "labels.csv").read_bytes() == labels_csv(tracks)
+    rows = list(csv.DictReader(io.StringIO((out / "labels.csv").read_bytes().decode())))
+    assert {row["path"] for row in rows} == _audio(out)
+    assert (summary.songs, summary.artists, summary.languages) == (8, 2, 2)
+    assert summary.size_bytes == sum(len((out / row["path"]).read_bytes()) for row in rows)
+    track = next(track for track in tracks if track.encoding[1] == "PCM_24")
+    decoded, _ = soundfile.read(io.BytesIO((out / track.path).read_bytes()), dtype="float32", always_2d=True)
+    np.testing.assert_allclose(decoded, pcm(track), atol=2**-23)  # made by a worker: the same as made here
+
+
+def test_an_earlier_catalogue_is_replaced_whole(tmp_path, local_ray):
+    out = Location(str(tmp_path / "catalogue"))
+    make_demo_catalogue(CONFIG, out)
+    other = CatalogueConfig(languages=1, artists_per_language=1, songs_per_artist=1, song_s=3, seed=1)
+    make_demo_catalogue(other, out)
+    assert _audio(out) == {track.path for track in plan(other)}
+    assert json.loads((out / "catalogue.json").read_bytes())["seed"] == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "mine.wav").write_bytes(b"precious")
+    with pytest.raises(InputError, match="not empty"):
+        make_demo_catalogue(CONFIG, Location(str(tmp_path)))
+    assert (tmp_path / "audio" / "mine.wav").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--languages", "0"), ("--difficulty", "odd")])
+def test_a_wrong_flag_is_exit_2_in_one_line(tmp_path, flag, value):
+    command = [sys.executable, "jobs/make_demo_catalogue.py", "--out", str(tmp_path / "out"), flag, value]
+    ran = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
+    assert value in ran.stderr
+    assert not (tmp_path / "out").exists()
