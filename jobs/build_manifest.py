@@ -14,7 +14,9 @@ class Options:
     catalogue: str
     """Folder or s3:// prefix; every audio file below it is a track."""
     labels: str | None = None
-    """CSV with a column `path` relative to the catalogue; optional `artist`, `language`, `album`, `track_id`; other columns are carried."""
+    """CSV with a column `path` relative to the catalogue; optional `artist`, `language`, `album`, `track_id`; other
+    columns are carried.
+    """
     out: str
     """Manifest to write, a Parquet file; one that is there is replaced."""
 

@@ -1,12 +1,13 @@
 """Failure: what becomes of a track, or of a command, that cannot be worked on.
 
-A track's failure is data (`TrackError` -> one row of the failures table): a stage, a stable error name from `ERRORS`, and
-a sentence for people. A command's failure is an `InputError`: one line and exit status 2, before any work.
+A track's failure is data (`TrackError` -> one row of the failures table): a stage, a stable error name from `ERRORS`,
+and a sentence for people. A command's failure is an `InputError`: one line and exit status 2, before any work.
 """
 
 from dataclasses import dataclass
 
-#: stage -> {error: permanent}. Permanent: the same bytes under the same model fail again, so a later night leaves the track alone.
+#: stage -> {error: permanent}. Permanent: the same bytes under the same model fail again, so a later night leaves the
+#: track alone.
 ERRORS: dict[str, dict[str, bool]] = {
     "fetch": {"not_found": False, "forbidden": False, "unavailable": False, "changed": False},
     "decode": {

@@ -1,9 +1,10 @@
 """Lease: who may write under a folder. One run at a time, whatever dies, pauses or is cut off.
 
-The holder renews `_lease.json` every `RENEW_S`. Who finds a lease watches it for `DEAD_AFTER_S`: renewed, it is held; else it
-is taken over. Clocks of different machines are never compared: a watcher only sees whether the file changes. A holder that
-ended on this very machine is known to be dead at once. Every change is conditional on what was there before, so that of
-two who take over one succeeds, and a holder that was paused finds that the lease is no longer its own.
+The holder renews `_lease.json` every `RENEW_S`. Who finds a lease watches it for `DEAD_AFTER_S`: renewed, it is held;
+else it is taken over. Clocks of different machines are never compared: a watcher only sees whether the file changes. A
+holder that ended on this very machine is known to be dead at once. Every change is conditional on what was there
+before, so that of two who take over one succeeds, and a holder that was paused finds that the lease is no longer its
+own.
 """
 
 import contextlib
@@ -89,7 +90,8 @@ class Lease:
 
     def _renew_for_ever(self) -> None:
         while not self._stop.wait(RENEW_S):
-            with self._lock, contextlib.suppress(LeaseLostError, OSError):  # check() says it; a store may come back in time
+            # A loss is said by check(); a store that does not answer may come back in time.
+            with self._lock, contextlib.suppress(LeaseLostError, OSError):
                 self._renew()
 
     def __enter__(self) -> "Lease":
@@ -150,7 +152,8 @@ def _is_renewed(at: Location, version: str) -> bool:
 
 
 def _process(pid: int) -> str:
-    """A name that no other process ever had: of the boot, of the process namespace, the pid and its start in clock ticks.
+    """A name that no other process ever had: of the boot, of the process namespace, the pid and its start in clock
+    ticks.
 
     Raises:
         FileNotFoundError: there is no such process, or it has ended and nobody asked how.
@@ -159,7 +162,7 @@ def _process(pid: int) -> str:
     state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     if state in "ZX":
         raise FileNotFoundError
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}/{pid}/{fields[18]}"
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}/{pid}/{fields[18]}"
 
 
 def _is_dead_here(holder: _Note) -> bool:

@@ -18,9 +18,9 @@ from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
 from mtl_core.storage import S3, Location, at_the_door, check_reachable, content_id
 
 #: Files with these extensions are tracks; others are only when the labels name them.
-AUDIO_EXTENSIONS = frozenset(
-    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64 wav wave weba webm"
-    " wma wv".split()
+AUDIO_EXTENSIONS = frozenset(  # noqa: SIM905
+    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
+    " wav wave weba webm wma wv".split()
 )
 LABEL_COLUMNS = ("track_id", "artist", "language", "album")
 _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
@@ -72,7 +72,9 @@ def build(catalogue: Location, labels: Location | None) -> Built:
         schema = schema.append(pa.field(name, pa.string()))
     table = pa.Table.from_pylist(records, schema=schema).sort_by("track_id")
     if not records:
-        raise InputError(f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})")
+        raise InputError(
+            f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})"
+        )
     _check_ids(table, catalogue)
     return Built(table=table, without_file=sorted(rows))
 
@@ -123,7 +125,8 @@ def read(location: Location) -> pa.Table:
         All `MANIFEST` columns (null where the file has none), then the carried columns, in the file's order.
 
     Raises:
-        InputError: nothing is there, it is no Parquet, a required column is missing, an id is empty or stands there twice.
+        InputError: nothing is there, it is no Parquet, a required column is missing, an id is empty or stands there
+        twice.
     """
     check_reachable(location)
     with at_the_door(location):
@@ -165,7 +168,11 @@ def _check_ids(table: pa.Table, location: Location) -> None:
     if pc.count_distinct(table["track_id"]).as_py() < len(table):
         counts = pc.value_counts(table["track_id"])
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
-        raise InputError(f"{location}: {len(twice)} track_ids stand there more than once, {twice[0]['values'].as_py()!r} for one")
+        raise InputError(
+            f"{location}: {len(twice)} track_ids stand there more than once, {twice[0]['values'].as_py()!r} for one"
+        )
     strange = table.filter(pc.invert(pc.match_substring_regex(table["uri"], f"^(/|file://|{S3}[^/])")))
     if len(strange):
-        raise InputError(f"{location}: uri {strange['uri'][0].as_py()!r}: allowed are an absolute path and s3://bucket/key")
+        raise InputError(
+            f"{location}: uri {strange['uri'][0].as_py()!r}: allowed are an absolute path and s3://bucket/key"
+        )

@@ -3,7 +3,8 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those
+who write them).
 """
 
 import hashlib
@@ -59,7 +60,8 @@ def open_mels(location: Location) -> Mels:
     """Look into a folder of mels: footers and label columns are read, the mels are not.
 
     Raises:
-        InputError: nothing is there, its extraction has not ended, a file is no Parquet file of mels, several front ends are mixed, or a track is in
+        InputError: nothing is there, its extraction has not ended, a file is no Parquet file of mels, several front
+        ends are mixed, or a track is in
             two files.
     """
     check_reachable(location)

@@ -1,8 +1,8 @@
 """Shard: the unit of work, of retry and of resuming: some tracks of a frozen plan that one worker does in one go.
 
-A run's plan is written to storage before any work, as Parquet files with one row group a shard, and `plan.json` last: a plan
-without it is no plan. A worker ends a shard by writing its mark, a file that holds the shard's failures and counts; a shard
-with a mark is done and is never done again. Sizes are in tracks.
+A run's plan is written to storage before any work, as Parquet files with one row group a shard, and `plan.json` last:
+a plan without it is no plan. A worker ends a shard by writing its mark, a file that holds the shard's failures and
+counts; a shard with a mark is done and is never done again. Sizes are in tracks.
 
 Contents: `Plan`, `freeze`, `load`, `read`, `mark`, `marks`.
 """
@@ -90,7 +90,10 @@ def read_all(plan: Plan, columns: list[str]) -> pa.Table:
     """All tracks of the plan, in order."""
     parts = [_file(plan.folder, i) for i in range(-(-plan.n_shards // _SHARDS_PER_FILE))]
     return pa.concat_tables(
-        [pq.read_table(part.path, columns=columns, filesystem=part.arrow_filesystem, partitioning=None) for part in parts]
+        [
+            pq.read_table(part.path, columns=columns, filesystem=part.arrow_filesystem, partitioning=None)
+            for part in parts
+        ]
     )
 
 

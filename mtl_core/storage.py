@@ -1,10 +1,11 @@
 """Storage: a URI -> a filesystem and a path. The only place that knows S3 from a disk.
 
-A URI is a path, `file:///path` or `s3://bucket/key`, taken as it is: never percent-decoded, never globbed. S3 is reached with
-the standard AWS environment variables, `AWS_ENDPOINT_URL` among them. A file is written whole or not at all: on S3 an
-object appears when its upload ends, on a disk it is renamed into place.
+A URI is a path, `file:///path` or `s3://bucket/key`, taken as it is: never percent-decoded, never globbed. S3 is
+reached with the standard AWS environment variables, `AWS_ENDPOINT_URL` among them. A file is written whole or not at
+all: on S3 an object appears when its upload ends, on a disk it is renamed into place.
 
-Contents: `Location`, `at_the_door` (a location that cannot be used -> InputError), `open_track` (a track's bytes -> TrackError).
+Contents: `Location`, `at_the_door` (a location that cannot be used -> InputError), `open_track` (a track's bytes ->
+TrackError).
 """
 
 import contextlib
@@ -28,7 +29,8 @@ from mtl_core.failures import InputError, TrackError
 S3 = "s3://"
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-#: Tries of one request, with exponential backoff and jitter between them: 5xx, throttling, resets and time-outs; not 403 or 404.
+#: Tries of one request, with exponential backoff and jitter between them: 5xx, throttling, resets and time-outs; not
+#: 403 or 404.
 ATTEMPTS = 8
 #: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20
@@ -113,7 +115,11 @@ class Location:
         """This location's filesystem as a `pyarrow.fs.FileSystem`."""
         import pyarrow.fs
 
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem)) if self.on_s3 else pyarrow.fs.LocalFileSystem()
+        return (
+            pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem))
+            if self.on_s3
+            else pyarrow.fs.LocalFileSystem()
+        )
 
     def exists(self) -> bool:
         return bool(self.filesystem.exists(self.path))
@@ -179,7 +185,9 @@ class Location:
         return hashlib.sha256(data).hexdigest()
 
     def files(self, suffix: str = "") -> list["Location"]:
-        """The files directly inside, sorted by name; names starting with `_` or `.` are left out; none where nothing is."""
+        """The files directly inside, sorted by name; names starting with `_` or `.` are left out; none where nothing
+        is.
+        """
         return [Location(f"{self.uri}/{name}") for name in sorted(self._names()) if name.endswith(suffix)]
 
     def _names(self) -> Iterator[str]:
@@ -246,7 +254,9 @@ def at_the_door(location: Location) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{location}: nothing is there") from None
     except PermissionError as error:
-        raise InputError(f"{location}: access denied{endpoint} ({_one_line(error)}): check the credentials and permissions") from None
+        raise InputError(
+            f"{location}: access denied{endpoint} ({_one_line(error)}): check the credentials and permissions"
+        ) from None
     except (BotoCoreError, OSError) as error:
         raise InputError(f"{location}: cannot be reached{endpoint}: {_one_line(error)}") from None
 
@@ -263,7 +273,8 @@ def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str 
         expected_content_id: of the manifest; None where it has none.
 
     Returns:
-        A path on a local disk; the bytes of an object of at most `WHOLE_BYTES`; a seekable file that reads a larger one by range.
+        A path on a local disk; the bytes of an object of at most `WHOLE_BYTES`; a seekable file that reads a larger
+        one by range.
 
     Raises:
         TrackError: fetch not_found, forbidden, unavailable, or changed since the manifest was built.
@@ -280,7 +291,9 @@ def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str 
             with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
                 return location.path
         if entry["size"] > WHOLE_BYTES:
-            return _RangedFile(location.filesystem.open(location.path, "rb", block_size=RANGE_BYTES), uri)
+            return io.BufferedReader(
+                _RangedFile(location.filesystem.open(location.path, "rb", block_size=RANGE_BYTES), uri)
+            )
         with location.filesystem.open(location.path, "rb", cache_type="all") as file:  # GET if-match the etag just seen
             return bytes(file.read())
 

@@ -1,9 +1,9 @@
 """Tables: what is known of a catalogue, `OUT/tags` and `OUT/failures`, two Delta tables (Parquet files under a log).
 
 A track is in one of them, at the border of a commit for a moment in both, never in neither: new failures are committed
-first, then tags, then the failures of tracks that are tagged now go. Each is one transaction that carries the run's id, so
-that a commit cut short is completed and never repeated. Files join a table by name, after they were verified; a table's
-rows are only rewritten where a run supersedes some of a file's rows.
+first, then tags, then the failures of tracks that are tagged now go. Each is one transaction that carries the run's
+id, so that a commit cut short is completed and never repeated. Files join a table by name, after they were verified; a
+table's rows are only rewritten where a run supersedes some of a file's rows.
 
 Contents: `plan` (what is still to do), `merge` (a run's shards -> few verified files), `commit`, `export`.
 """
@@ -279,7 +279,9 @@ def export(root: Location, out: Location) -> int:
     sink = pa.BufferOutputStream()
     n_rows = 0
     with pq.ParquetWriter(sink, TAGS, compression="zstd") as writer:
-        for batch in [] if table is None else table.to_pyarrow_dataset(schema=TAGS).to_batches(batch_size=ROWS_PER_GROUP):
+        for batch in (
+            [] if table is None else table.to_pyarrow_dataset(schema=TAGS).to_batches(batch_size=ROWS_PER_GROUP)
+        ):
             writer.write_batch(batch)
             n_rows += len(batch)
     out.write_bytes(memoryview(sink.getvalue()))

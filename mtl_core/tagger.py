@@ -42,7 +42,9 @@ class Tagger:
         for track, start, end in zip(tracks, [0, *ends[:-1]], ends, strict=True):
             own = {task: logits_SC[start:end] for task, logits_SC in logits.items()}
             if not all(np.isfinite(values).all() for values in [*own.values(), embedding_SE[start:end]]):
-                results.append(FailedTrack(track.row, TrackError("model", "failed", "the model's output is not finite")))
+                results.append(
+                    FailedTrack(track.row, TrackError("model", "failed", "the model's output is not finite"))
+                )
                 continue
             results.append(
                 {

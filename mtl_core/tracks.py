@@ -1,13 +1,13 @@
 """Track: from a manifest's row to its segments, or to the reason why not.
 
-fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`. The next tracks are fetched while one is
-decoded; a `TrackError` is caught here, and becomes data.
+fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`. The next tracks are fetched while one
+is decoded; a `TrackError` is caught here, and becomes data.
 """
 
 import contextlib
 import resource
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class TrackReader:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits)
         self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
-        self.seconds: Counter[str] = Counter()  # wall seconds by stage
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # wall seconds by stage
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order."""

@@ -1,4 +1,6 @@
-"""What tests share: an S3 server over a real connection, a local Ray, the real audio where it lies beside the checkout."""
+"""What tests share: an S3 server over a real connection, a local Ray, the real audio where it lies beside the
+checkout.
+"""
 
 import os
 import socket
@@ -70,7 +72,9 @@ def bucket(s3_server: str) -> str:
 @pytest.fixture(params=["disk", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place to write to, once on a disk and once on S3."""
-    return str(tmp_path / "some place") if request.param == "disk" else request.getfixturevalue("bucket") + "/some place"
+    return (
+        str(tmp_path / "some place") if request.param == "disk" else request.getfixturevalue("bucket") + "/some place"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,9 @@ def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
     root: str, stopped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "DEAD_AFTER_S", 2.0)
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     holder.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)  # nobody waits for it: it stays a zombie
     time.sleep(0.2)

@@ -22,7 +22,7 @@ def catalogue(root: str, labels: str | None = None) -> tuple[Location, Location]
 
 
 def test_a_catalogue_is_its_audio_and_what_the_labels_name(root: str) -> None:
-    labels = "\ufeffpath,artist,language,mood\r\na/odd.x,\"Ada, and\",,calm\na/one.flac,,xx,\nb/gone.mp3,Bo,xx,\n"
+    labels = '\ufeffpath,artist,language,mood\r\na/odd.x,"Ada, and",,calm\na/one.flac,,xx,\nb/gone.mp3,Bo,xx,\n'
     top, at = catalogue(root, labels)
     built = manifest.build(top, at)
     assert built.without_file == ["b/gone.mp3"]
@@ -72,7 +72,7 @@ def test_malformed_labels_are_refused(tmp_path: Path, labels: str, said: str | N
 
 
 def test_nothing_to_list_is_refused(root: str) -> None:
-    with pytest.raises(InputError, match="nothing is there|no audio file"):
+    with pytest.raises(InputError, match=r"nothing is there|no audio file"):
         manifest.build(Location(root), None)
 
 
@@ -111,6 +111,10 @@ def test_a_manifest_needs_two_columns_and_may_be_a_folder(root: str) -> None:
 def test_what_is_no_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no parquet")
     (tmp_path / "folder").mkdir()
-    for name, said in (("text.parquet", "no Parquet manifest"), ("folder", "without Parquet"), ("gone", "nothing is there")):
+    for name, said in (
+        ("text.parquet", "no Parquet manifest"),
+        ("folder", "without Parquet"),
+        ("gone", "nothing is there"),
+    ):
         with pytest.raises(InputError, match=said):
             manifest.read(Location(str(tmp_path / name)))

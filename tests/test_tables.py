@@ -37,7 +37,8 @@ def a_tag(track_id: str, model: str = "m", content: str | None = "c", run: str =
 def a_failure(track_id: str, model: str = "m", permanent: bool = True, attempts: int = 1) -> dict[str, Any]:
     return dict.fromkeys(FAILURES.names) | {
         "track_id": track_id, "uri": f"/{track_id}", "content_id": "c", "stage": "decode", "error": "corrupt",
-        "message": "no", "attempts": attempts, "permanent": permanent, "model_id": model, "run_id": "r", "failed_at": NOW,
+        "message": "no", "attempts": attempts, "permanent": permanent, "model_id": model, "run_id": "r", "failed_at":
+        NOW,
     }  # fmt: skip
 
 
@@ -82,8 +83,10 @@ def test_new_tracks_rewrite_nothing(tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("part-*")}
     night(at, "2", [a_tag("b")], [])
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    actions = [json.loads(line) for line in (tmp_path / "tags/_delta_log/00000000000000000002.json").read_text().splitlines()]
-    assert [list(action)[0] for action in actions if "add" in action or "remove" in action] == ["add"]
+    actions = [
+        json.loads(line) for line in (tmp_path / "tags/_delta_log/00000000000000000002.json").read_text().splitlines()
+    ]
+    assert [next(iter(action)) for action in actions if "add" in action or "remove" in action] == ["add"]
 
 
 def test_a_commit_happens_once(root: str) -> None:
@@ -102,8 +105,12 @@ def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
         table = DeltaTable((at / name).uri, storage_options=tables.storage_options(at))
         for field, found in zip(schema, pa.schema(table.schema().to_arrow()), strict=True):
             assert field.name == found.name and field.type.equals(found.type), (field, found)
-    rows = tables.open_table(at, "tags").to_pyarrow_table(  # type: ignore[union-attr]
-    ).to_pylist()
+    rows = (
+        tables.open_table(at, "tags")
+        .to_pyarrow_table(  # type: ignore[union-attr]
+        )
+        .to_pylist()
+    )
     assert rows == [a_tag("a")]
 
 
@@ -118,7 +125,10 @@ def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
     assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=None)) == ["b", "c", "d"]
     assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=2)) == ["b", "c"]
     assert open_ids(tables.plan(manifest("abcd"), at, "other", retry_failed=False, limit=None)) == ["a", "b", "c", "d"]
-    assert open_ids(tables.plan(manifest("ab", content="changed"), at, "m", retry_failed=False, limit=None)) == ["a", "b"]
+    assert open_ids(tables.plan(manifest("ab", content="changed"), at, "m", retry_failed=False, limit=None)) == [
+        "a",
+        "b",
+    ]
 
 
 def test_an_unknown_content_is_the_same_content(tmp_path: Path) -> None:

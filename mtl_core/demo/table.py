@@ -1,6 +1,6 @@
 """The demo's last page: the tags of the songs that were not trained on, beside what the labels say.
 
-    python -m mtl_core.demo.table FOLDER    the folder that `make demo` fills
+python -m mtl_core.demo.table FOLDER    the folder that `make demo` fills
 """
 
 import sys
@@ -27,7 +27,9 @@ def held_out_tags(folder: Location) -> str:
     test = [row for row in rows if row["split"] == "test"]
     lines = [_line("held-out track", "artist", "tagged as", "", "language", "tagged as", "")]
     lines += [_line(r["track_id"], *_cells(r, "artist"), *_cells(r, "language")) for r in test]
-    right = [f"{task} {sum(r[task] == r[f'true_{task}'] for r in test)} of {len(test)}" for task in ("artist", "language")]
+    right = [
+        f"{task} {sum(r[task] == r[f'true_{task}'] for r in test)} of {len(test)}" for task in ("artist", "language")
+    ]
     return "\n".join([*lines, "", f"right on songs that were not trained on: {', '.join(right)}"])
 
 

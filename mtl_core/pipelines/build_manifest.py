@@ -1,4 +1,6 @@
-"""List a catalogue and join its labels: the first job. A listing is one request after another, so no Ray is started for it."""
+"""List a catalogue and join its labels: the first job. A listing is one request after another, so no Ray is started
+for it.
+"""
 
 from collections import Counter
 
@@ -23,7 +25,10 @@ def build_manifest(catalogue: Location, labels: Location | None, out: Location) 
     lines = [
         f"{len(table):,} tracks, {sum(table['size_bytes'].to_pylist()) / 1e9:.2f} GB -> {out}",
         "formats: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(8)),
-        *(f"{task}: {len(table) - table[task].null_count:,} labelled, {len(table[task].unique().drop_null()):,} classes" for task in ("artist", "language")),
+        *(
+            f"{task}: {len(table[task].drop_null()):,} labelled, {len(table[task].unique().drop_null()):,} classes"
+            for task in ("artist", "language")
+        ),
     ]
     if built.without_file:
         lines.append(f"warning: {len(built.without_file):,} label rows have no file, {built.without_file[0]!r} for one")

@@ -1,8 +1,8 @@
 """Cluster: the Ray that a pipeline runs on, and what a pipeline may ask of it.
 
-A pipeline joins the cluster that `RAY_ADDRESS` names (`ray job submit` sets it), or runs a Ray of its own on this machine and
-ends it. Reads, actors and writes each hold a logical CPU, and pools that hold all of them hang a small machine: a Ray of our
-own is started with as many logical CPUs as the pipeline says it needs, whatever the machine has.
+A pipeline joins the cluster that `RAY_ADDRESS` names (`ray job submit` sets it), or runs a Ray of its own on this
+machine and ends it. Reads, actors and writes each hold a logical CPU, and pools that hold all of them hang a small
+machine: a Ray of our own is started with as many logical CPUs as the pipeline says it needs, whatever the machine has.
 """
 
 import contextlib
@@ -58,7 +58,9 @@ _NOISE = re.compile(rb"[^\n]*core_worker\.cc[^\n]*has constructor arguments in t
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Leave `_NOISE` out of what the process writes to its standard error: the core writes there past Python's logging."""
+    """Leave `_NOISE` out of what the process writes to its standard error: the core writes there past Python's
+    logging.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
     source, sink = os.pipe()
@@ -86,7 +88,9 @@ def _be_quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled" is a warning there
+    logging.getLogger("ray.data._internal.progress").setLevel(
+        logging.ERROR
+    )  # "progress bars disabled" is a warning there
 
 
 def usable_cpus() -> int:

@@ -1,7 +1,8 @@
 """Extract mels: every track of a manifest -> its segments' mels in Parquet, for training and evaluation.
 
 A run is named by what it is made from: the same command takes up an unfinished run, and recognises a finished one.
-Files go into OUT under the run's name; those of an earlier run go when this one has ended. Failures are at `OUT/_failures`.
+Files go into OUT under the run's name; those of an earlier run go when this one has ended. Failures are at
+`OUT/_failures`.
 """
 
 import hashlib
@@ -9,8 +10,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -46,10 +46,10 @@ class Extraction:
         ValueError: a number is out of range.
     """
 
-    front_end: FrontEnd = FrontEnd()
+    front_end: FrontEnd = field(default_factory=FrontEnd)
     draws: int = 0
     seed: int = 0
-    limits: DecoderLimits = DecoderLimits()
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -120,10 +120,12 @@ class _Extractor:
 
     def __init__(self, plan: Plan, out: Location, extraction: Extraction, schema: pa.Schema) -> None:
         self._plan, self._out, self._schema = plan, out, schema
-        self._reader = TrackReader(extraction.front_end, extraction.limits, draws=extraction.draws, seed=extraction.seed)
+        self._reader = TrackReader(
+            extraction.front_end, extraction.limits, draws=extraction.draws, seed=extraction.seed
+        )
 
     def __call__(self, shard: int) -> Mark:
-        seconds_before, cpu_before = Counter(self._reader.seconds), self._reader.cpu_s()
+        seconds_before, cpu_before = dict(self._reader.seconds), self._reader.cpu_s()
         tracks = list(self._reader.read(shards.read(self._plan, shard)))
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
@@ -138,7 +140,7 @@ class _Extractor:
             failed=len(failed),
             n_segments=sum(len(track.segments.start_s) for track in done),
             audio_s=sum(track.duration_s for track in done),
-            seconds={k: round(v - seconds_before[k], 4) for k, v in self._reader.seconds.items()},
+            seconds={k: round(v - seconds_before.get(k, 0), 4) for k, v in self._reader.seconds.items()},
             cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
         )
         failures = [track.as_row(model_id=None, run_id=self._plan.run_id) for track in failed]
@@ -147,7 +149,7 @@ class _Extractor:
 
 
 def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
-    """Drop what earlier runs left, write failures and record, and open the mels to readers by removing the plan, last."""
+    """Drop what earlier runs left, write failures and record; last, open the mels to readers by removing the plan."""
     found, failures = shards.marks(plan, range(plan.n_shards))
     mine = {mark.output for mark in found}
     for file in out.files(".parquet"):
@@ -162,7 +164,9 @@ def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **shards.totals(found),
         "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
-        "failures": Counter(f"{a}/{b}" for a, b in zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)),
+        "failures": Counter(
+            f"{a}/{b}" for a, b in zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
+        ),
         "wall_s": round(wall_s, 1),
     }
     record.write_bytes(json.dumps(run, indent=1).encode())
@@ -174,7 +178,8 @@ def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[
 def _summary(run: dict[str, Any], out: Location) -> str:
     failures = ", ".join(f"{error} {count}" for error, count in sorted(run["failures"].items())) or "none"
     return (
-        f"{run['done']:,} of {run['planned']:,} tracks, {run['n_segments']:,} segments, {run['audio_hours']:.2f} h of audio -> {out}\n"
+        f"{run['done']:,} of {run['planned']:,} tracks, {run['n_segments']:,} segments, "
+        f"{run['audio_hours']:.2f} h of audio -> {out}\n"
         f"failures: {failures}\n"
         f"{run['wall_s']:.1f} s, {run['cpu_s'] / max(run['planned'], 1):.2f} CPU seconds a track"
     )

@@ -1,6 +1,7 @@
 """Progress: what a person sees of a run, on a terminal and in a log.
 
-On a terminal one line that is written anew, in a log a line now and then: tracks done of planned, failures, rate, time left.
+On a terminal one line that is written anew, in a log a line now and then: tracks done of planned, failures, rate, time
+left.
 """
 
 import sys

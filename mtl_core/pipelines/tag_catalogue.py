@@ -1,7 +1,7 @@
 """Tag a catalogue: plan -> run -> verify -> commit, each of which the same command takes up again after any crash.
 
-What is still to do is frozen as a plan; workers do its shards; what they left is verified against the plan; then failures
-and tags enter their tables, and the run's record is written, last. One row is one track from end to end.
+What is still to do is frozen as a plan; workers do its shards; what they left is verified against the plan; then
+failures and tags enter their tables, and the run's record is written, last. One row is one track from end to end.
 
     OUT/tags, OUT/failures    the tables
     OUT/_run/RUN_ID           an unfinished run: its plan, its marks, its shards' tags
@@ -14,7 +14,7 @@ import platform
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -59,7 +59,7 @@ class Tagging:
     limit: int | None = None
     workers: int | None = None
     use_gpu: bool = False
-    limits: DecoderLimits = DecoderLimits()
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -135,7 +135,9 @@ def _unfinished(out: Location, model_id: str) -> Plan | None:
 def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> Plan:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     n_tracks_per_shard = shards.size(len(planned), workers)
-    return shards.freeze(planned, out / UNFINISHED / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
+    return shards.freeze(
+        planned, out / UNFINISHED / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked
+    )
 
 
 def _run(
@@ -176,7 +178,7 @@ class _Worker:
         self._own = uuid.uuid4().hex[:8]
 
     def __call__(self, shard: int) -> Mark:
-        seconds_before, cpu_before = Counter(self._reader.seconds), self._reader.cpu_s()
+        seconds_before, cpu_before = dict(self._reader.seconds), self._reader.cpu_s()
         rows: list[Row] = []
         failed: list[FailedTrack] = []
         waiting: list[Track] = []
@@ -203,7 +205,7 @@ class _Worker:
             failed=len(failed),
             n_segments=sum(row["n_segments"] for row in rows),
             audio_s=sum(row["duration_s"] for row in rows),
-            seconds={stage: round(s - seconds_before[stage], 4) for stage, s in self._reader.seconds.items()},
+            seconds={stage: round(s - seconds_before.get(stage, 0), 4) for stage, s in self._reader.seconds.items()},
             cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
         )
         failures = [track.as_row(model_id=self._model_id, run_id=self._plan.run_id) for track in failed]
@@ -225,7 +227,8 @@ def _record(plan: Plan, found: list[Mark], failures: pa.Table, wall_s: float) ->
     return {
         "run_id": plan.run_id,
         "asked": plan.asked,
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "planned": totals["planned"],
         "tagged": totals["done"],
         "failed": totals["failed"],

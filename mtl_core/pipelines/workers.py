@@ -1,8 +1,8 @@
 """Workers: the actors that take a plan's shards one after another, each shard from its tracks to its mark.
 
-Shards, not rows, go through Ray Data: a shard is a number on its way in and its counts on its way out, audio and mels never
-cross the object store, nothing is read or written by tasks of Ray's own, so that every logical CPU can hold an actor
-without a deadlock. A worker that dies loses its shard alone, which Ray gives to another.
+Shards, not rows, go through Ray Data: a shard is a number on its way in and its counts on its way out, audio and mels
+never cross the object store, nothing is read or written by tasks of Ray's own, so that every logical CPU can hold an
+actor without a deadlock. A worker that dies loses its shard alone, which Ray gives to another.
 """
 
 from collections.abc import Callable, Iterator

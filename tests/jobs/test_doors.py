@@ -87,7 +87,9 @@ def test_one_line_and_exit_status_2(
     assert sorted(place.rglob("*")) == before, "no work was begun"
 
 
-@pytest.mark.parametrize("job", ["tag_catalogue", "extract_mels", "build_manifest", "train", "evaluate", "make_demo_catalogue"])
+@pytest.mark.parametrize(
+    "job", ["tag_catalogue", "extract_mels", "build_manifest", "train", "evaluate", "make_demo_catalogue"]
+)
 def test_help_names_every_flag_with_its_default(
     job: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,6 @@
-"""The nightly job as it is run: a Ray head with token authentication, a clean checkout, a catalogue on S3, `ray job submit`."""
+"""The nightly job as it is run: a Ray head with token authentication, a clean checkout, a catalogue on S3, `ray job
+submit`.
+"""
 
 import os
 import shutil

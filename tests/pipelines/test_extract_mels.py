@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from catalogue import BAD, write_catalogue
 
+from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
 from mtl_core.mels import open_mels
-from mtl_core.failures import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
 from mtl_core.schema import FAILURES, FRONT_END_HASH, MELS
@@ -49,7 +49,18 @@ def test_a_row_is_a_segment(root: str) -> None:
     assert table.schema.field("mel").type == MELS.field("mel").type
     assert table.schema.metadata[FRONT_END_HASH].decode() == FrontEnd().hash()
     assert table["segment"].to_pylist() == [0, 1] * 5 and table["start_s"].to_pylist() == [0.0, 3.0] * 5
-    assert table["artist"].to_pylist() == [None, None, "artist 1", "artist 1", None, None, "artist 0", "artist 0", None, None]
+    assert table["artist"].to_pylist() == [
+        None,
+        None,
+        "artist 1",
+        "artist 1",
+        None,
+        None,
+        "artist 0",
+        "artist 0",
+        None,
+        None,
+    ]
     assert table["mood"].to_pylist()[2:4] == ["calm", "calm"]
     mel = table["mel"].combine_chunks().to_numpy_ndarray()
     assert mel.shape == (10, 187, 96) and mel.dtype == np.float16 and mel.max() > 1
@@ -79,7 +90,9 @@ def test_a_killed_extraction_ends_as_if_it_had_not_been_killed(tmp_path: Path, v
     manifest = catalogue(at, n_good=40, seconds=118.0)
     command = [sys.executable, "jobs/extract_mels.py", "--manifest", manifest.uri, "--out"]
 
-    killed = subprocess.Popen([*command, f"{at}/killed"], cwd=REPOSITORY, stderr=subprocess.PIPE, start_new_session=True)
+    killed = subprocess.Popen(
+        [*command, f"{at}/killed"], cwd=REPOSITORY, stderr=subprocess.PIPE, start_new_session=True
+    )
     runs = tmp_path / "killed" / "_runs"
     while len(list(runs.glob("*/done-*"))) < 2:
         assert killed.poll() is None, "it ended before it could be killed"

@@ -11,9 +11,9 @@ from catalogue import BAD, save, write_catalogue
 
 from mtl_core import artifact, tables
 from mtl_core.artifact import Artifact
+from mtl_core.audio import read_recording
 from mtl_core.failures import InputError
 from mtl_core.features import log_mel_segments
-from mtl_core.audio import read_recording
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
 from mtl_core.storage import Location
@@ -40,7 +40,9 @@ def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifac
     at, out = catalogue, catalogue / "tagged"
     tagged = tag_catalogue(at / "manifest.parquet", save(untrained, at / "model"), out, Tagging())
     tags, failures = rows(out, "tags"), rows(out, "failures")
-    assert len(tags) == N_GOOD and {row["track_id"] for row in tags} == {f"good/{i:03}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}" for i in range(N_GOOD)}
+    assert len(tags) == N_GOOD and {row["track_id"] for row in tags} == {
+        f"good/{i:03}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}" for i in range(N_GOOD)
+    }
     assert {row["track_id"]: (row["stage"], row["error"]) for row in failures} == BAD
     assert all(row["attempts"] == 1 and row["permanent"] and row["message"] for row in failures)
     for row in tags:
@@ -92,7 +94,9 @@ def test_the_folder_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untra
         tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", Tagging())
         found.append(rows(place / "out", "tags"))
     for disk, s3 in zip(*found, strict=True):
-        assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [s3[k] for k in ("track_id", "artist", "language", "n_segments")]
+        assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [
+            s3[k] for k in ("track_id", "artist", "language", "n_segments")
+        ]
         np.testing.assert_allclose(disk["embedding"], s3["embedding"], atol=1e-5)
         for task in ("artist", "language"):
             assert disk[f"{task}_confidence"] == pytest.approx(s3[f"{task}_confidence"], abs=1e-5)

@@ -1,0 +1,266 @@
+"""Training for real: two Ray Train workers on small mels, crashes of a worker and of the driver, and the door."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from mtl_core import artifact
+from mtl_core.features import FrontEnd
+from mtl_core.labels import Vocabulary
+from mtl_core.mels import open_mels
+from mtl_core.pipelines import train as pipeline
+from mtl_core.pipelines.train import train
+from mtl_core.schema import FRONT_END, FRONT_END_HASH, MELS
+from mtl_core.storage import Location
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs" / "train.py"
+ARTISTS, SONGS, SEGMENTS, FILES = 4, 5, 3, 5
+
+
+def _write_mels(folder, *, front_end=None, artists=True):
+    """An artist sounds in bands of its own, two artists share a language; one track has no labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    front_end = front_end or FrontEnd()
+    metadata = {FRONT_END: json.dumps(front_end.to_dict()).encode(), FRONT_END_HASH: front_end.hash().encode()}
+    random = np.random.default_rng(0)
+    names = [(f"a{artist}", song) for song in range(SONGS) for artist in range(ARTISTS)] + [(None, 0)]
+    for file in range(FILES):
+        rows = []
+        for artist, song in names[file::FILES]:
+            for segment in range(SEGMENTS):
+                mel_TF = random.random((187, 96), np.float32)
+                if artist:
+                    band = 20 * int(artist[1])
+                    mel_TF[:, band : band + 20] += 2
+                language = artist and f"l{int(artist[1]) // 2}"
+                known = artist if artists else None
+                row = (f"{artist}-{song}", segment, 3.0 * segment, known, language, f"album{song}", mel_TF)
+                rows.append(row)
+        *columns, mels = zip(*rows, strict=True)
+        storage = pa.FixedSizeListArray.from_arrays(np.stack(mels).astype(np.float16).reshape(-1), 187 * 96)
+        tensors = pa.ExtensionArray.from_storage(MELS.field("mel").type, storage)
+        arrays = [pa.array(column, MELS.field(i).type) for i, column in enumerate(columns)]
+        table = pa.table([*arrays, tensors], schema=MELS.with_metadata(metadata))
+        pq.write_table(table, folder / f"{file}.parquet")
+    return Location(str(folder))
+
+
+@pytest.fixture(scope="module")
+def mels(tmp_path_factory):
+    return _write_mels(tmp_path_factory.mktemp("mels"))
+
+
+def _once_checkpointed(out, action):
+    """Call `action` from a thread when the first checkpoint is there; returns what says whether it was called."""
+    called = []
+
+    def watch():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not called:
+            files = [path for path, _ in (out / "_train").walk() if path.endswith("checkpoint_manager_snapshot.json")]
+            if any(b"checkpoint_2" in (out / "_train" / path).read_bytes() for path in files):
+                called.append(action())
+            time.sleep(0.1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return called
+
+
+def _kill_worker():
+    """SIGKILL one of the training workers of this Ray, whatever else runs on this machine; returns its id."""
+    raylet = ray.nodes()[0]["RayletSocketName"]
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                name = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                of_ours = raylet in Path("/proc", parent, "cmdline").read_text()
+            except OSError:
+                continue
+            if "RayTrainWorker" in name and of_ours:
+                os.kill(int(process.name), signal.SIGKILL)
+                return int(process.name)
+    return None
+
+
+def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
+    out = Location(str(tmp_path / "model"))
+    summary = train(mels=mels, out=out, recipe="demo", epochs=4, num_workers=2)
+    loaded = artifact.load(out)
+    history = loaded.metrics["history"]
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    best = min(history, key=lambda epoch: epoch["validation_loss"])
+    assert loaded.metrics["best_epoch"] == best["epoch"]
+    assert loaded.metrics["validation"]["artist"]["segments"] == 2 * SEGMENTS
+    assert {task: len(v) for task, v in loaded.vocabularies.items()} == {"artist": 4, "language": 2}
+    assert loaded.fingerprint == open_mels(mels).fingerprint
+    assert all(temperature != 1 for temperature in loaded.aggregation.temperature.values())
+    split = dict(zip(*artifact.load_splits(out).to_pydict().values(), strict=True))
+    assert len(split) == ARTISTS * SONGS + 1
+    assert split["None-0"] == "train"
+    assert not (out / "_train").exists()
+    assert artifact.model_id(loaded) in summary
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
+    assert len(lines) == 4
+
+
+def test_a_killed_worker_costs_no_run_and_a_model_is_replaced_on_s3(local_ray, mels, bucket):
+    out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
+    for file in mels.files():
+        (mels_on_s3 / file.name).write_bytes(file.read_bytes())
+    (out / artifact.WEIGHTS).write_bytes(b"of another model")
+    killed = _once_checkpointed(out, _kill_worker)
+    train(mels=mels_on_s3, out=out, recipe="demo", epochs=3, num_workers=2, drop_heads=("language",))
+    assert killed[0] is not None
+    loaded = artifact.load(out)
+    assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
+    assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
+    assert not list((out / "_train").walk())
+
+
+def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tmp_path, capfd):
+    out = Location(str(tmp_path / "model"))
+    ray_folder = tempfile.mkdtemp(prefix="r-", dir="/tmp")
+    flags = ["--mels", mels.uri, "--out", out.uri, "--recipe", "demo", "--epochs", "3", "--num-workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": ray_folder}
+    environment.pop("RAY_ADDRESS", None)
+    driver = subprocess.Popen(
+        [sys.executable, str(JOB), *flags], env=environment, stderr=subprocess.PIPE, start_new_session=True
+    )
+    killed = _once_checkpointed(out, driver.kill)
+    driver.communicate(timeout=120)
+    assert killed
+    assert driver.returncode == -signal.SIGKILL
+    time.sleep(4)  # its workers outlive it by some 3 s
+    shutil.rmtree(ray_folder, ignore_errors=True)
+    capfd.readouterr()
+    train(mels=mels, out=out, recipe="demo", epochs=3, num_workers=1)
+    assert [epoch["epoch"] for epoch in artifact.load(out).metrics["history"]] == [1, 2, 3]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
+    assert 1 <= len(lines) <= 2  # those epochs alone that the killed driver had not finished
+
+
+def test_batches_mix_songs_and_missing_labels_are_masked(local_ray, mels):
+    source = open_mels(mels)
+    vocabularies = {"artist": Vocabulary(("a0", "a1", "a2")), "language": Vocabulary(("l0", "l1"))}
+    ids = source.tracks["track_id"]
+    orders = []
+    for _ in range(2):
+        data = pipeline._segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
+        data.context.execution_options.preserve_order = True
+        epochs = [
+            [
+                batch["track"]
+                for batch in data.iter_batches(batch_size=16, local_shuffle_buffer_size=63, local_shuffle_seed=e)
+            ]
+            for e in range(2)
+        ]
+        orders.append([np.concatenate(epoch).tolist() for epoch in epochs])
+        assert all(len(set(batch.tolist())) >= 8 for epoch in epochs for batch in epoch[:-1])
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1]
+    assert sorted(orders[0][0]) == sorted(list(range(len(ids))) * SEGMENTS)
+    rows = data.select_columns(["track", "artist", "language"]).take_all()
+    for row in rows:
+        name = ids[row["track"]].as_py()
+        expected = {"a0": (0, 0), "a1": (1, 0), "a2": (2, 1), "a3": (-1, 1), "None": (-1, -1)}[name.split("-")[0]]
+        assert (row["artist"], row["language"]) == expected
+
+
+def _run_job(monkeypatch, capsys, *flags):
+    monkeypatch.setattr(sys, "argv", [str(JOB), *flags])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(JOB), run_name="__main__")
+    return exit_.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--num-workers", "3"], "num-workers must divide the global batch of 32, got 3"),
+        (["--num-workers", "0"], "got 0"),
+        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, demo"),
+        (["--split", "random"], "no split 'random': allowed are paper"),
+        (["--split", "kfold", "--fold", "9"], "no fold 9: allowed are 0 to 4"),
+        (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
+        (["--group-column", "choir"], "no column 'choir'"),
+        (["--split", "artist"], "train with --tasks language"),
+        (["--epochs", "0"], "epochs must be >= 1, got 0"),
+        (["--tasks", "artist", "--drop-head", "language"], "cannot drop the head language of a model of artist"),
+        (["--drop-head", "artist", "language"], "one must stay"),
+        (["--tasks", "mood"], "tasks must be of artist, language, got mood"),
+        (["--seed", "-1"], "seed must be >= 0, got -1"),
+        (["--epochs", "many"], "many"),
+    ],
+)
+def test_wrong_flags(mels, tmp_path, monkeypatch, capsys, flags, said):
+    code, error = _run_job(monkeypatch, capsys, "--mels", mels.uri, "--out", str(tmp_path / "model"), *flags)
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
+def _mixed(folder):
+    _write_mels(folder)
+    other = _write_mels(folder.with_name("other"), front_end=FrontEnd(segments_per_excerpt=2))
+    shutil.copy(Path(other.path) / "0.parquet", folder / "9.parquet")
+
+
+def _doubled(folder):
+    _write_mels(folder)
+    shutil.copy(folder / "0.parquet", folder / "9.parquet")
+
+
+def _no_mels(folder):
+    folder.mkdir()
+    pq.write_table(pa.table({"track_id": ["a"]}), folder / "0.parquet")
+
+
+def _no_parquet(folder):
+    folder.mkdir()
+    (folder / "0.parquet").write_bytes(b"mel")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: None, "there are no mels"),
+        (lambda folder: folder.mkdir(), "there are no mels"),
+        (_no_parquet, "0.parquet holds no mels"),
+        (_no_mels, "holds no mels: no column 'segment'"),
+        (_mixed, "mixes mels of 2 front ends"),
+        (_doubled, "is in two files"),
+        (lambda folder: _write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
+    ],
+)
+def test_wrong_mels(tmp_path, monkeypatch, capsys, make, said):
+    make(tmp_path / "mels")
+    code, error = _run_job(monkeypatch, capsys, "--mels", str(tmp_path / "mels"), "--out", str(tmp_path / "model"))
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_gpus_that_are_not_there(local_ray, mels, tmp_path, monkeypatch, capsys):
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("there is a GPU")
+    flags = ["--mels", mels.uri, "--out", str(tmp_path / "model"), "--use-gpu"]
+    code, error = _run_job(monkeypatch, capsys, *flags)
+    assert (code, error) == (2, "error: 1 workers need 1 GPUs, the cluster has 0\n")
