@@ -31,6 +31,7 @@ import numpy as np
 from mtl_core.audio import Excerpt, Recording, read_recording
 from mtl_core.failures import TrackError
 
+DECODER = "mtl_core.decoding"
 _MESSAGE_BYTES = 1 << 16
 _READ_BYTES = 1 << 17  # what the child asks of the parent at once, below the socket's buffer of about 200 KiB
 _START_S = 60.0  # to import numpy and libsndfile on a busy machine
@@ -64,7 +65,7 @@ class Decoder:
         child: the module that is run as the child; it calls `serve`. Tests pass one that misbehaves.
     """
 
-    def __init__(self, limits: DecoderLimits | None = None, child: str = "mtl_core.decoding") -> None:
+    def __init__(self, limits: DecoderLimits | None = None, child: str = DECODER) -> None:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None

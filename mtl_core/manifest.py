@@ -18,7 +18,7 @@ from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
 from mtl_core.storage import S3, Location, at_the_door, check_reachable, content_id
 
 #: Files with these extensions are tracks; others are only when the labels name them.
-AUDIO_EXTENSIONS = frozenset(  # noqa: SIM905
+AUDIO_EXTENSIONS = frozenset(
     "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
     " wav wave weba webm wma wv".split()
 )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from mtl_core.decoding import Decoder, DecoderLimits
+from mtl_core.decoding import DECODER, Decoder, DecoderLimits
 from mtl_core.failures import TrackError
 from mtl_core.features import FrontEnd, Segments, log_mel_segments
 from mtl_core.storage import fetching, open_track
@@ -64,12 +64,15 @@ class TrackReader:
     Args:
         front_end: what the segments are made with.
         limits: of the decoder child, for one track.
+        decoder: the module that is run as the child, see `decoding.serve`.
         draws, seed: random segment starts instead of the fixed grid, see `features.log_mel_segments`.
     """
 
-    def __init__(self, front_end: FrontEnd, limits: DecoderLimits, *, draws: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, front_end: FrontEnd, limits: DecoderLimits, *, decoder: str = DECODER, draws: int = 0, seed: int = 0
+    ) -> None:
         self._front_end, self._draws, self._seed = front_end, draws, seed
-        self._decoder = Decoder(limits)
+        self._decoder = Decoder(limits, decoder)
         self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
         self.seconds: defaultdict[str, float] = defaultdict(float)  # wall seconds by stage
 

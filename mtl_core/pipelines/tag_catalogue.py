@@ -25,7 +25,7 @@ import torch
 
 from mtl_core import artifact, lease, manifest, shards, tables
 from mtl_core.artifact import Artifact
-from mtl_core.decoding import DecoderLimits
+from mtl_core.decoding import DECODER, DecoderLimits
 from mtl_core.failures import InputError
 from mtl_core.lease import Lease
 from mtl_core.pipelines import cluster
@@ -50,6 +50,7 @@ class Tagging:
         workers: actors; None: one for each CPU of the cluster.
         use_gpu: run the model on the cluster's GPUs, which the workers share.
         limits: of the decoder, for one track.
+        decoder: the module whose process decodes: a deployment's own for formats of its own, see `decoding.serve`.
 
     Raises:
         ValueError: a number is out of range.
@@ -60,6 +61,7 @@ class Tagging:
     workers: int | None = None
     use_gpu: bool = False
     limits: DecoderLimits = field(default_factory=DecoderLimits)
+    decoder: str = DECODER
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -172,7 +174,7 @@ class _Worker:
         torch.set_num_threads(1)
         self._plan = plan
         self._model_id = plan.asked["model_id"]
-        self._reader = TrackReader(model.front_end, tagging.limits)
+        self._reader = TrackReader(model.front_end, tagging.limits, decoder=tagging.decoder)
         self._tagger = Tagger(model, "cuda" if tagging.use_gpu else "cpu")
         # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
         self._own = uuid.uuid4().hex[:8]

@@ -9,6 +9,7 @@ not divide by the workers, fewer rows than workers are left out of an epoch, oth
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import threading
@@ -24,6 +25,7 @@ import torch
 from ray.data import DataContext, Dataset, ExecutionOptions, FileShuffleConfig
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Queue
 
@@ -39,6 +41,7 @@ from mtl_core.pipelines.training_loop import Epoch, Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
 from mtl_core.storage import Location, at_the_door, check_reachable, content_id
 
+HELD_SEGMENTS = 20_000  # of validation, in the object store: 0.7 GB; more are read again in each epoch
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 TASK_CPUS = (
     0.25  # a read waits for its disk; small machines have no CPU to spare (a stream holds two such tasks or more)
@@ -207,6 +210,7 @@ def _fit(
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
+    validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
     names = ["train", "validation"] if plan.validates else ["train"]
     datasets = {
         name: _segments(
@@ -214,10 +218,12 @@ def _fit(
         )
         for name in names
     }
+    if 0 < validation_segments <= HELD_SEGMENTS:
+        datasets["validation"] = datasets["validation"].materialize()
     progress = Queue(actor_options={"num_cpus": 0})
     watcher = threading.Thread(target=_report, args=(progress, plan.recipe.epochs), daemon=True)
     watcher.start()
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"plan": plan, "progress": progress},
         scaling_config=ScalingConfig(
@@ -241,6 +247,16 @@ def _fit(
         watcher.join(timeout=5)
         progress.shutdown()
     return result
+
+
+class _Trainer(TorchTrainer):
+    """Without the actor that warns each second that it cannot ask the dashboard, which a Ray of our own has not."""
+
+    def _create_default_callbacks(self) -> list:
+        callbacks = super()._create_default_callbacks()
+        if os.environ.get("RAY_ADDRESS"):
+            return callbacks
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
 def _segments(
