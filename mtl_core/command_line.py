@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tyro
 
-from mtl_core.failures import InputError
+from mtl_core.failures import InputError, RunError
 
 Options = TypeVar("Options")
 
@@ -59,6 +59,9 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = WRONG_INPUT
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        status = FAILED
     except KeyboardInterrupt:
         print("interrupted: the same command takes up where this one stopped", file=sys.stderr)
         status = FAILED

@@ -1,7 +1,8 @@
 """Failure: what becomes of a track, or of a command, that cannot be worked on.
 
 A track's failure is data (`TrackError` -> one row of the failures table): a stage, a stable error name from `ERRORS`,
-and a sentence for people. A command's failure is an `InputError`: one line and exit status 2, before any work.
+and a sentence for people. A command's failure is an `InputError`: one line and exit status 2, before any work; a run's
+is a `RunError`: one line and exit status 1.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ ERRORS: dict[str, dict[str, bool]] = {
 
 class InputError(Exception):
     """The arguments or inputs are wrong: the message names the value and what is allowed, in one line."""
+
+
+class RunError(Exception):
+    """The run cannot go on, and the same command takes it up again: one line and exit status 1."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mtl_core.failures import InputError
+from mtl_core.failures import InputError, RunError
 from mtl_core.storage import Changed, Location
 
 RENEW_S = 5.0
@@ -26,7 +26,7 @@ DEAD_AFTER_S = 20.0
 NAME = "_lease.json"
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(RunError):
     """Another run has taken over: this one must not change anything any more."""
 
 

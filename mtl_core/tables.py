@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
+from mtl_core.failures import RunError
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import Location
 
@@ -29,7 +30,7 @@ ROWS_PER_FILE = 262_144  # some 300 MB of tags: few enough files for a reader, s
 ROWS_PER_GROUP = 16_384
 
 
-class VerificationError(Exception):
+class VerificationError(RunError):
     """What a run left behind is not what it planned: nothing is committed."""
 
 
