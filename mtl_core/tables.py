@@ -3,62 +3,73 @@
 A track is in one of them, at the border of a commit for a moment in both, never in neither: new failures are committed
 first, then tags, then the failures of tracks that are tagged now go. Each is one transaction that carries the run's
 id, so that a commit cut short is completed and never repeated. Files join a table by name, after they were verified; a
-table's rows are only rewritten where a run supersedes some of a file's rows.
+table's rows are only rewritten where a run supersedes some of a file's rows. Memory does not grow with the tables.
 
-Contents: `plan` (what is still to do), `merge` (a run's shards -> few verified files), `commit`, `export`.
+Contents: `read_state`, `plan` (what is still to do), `merge` (a run's shards -> few verified files), `commit`,
+`transact` (one change of one table), `export`.
 """
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+from deltalake.transaction import CommitProperties, Transaction
 
-from mtl_core.failures import RunError
+from mtl_core.database import database, fetch
+from mtl_core.parts import READS_AHEAD, Kept, Part, ahead, live, rewrite, rows, track_ids, write, write_file
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import Location
 
 SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
-ROWS_PER_FILE = 262_144  # some 300 MB of tags: few enough files for a reader, small enough to rewrite
-ROWS_PER_GROUP = 16_384
+#: Every transaction of ours carries this name too: Delta lets two that carry the same only commit one after the other.
+APPLICATION = "tag_catalogue"
 
 
-class VerificationError(RunError):
+class VerificationError(Exception):
     """What a run left behind is not what it planned: nothing is committed."""
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A verified file under a table's root that no reader sees yet.
-
-    Args:
-        path: relative to the table's root.
-        size_bytes: of the file.
-        n_rows: in it.
-    """
-
-    path: str
-    size_bytes: int
-    n_rows: int
-
-
-def open_table(root: Location, name: str) -> DeltaTable | None:
-    """The table `name` under `root` at its latest version; None where there is none yet."""
+def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
+    """The table `name` under `root` at a version, by default its latest; None where there is no table yet."""
     options = storage_options(root)
     uri = (root / name).uri
-    return DeltaTable(uri, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
+    return DeltaTable(uri, version, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
 
 
 def storage_options(root: Location) -> dict[str, str]:
     """What deltalake needs beside the AWS variables: leave to talk to an endpoint without TLS."""
     return {"allow_http": "true"} if root.on_s3 else {}
+
+
+class State(NamedTuple):
+    """Both tables at one moment; None for one that is not there yet."""
+
+    tags: DeltaTable | None
+    failures: DeltaTable | None
+
+
+def read_state(root: Location) -> State:
+    """Both tables as they were at one moment.
+
+    Two tables cannot be opened in one step, and a commit may fall in between: who opens the failures, and after it
+    the tags, can miss a track that failed before and is tagged now... and the other way round. So the tags are opened,
+    then the failures, then it is made sure that the tags are still the same; else it begins again. What is returned
+    stays as it is however long it is read, until `upkeep.clean` takes its files. While a run commits a track may be in
+    both: the later of `tagged_at` and `failed_at` holds.
+    """
+    while True:
+        tags, failures, again = (open_table(root, name) for name in ("tags", "failures", "tags"))
+        if _version(tags) == _version(again):
+            return State(tags, failures)
+
+
+def _version(table: DeltaTable | None) -> int | None:
+    return None if table is None else table.version()
 
 
 def _scan(root: Location, name: str) -> Any:
@@ -67,11 +78,18 @@ def _scan(root: Location, name: str) -> Any:
     return SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
 
 
-def plan(manifest: pa.Table, root: Location, model_id: str, *, retry_failed: bool, limit: int | None) -> pa.Table:
+def plan(
+    manifest: pa.Table | pyarrow.dataset.Dataset,
+    root: Location,
+    model_id: str,
+    *,
+    retry_failed: bool,
+    limit: int | None,
+) -> pa.Table:
     """The tracks still to do: those that no tag and no permanent failure of the same content and model speaks for.
 
     Args:
-        manifest: as `manifest.read` returns it.
+        manifest: as `manifest.scan` or `manifest.read` returns it.
         root: of the tables.
         model_id: of the model to tag with.
         retry_failed: permanent failures too.
@@ -79,98 +97,26 @@ def plan(manifest: pa.Table, root: Location, model_id: str, *, retry_failed: boo
 
     Returns:
         track_id, uri, content_id, attempts (int32, earlier failures of the same content and model); sorted by track_id.
+        The rows lie in a file, not in memory.
     """
-    database = duckdb.connect()
-    database.register("manifest", manifest.select(["track_id", "uri", "content_id"]))
-    database.register("tags", _scan(root, "tags"))
-    database.register("failures", _scan(root, "failures"))
-    return database.sql(
-        f"""
-        WITH failed AS (SELECT track_id, content_id, attempts, permanent FROM failures WHERE model_id = $model_id)
-        SELECT m.track_id, m.uri, m.content_id, coalesce(f.attempts, 0)::INTEGER AS attempts
-        FROM manifest m
-        ANTI JOIN (SELECT track_id, content_id FROM tags WHERE model_id = $model_id) t
-            ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
-        LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
-        WHERE $retry_failed OR f.permanent IS NOT TRUE
-        ORDER BY m.track_id {"" if limit is None else f"LIMIT {limit:d}"}
-        """,
-        params={"model_id": model_id, "retry_failed": retry_failed},
-    ).to_arrow_table()
-
-
-def merge(
-    staged: list[tuple[Location, int]],
-    planned: pa.Table,
-    failures: pa.Table,
-    root: Location,
-    *,
-    run_id: str,
-    model_id: str,
-) -> "Outcome":
-    """Verify a run and merge the files of its shards into few, under the root of the tags.
-
-    A shard is small, so that a crash costs little; a table of such files would be slow to plan against and to read.
-
-    Args:
-        staged: the shards' files of tags, each with the rows it must have.
-        planned: the plan's tracks.
-        failures: the run's failures, `FAILURES`.
-        root: of the tables.
-        run_id, model_id: of the run.
-
-    Raises:
-        VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
-            the planned ones, each once. The message says what differs.
-    """
-    files: list[Staged] = []
-    ids: list[pa.Array] = []
-    for number, rows in enumerate(_batches(_read_staged(staged, ids), ROWS_PER_FILE)):
-        at = root / "tags" / f"part-{run_id}-{number:05}.parquet"
-        files.append(_write(rows, at, at.name))
-    tagged, failed = pa.chunked_array(ids, pa.string()), failures["track_id"]
-    found = pa.chunked_array([*tagged.chunks, *failed.chunks], pa.string())
-    if len(found) != len(planned) or pc.count_distinct(found).as_py() != len(planned):
-        raise VerificationError(
-            f"{len(planned):,} tracks were planned, {len(found):,} were tagged or failed, "
-            f"{pc.count_distinct(found).as_py():,} different ones"
+    with database() as connection:
+        connection.register("manifest", manifest)
+        connection.register("tags", _scan(root, "tags"))
+        connection.register("failures", _scan(root, "failures"))
+        return fetch(
+            connection,
+            f"""
+            WITH failed AS (SELECT track_id, content_id, attempts, permanent FROM failures WHERE model_id = $model_id)
+            SELECT m.track_id, m.uri, m.content_id, coalesce(f.attempts, 0)::INTEGER AS attempts
+            FROM manifest m
+            ANTI JOIN (SELECT track_id, content_id FROM tags WHERE model_id = $model_id) t
+                ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
+            LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
+            WHERE $retry_failed OR f.permanent IS NOT TRUE
+            ORDER BY m.track_id {"" if limit is None else f"LIMIT {limit:d}"}
+            """,
+            {"model_id": model_id, "retry_failed": retry_failed},
         )
-    strangers = found.filter(pc.invert(pc.is_in(found, value_set=planned["track_id"])))
-    if len(strangers):
-        raise VerificationError(f"{len(strangers):,} tracks were not planned, {strangers[0].as_py()!r} for one")
-    return Outcome(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=files, failures=failures)
-
-
-def _read_staged(staged: list[tuple[Location, int]], ids: list[pa.Array]) -> Iterator[pa.Table]:
-    for file, n_rows in staged:
-        try:
-            table = pq.read_table(pa.BufferReader(file.read_bytes()))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise VerificationError(f"{file} cannot be read: {error}") from error
-        if table.schema != TAGS or len(table) != n_rows:
-            raise VerificationError(f"{file} has {len(table)} rows of {table.schema}, not {n_rows} rows of TAGS")
-        ids.append(table["track_id"].combine_chunks())
-        yield table
-
-
-def _batches(tables: Iterator[pa.Table], n_rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of at least `n_rows`, but for the last; never an empty one."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(map(len, waiting)) >= n_rows:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if any(map(len, waiting)):
-        yield pa.concat_tables(waiting)
-
-
-def _write(rows: pa.Table, at: Location, path: str) -> Staged:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(rows, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    data = memoryview(buffer.getvalue())
-    at.write_bytes(data)
-    return Staged(path, len(data), len(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +134,62 @@ class Outcome:
     model_id: str
     tagged: pa.ChunkedArray
     failed: pa.ChunkedArray
-    tags: list[Staged]
+    tags: list[Part]
     failures: pa.Table
+
+
+def merge(
+    staged: list[tuple[Location, int]],
+    planned: pa.Table,
+    failures: pa.Table,
+    root: Location,
+    *,
+    run_id: str,
+    model_id: str,
+) -> Outcome:
+    """Verify a run and merge the files of its shards into few, under the root of the tags.
+
+    A shard is small, so that a crash costs little; a table of such files would be slow to plan against and to read.
+
+    Args:
+        staged: the shards' files of tags, each with the rows it must have.
+        planned: the plan's tracks.
+        failures: the run's failures, `FAILURES`.
+        root: of the tables.
+        run_id, model_id: of the run.
+
+    Raises:
+        VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
+            the planned ones, each once. The message says what differs.
+    """
+    parts = write(ahead(_read_staged, staged, READS_AHEAD), root / "tags", run_id, TAGS)
+    tagged = pa.chunked_array(track_ids(root / "tags", parts), pa.string())
+    failed = failures["track_id"]
+    with database() as connection:
+        connection.register("found", pa.table({"track_id": pa.chunked_array([*tagged.chunks, *failed.chunks])}))
+        connection.register("planned", planned)
+        n_found, n_different = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM found").fetchall()[0]
+        if n_found != len(planned) or n_different != len(planned):
+            raise VerificationError(
+                f"{len(planned):,} tracks were planned, {n_found:,} were tagged or failed, "
+                f"{n_different:,} different ones"
+            )
+        strangers = "SELECT count(*), min(track_id) FROM found ANTI JOIN planned USING (track_id)"
+        n_strangers, stranger = connection.sql(strangers).fetchall()[0]
+        if n_strangers:
+            raise VerificationError(f"{n_strangers:,} tracks were not planned, {stranger!r} for one")
+    return Outcome(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=parts, failures=failures)
+
+
+def _read_staged(staged: tuple[Location, int]) -> pa.Table:
+    file, n_rows = staged
+    try:
+        table = pq.read_table(pa.BufferReader(file.read_bytes()))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise VerificationError(f"{file} cannot be read: {error}") from error
+    if table.schema != TAGS or len(table) != n_rows:
+        raise VerificationError(f"{file} has {len(table)} rows of {table.schema}, not {n_rows} rows of TAGS")
+    return table
 
 
 def commit(root: Location, outcome: Outcome, may_commit: Callable[[], None]) -> None:
@@ -201,89 +201,133 @@ def commit(root: Location, outcome: Outcome, may_commit: Callable[[], None]) -> 
         may_commit: raises where another run has taken over; asked before each transaction, after its table was opened.
             Whatever is committed between the two makes the transaction fail, so that nothing slips between.
     """
-    new_failures: list[Staged] = []
-    if len(outcome.failures):
-        at = root / "failures" / f"part-{outcome.run_id}-00000.parquet"
-        new_failures.append(_write(outcome.failures, at, at.name))
-    _transact(root, "failures", f"{outcome.run_id}/failures", outcome, outcome.failed, new_failures, may_commit)
     planned = pa.chunked_array([*outcome.tagged.chunks, *outcome.failed.chunks], pa.string())
-    _transact(root, "tags", f"{outcome.run_id}/tags", outcome, planned, outcome.tags, may_commit)
-    _transact(root, "failures", f"{outcome.run_id}/cleared", outcome, outcome.tagged, [], may_commit)
 
+    def once(name: str, step: str, superseded: pa.ChunkedArray, new: Callable[[], list[Part]]) -> None:
+        transaction = f"{outcome.run_id}/{step}"
+        table = open_table(root, name) or DeltaTable.create(
+            (root / name).uri, SCHEMAS[name], mode="ignore", storage_options=storage_options(root)
+        )
+        if table.transaction_version(transaction) is not None:
+            return
+        removed, kept = supersede(root, name, table, superseded, f"{outcome.run_id}-{step}-kept")
+        other = "tags" if name == "failures" else "failures"
+        about = {
+            "run_id": outcome.run_id,
+            "model_id": outcome.model_id,
+            BESIDE: _version(open_table(root, other)) or 0,
+        }
+        transact(table, removed, [*kept, *new()], may_commit, about=about, transaction=transaction)
 
-#: Every transaction of ours carries this name too: Delta lets two that carry the same only commit one after the other.
-_APPLICATION = "tag_catalogue"
-
-
-def _transact(
-    root: Location,
-    name: str,
-    transaction: str,
-    outcome: Outcome,
-    superseded: pa.ChunkedArray,
-    new: list[Staged],
-    may_commit: Callable[[], None],
-) -> None:
-    """Let rows of the `superseded` tracks leave a table and `new` files enter it, once."""
-    options = storage_options(root)
-    table = open_table(root, name) or DeltaTable.create(
-        (root / name).uri, SCHEMAS[name], mode="ignore", storage_options=options
+    once(
+        "failures",
+        "failures",
+        outcome.failed,
+        lambda: write(iter([outcome.failures]), root / "failures", outcome.run_id, FAILURES),
     )
-    if table.transaction_version(transaction) is not None:
-        return
-    removed, kept = _supersede(table, root / name, superseded, transaction.replace("/", "-"))
-    if not removed and not new:
+    once("tags", "tags", planned, lambda: outcome.tags)
+    once("failures", "cleared", outcome.tagged, list)
+
+
+#: In the log of a table, with each commit of a run: the version of the other table at that moment.
+BESIDE = "other_table_version"
+
+
+def transact(
+    table: DeltaTable,
+    removed: list[Part],
+    added: list[Part],
+    may_commit: Callable[[], None],
+    *,
+    about: dict[str, Any],
+    transaction: str | None = None,
+    data_change: bool = True,
+) -> None:
+    """Let parts leave a table and others enter it, in one step, unless the table was changed since it was opened.
+
+    Args:
+        table: as it was when `removed` and `added` were found.
+        may_commit: as for `commit`.
+        about: to be kept in the log.
+        transaction: a name by which the log can be asked whether this was done.
+        data_change: False where the rows stay the same.
+
+    Raises:
+        CommitFailedError: someone else changed the table.
+    """
+    if not removed and not added:
         return
     may_commit()
-    number = (table.transaction_version(_APPLICATION) or 0) + 1
+    transactions = [Transaction(APPLICATION, (table.transaction_version(APPLICATION) or 0) + 1)]
+    if transaction is not None:
+        transactions.append(Transaction(transaction, 1))
     table.create_write_transaction(
-        [*removed, *(_add(file) for file in [*kept, *new])],
+        [*(p.remove(data_change=data_change) for p in removed), *(p.add(data_change=data_change) for p in added)],
         mode="append",
-        schema=SCHEMAS[name],
-        commit_properties=CommitProperties(
-            app_transactions=[Transaction(transaction, 1), Transaction(_APPLICATION, number)],
-            custom_metadata={"run_id": outcome.run_id, "model_id": outcome.model_id},
-            max_commit_retries=0,
-        ),
+        schema=table.schema(),
+        commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=about, max_commit_retries=0),
     )
 
 
-def _add(file: Staged) -> AddAction:
-    stats = json.dumps({"numRecords": file.n_rows})
-    return AddAction(file.path, file.size_bytes, {}, int(time.time() * 1000), True, stats)
+def supersede(
+    root: Location, name: str, table: DeltaTable, superseded: pa.ChunkedArray, prefix: str
+) -> tuple[list[Part], list[Part]]:
+    """The parts that hold superseded tracks, to be removed, and new parts of their other rows, to be added.
+
+    Args:
+        root, name: of the table.
+        table: at the version to change.
+        superseded: track_ids, those that the table does not know among them.
+        prefix: of the new parts' names.
+    """
+    at = root / name
+    touched = [Kept(part, dropped) for part, dropped in _hits(at, live(table), superseded)]
+    kept = rewrite([one for one in touched if one.n_rows], at, prefix, SCHEMAS[name])
+    return [one.part for one in touched], kept
 
 
-def _supersede(
-    table: DeltaTable, at: Location, superseded: pa.ChunkedArray, prefix: str
-) -> tuple[list[RemoveAction], list[Staged]]:
-    """The table's files that hold superseded tracks, to be removed, and files of their other rows, to be added."""
-    removed: list[RemoveAction] = []
-    kept: list[Staged] = []
-    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        file = at / action["path"]
-        with file.arrow_filesystem.open_input_file(file.path) as source:
-            ids = pq.read_table(source, columns=["track_id"])["track_id"]
-            others = pc.invert(pc.is_in(ids, value_set=superseded))
-            n_others = pc.sum(others).as_py() or 0
-            if n_others == len(ids):
-                continue
-            removed.append(RemoveAction(action["path"], True, int(time.time() * 1000), action["size_bytes"], {}))
-            if n_others:
-                path = f"part-{prefix}-kept-{len(kept):05}.parquet"
-                kept.append(_write(pq.read_table(source).filter(others), at / path, path))
-    return removed, kept
+def _hits(at: Location, parts: list[Part], superseded: pa.ChunkedArray) -> Iterator[tuple[Part, np.ndarray]]:
+    """The parts that hold some of these tracks, each with the numbers of their rows.
+
+    Only the track_ids of parts whose range has one of them are read.
+    """
+    if not parts or not len(superseded):
+        return
+    with database() as connection:
+        connection.register("superseded", pa.table({"track_id": superseded}))
+        ranges = {
+            "part": pa.array(range(len(parts)), pa.int32()),
+            "first": pa.array([part.first or "" for part in parts], pa.string()),
+            "last": pa.array([part.last for part in parts], pa.string()),
+        }
+        connection.register("ranges", pa.table(ranges))
+        near = connection.sql(
+            "SELECT part FROM ranges ASOF JOIN superseded ON first <= track_id"
+            " WHERE last IS NULL OR track_id <= last ORDER BY part"
+        ).fetchall()
+        numbers = [number for (number,) in near]
+        ids = zip(numbers, track_ids(at, [parts[number] for number in numbers]), strict=True)
+        batches = (_numbered(number, track_id) for number, track_id in ids)
+        connection.register("rows", pa.RecordBatchReader.from_batches(_NUMBERED, batches))
+        hits = fetch(connection, "SELECT part, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY part, row")
+    part_of, row = hits["part"].to_numpy(), hits["row"].to_numpy()
+    found, starts = np.unique(part_of, return_index=True)
+    for number, dropped in zip(found, np.split(row, starts)[1:], strict=True):
+        yield parts[number], dropped
+
+
+_NUMBERED = pa.schema([("part", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
+
+
+def _numbered(part: int, track_id: pa.Array) -> pa.RecordBatch:
+    n_rows = len(track_id)
+    return pa.record_batch(
+        [pa.array(np.full(n_rows, part, np.int32)), pa.array(np.arange(n_rows, dtype=np.int32)), track_id], _NUMBERED
+    )
 
 
 def export(root: Location, out: Location) -> int:
     """Write the tags' current state as one plain Parquet file, `out`, and return its number of rows."""
     table = open_table(root, "tags")
-    sink = pa.BufferOutputStream()
-    n_rows = 0
-    with pq.ParquetWriter(sink, TAGS, compression="zstd") as writer:
-        for batch in (
-            [] if table is None else table.to_pyarrow_dataset(schema=TAGS).to_batches(batch_size=ROWS_PER_GROUP)
-        ):
-            writer.write_batch(batch)
-            n_rows += len(batch)
-    out.write_bytes(memoryview(sink.getvalue()))
-    return n_rows
+    parts = [] if table is None else live(table)
+    return write_file(rows(root / "tags", parts, TAGS), out, TAGS).n_rows

@@ -31,12 +31,13 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         _be_quiet()
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if address:
         submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the submission's working folder is on every path
-        package = None if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
-        ray.init(address=address, runtime_env=package, logging_level=logging.ERROR)
+        package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
+        ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
@@ -52,8 +53,15 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-#: Every actor pool of Ray Data 2.60 makes the core log an "error" about the constructor arguments that Ray Data chose.
-_NOISE = re.compile(rb"[^\n]*core_worker\.cc[^\n]*has constructor arguments in the object store[^\n]*\n")
+#: For this process and for the workers, whose output comes to it.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "WARNING"}
+
+#: Warnings and "errors" of Ray 2.60 about what it, or this file, chose: the constructor arguments of Ray Data's actor
+#: pools, the bars that are off, the many workers of a small machine.
+_NOISE = re.compile(
+    rb"[^\n]*(has constructor arguments in the object store|Progress bars disabled"
+    rb"|PYTHON worker processes have been started)[^\n]*\n"
+)
 
 
 @contextlib.contextmanager
@@ -88,9 +96,6 @@ def _be_quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(
-        logging.ERROR
-    )  # "progress bars disabled" is a warning there
 
 
 def usable_cpus() -> int:

@@ -1,0 +1,112 @@
+"""The whole road on real recordings: every file is tagged or fails with a reason, singers are recognised or not.
+
+    python bench/real_audio.py AUDIO OUT [--segments-per-excerpt 20] [--recipe demo]
+
+AUDIO holds `labels.csv` with the columns set, path, artist, language, song. For the set `gtsinger` one model a fold is
+trained, so that every singer of two or more songs is tested on each of them by a model that never heard it (`--split
+kfold --group-column song`); the first fold's model then tags all sets. Prints the figures of docs/real-audio.md; the
+seed is 0 throughout. Every step is a job, run as a user runs it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mtl_core import manifest, metrics, tables
+from mtl_core.labels import Vocabulary
+from mtl_core.storage import Location
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def job(name: str, *flags: object, allowed: tuple[int, ...] = (0,)) -> None:
+    command = [sys.executable, f"jobs/{name}.py", *map(str, flags)]
+    print("$", " ".join(["python", *command[1:]]), flush=True)
+    status = subprocess.run(command, cwd=REPOSITORY).returncode
+    if status not in allowed:
+        sys.exit(f"{name} ended with {status}")
+
+
+def leave_one_song_out(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
+    """Train and evaluate a fold a time, as many as the singer with most songs has; scores of the pooled test tracks."""
+    sung = pq.read_table(out / "gtsinger.parquet", columns=["track_id", "artist", "song"]).to_pylist()
+    songs = Counter(artist for artist, _ in {(row["artist"], row["song"]) for row in sung})
+    song_of = {row["track_id"]: f"{row['artist']}: {row['song']}" for row in sung}
+    folds = max(songs.values())
+    for fold in range(folds):
+        mels, model, report = out / "gtsinger-mels", out / f"model-{fold}", out / f"report-{fold}"
+        split = ("--split", "kfold", "--fold", fold, "--group-column", "song")
+        job("train", "--mels", mels, "--out", model, "--recipe", recipe, *split, "--num-workers", 2)
+        job("evaluate", "--model", model, "--mels", mels, "--out", report)
+    return {task: pooled(out, task, folds, song_of) for task in ("artist", "language")}
+
+
+def pooled(out: Path, task: str, folds: int, song_of: dict[str, str]) -> dict[str, Any]:
+    """Scores of all folds' test tracks together; versions of one song are one in the bootstrap."""
+    parts = [pq.read_table(out / f"report-{fold}" / "predictions.parquet") for fold in range(folds)]
+    labels = [json.loads(part.schema.metadata[b"vocabularies"])[task] for part in parts]
+    assert all(one == labels[0] for one in labels), "the folds know the same classes"
+    table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
+    probabilities_NC = np.array(table[f"{task}_probabilities"].to_pylist())
+    targets_N = Vocabulary(tuple(labels[0])).encode(table[task].to_pylist())
+    return metrics.scores(
+        probabilities_NC, targets_N, [song_of[track_id] for track_id in table["track_id"].to_pylist()]
+    )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("audio", type=Path)
+    arguments.add_argument("out", type=Path)
+    arguments.add_argument("--recipe", default="demo")
+    asked = arguments.parse_args()
+    out = asked.out.absolute()
+
+    job("build_manifest", "--catalogue", asked.audio.absolute(), "--labels", asked.audio.absolute() / "labels.csv",
+        "--out", out / "all.parquet")  # fmt: skip
+    everything = manifest.read(Location(str(out / "all.parquet")))
+    sung = everything.filter(pc.equal(everything["set"], "gtsinger"))
+    manifest.write(sung, Location(str(out / "gtsinger.parquet")))
+    job("extract_mels", "--manifest", out / "gtsinger.parquet", "--out", out / "gtsinger-mels")
+    scores = leave_one_song_out(out, asked.recipe)
+    job("tag_catalogue", "--manifest", out / "all.parquet", "--model", out / "model-0", "--out", out / "tagged",
+        allowed=(0, 3))  # fmt: skip
+
+    tags, failures = (tables.open_table(Location(str(out / "tagged")), name) for name in ("tags", "failures"))
+    assert tags is not None and failures is not None
+    tagged, failed = tags.to_pyarrow_table(), failures.to_pyarrow_table()
+    found = sorted([*tagged["track_id"].to_pylist(), *failed["track_id"].to_pylist()])
+    print(f"\ntags {len(tagged)} + failures {len(failed)} = manifest rows {len(everything)}, each track once: "
+          f"{found == sorted(everything['track_id'].to_pylist())}")  # fmt: skip
+    sets = dict(zip(everything["track_id"].to_pylist(), everything["set"].to_pylist(), strict=True))
+    errors = Counter((sets[r["track_id"]], f"{r['stage']}/{r['error']}") for r in failed.to_pylist())
+    for name, count in Counter(sets.values()).items():
+        of_set = ", ".join(f"{error} {n}" for (s, error), n in sorted(errors.items()) if s == name)
+        print(f"  {name}: {count} tracks; failures: {of_set or 'none'}")
+    print(f"minutes of audio {pc.sum(tagged['duration_s']).as_py() / 60:.1f}")
+    for path in sorted((out / "tagged" / "runs").glob("*.json")):
+        run = json.loads(path.read_text())
+        print(f"tracks/s {run['tracks_per_s']}, CPU s a track {run['cpu_s_per_track']}, wall s {run['wall_s']}")
+    print("\nleave one song out, gtsinger, pooled over the folds (tracks):")
+    for task, found_scores in scores.items():
+        ci, chance = found_scores["ci"], found_scores["chance"]
+        covered = f"{found_scores['classes_covered']} of {found_scores['classes']} classes"
+        print(f"  {task}: {found_scores['n']} tracks, {covered}")
+        for name in ("top_1", "auc_pr_macro", "auc_roc_macro"):
+            low, high = ci[name]
+            by_chance = chance["auc_roc" if name == "auc_roc_macro" else name]
+            print(f"    {name} {found_scores[name]:.3f} [{low:.3f}, {high:.3f}], chance {by_chance:.3f}")
+        print(f"    always the most frequent class: {chance['majority']:.3f}; songs: {found_scores['n_songs']}")
+
+
+if __name__ == "__main__":
+    main()
