@@ -13,7 +13,7 @@ $(READY): pyproject.toml requirements.lock
 
 demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: everything lands under demo-run/
 	rm -rf demo-run
-	$(BIN)/python jobs/make_demo_catalogue.py --out demo-run/catalogue
+	$(BIN)/python jobs/make_demo_catalogue.py --out demo-run/catalogue --songs-per-artist 7
 	$(BIN)/python jobs/build_manifest.py --catalogue demo-run/catalogue --labels demo-run/catalogue/labels.csv --out demo-run/manifest.parquet
 	$(BIN)/python jobs/extract_mels.py --manifest demo-run/manifest.parquet --out demo-run/mels
 	$(BIN)/python jobs/train.py --mels demo-run/mels --out demo-run/model --recipe demo --split kfold --fold 0 --num-workers 2

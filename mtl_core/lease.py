@@ -74,6 +74,15 @@ class Lease:
         with self._lock:
             self._renew()
 
+    def still(self) -> None:
+        """As `check`, by what the last renewal found: nothing is asked of the store.
+
+        Raises:
+            LeaseLostError: it is another's.
+        """
+        if self._lost is not None:
+            raise LeaseLostError(f"{self._at}: the lease is lost: {self._lost}")
+
     def _renew(self) -> None:
         if self._lost is None and time.monotonic() - self._renewed > DEAD_AFTER_S:
             self._lost = f"it was not renewed for {time.monotonic() - self._renewed:.0f} s"
@@ -85,8 +94,7 @@ class Lease:
                 self._lost = "another run has taken it over"
             else:
                 self._note, self._renewed = note, time.monotonic()
-        if self._lost is not None:
-            raise LeaseLostError(f"{self._at}: the lease is lost: {self._lost}")
+        self.still()
 
     def _renew_for_ever(self) -> None:
         while not self._stop.wait(RENEW_S):
@@ -98,12 +106,15 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(LeaseLostError):
+        try:
             self.check()
             self._at.delete()
+        except LeaseLostError:
+            if failed is not None:  # for this reason: the successor has changed or removed what the body worked on
+                raise
 
 
 @contextlib.contextmanager

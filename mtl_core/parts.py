@@ -1,7 +1,7 @@
 """Part: one Parquet file of a table, under the table's root, rows in the order in which they were tagged.
 
 A part is written as a stream, whole or not at all, under a name that no other has, and is never changed. Its log entry
-tells the least and the greatest `track_id` in it, by which readers and commits pass it over. Sizes are in bytes.
+tells the least and the greatest value of each column, by which readers and commits pass it over. Sizes are in bytes.
 
 Contents: `Part`, `live` (a table's parts), `write`, `rewrite` (the rows that stay of some parts), `rows`, `track_ids`,
 `ahead`.
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,29 +43,29 @@ Result = TypeVar("Result")
 class Part:
     """A file of a table.
 
+    A part has statistics for every column that is no list or, written by another program, for none: deltalake's
+    `to_pyarrow_dataset` takes a column without any, beside one that has some, for one whose rows no filter finds.
+
     Args:
         path: relative to the table's root.
         size_bytes: of the file.
         n_rows: in it.
-        first, last: its least and greatest track_id; None where that is not known.
+        least, greatest: {column: value} of the columns that are no lists and not null throughout.
+        n_null: {column: rows that are null} of the columns that are no lists.
     """
 
     path: str
     size_bytes: int
     n_rows: int
-    first: str | None
-    last: str | None
+    least: dict[str, Any]
+    greatest: dict[str, Any]
+    n_null: dict[str, int]
 
     def add(self, *, data_change: bool = True) -> AddAction:
         """The log's entry by which readers see it."""
-        stats: dict[str, Any] = {"numRecords": self.n_rows}
-        if self.first is not None:
-            stats |= {
-                "minValues": {"track_id": self.first},
-                "maxValues": {"track_id": self.last},
-                "nullCount": {"track_id": 0},
-            }
-        return AddAction(self.path, self.size_bytes, {}, _now_ms(), data_change, json.dumps(stats))
+        statistics = {"minValues": self.least, "maxValues": self.greatest, "nullCount": self.n_null}
+        known = {"numRecords": self.n_rows} | (statistics if self.n_null else {})
+        return AddAction(self.path, self.size_bytes, {}, _now_ms(), data_change, json.dumps(known, default=_as_json))
 
     def remove(self, *, data_change: bool = True) -> RemoveAction:
         """The log's entry by which readers see it no more."""
@@ -75,19 +76,30 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _as_json(at: datetime) -> str:
+    """Delta's form of a timestamp: cut off, not rounded, to milliseconds, which its readers allow for."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def live(table: DeltaTable) -> list[Part]:
     """The parts of a table at the version that is open, by their first track_id."""
+
+    def about(action: dict[str, Any], kind: str) -> dict[str, Any]:
+        of_kind = {key.removeprefix(kind): value for key, value in action.items() if key.startswith(kind)}
+        return {column: value for column, value in of_kind.items() if value is not None}
+
     parts = [
         Part(
             path=action["path"],
             size_bytes=action["size_bytes"],
             n_rows=action["num_records"],
-            first=action.get("min.track_id"),
-            last=action.get("max.track_id"),
+            least=about(action, "min."),
+            greatest=about(action, "max."),
+            n_null=about(action, "null_count."),
         )
         for action in pa.table(table.get_add_actions(flatten=True)).to_pylist()
     ]
-    return sorted(parts, key=lambda part: (part.first or "", part.path))
+    return sorted(parts, key=lambda part: (part.least.get("track_id", ""), part.path))
 
 
 def write(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Schema) -> list[Part]:
@@ -116,24 +128,22 @@ def _at_least(n_rows: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) -> Part:
     """Write rows as one file; memory is a row group."""
-    n_rows, firsts, lasts = 0, [], []
+    n_rows, least, greatest = 0, dict[str, Any](), dict[str, Any]()
+    n_null = {field.name: 0 for field in schema if not pa.types.is_nested(field.type)}
     with _draft(file) as path:
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_repeating(schema)) as writer:
             for group in iter(lambda: [*_at_least(ROWS_PER_GROUP, tables)], []):
                 table = pa.concat_tables(group).combine_chunks()
                 writer.write_table(table, row_group_size=2 * ROWS_PER_GROUP)
                 n_rows += len(table)
-                ends = pc.min_max(table["track_id"]).as_py()
-                firsts.append(ends["min"])
-                lasts.append(ends["max"])
+                for name in n_null:
+                    n_null[name] += table[name].null_count
+                    ends = pc.min_max(table[name]).as_py()
+                    if ends["min"] is not None:
+                        least[name] = min(least.get(name, ends["min"]), ends["min"])
+                        greatest[name] = max(greatest.get(name, ends["max"]), ends["max"])
         size_bytes = path.stat().st_size
-    return Part(
-        path=file.name,
-        size_bytes=size_bytes,
-        n_rows=n_rows,
-        first=min(firsts, default=None),
-        last=max(lasts, default=None),
-    )
+    return Part(path=file.name, size_bytes=size_bytes, n_rows=n_rows, least=least, greatest=greatest, n_null=n_null)
 
 
 def _repeating(schema: pa.Schema) -> list[str]:

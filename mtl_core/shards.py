@@ -4,7 +4,7 @@ A run's plan is written to storage before any work, as Parquet files with one ro
 a plan without it is no plan. A worker ends a shard by writing its mark, a file that holds the shard's failures and
 counts; a shard with a mark is done and is never done again. Sizes are in tracks.
 
-Contents: `Plan`, `freeze`, `load`, `read`, `mark`, `marks`.
+Contents: `Plan`, `freeze`, `load`, `discard`, `read`, `mark`, `marks`.
 """
 
 import json
@@ -75,6 +75,12 @@ def load(folder: Location) -> Plan | None:
     return Plan(**about | {"folder": folder})
 
 
+def discard(folder: Location) -> None:
+    """Remove a plan and what its run left, the plan first: what a crash leaves of it is no plan."""
+    (folder / _PLAN).delete()
+    folder.delete_tree()
+
+
 def _file(folder: Location, number: int) -> Location:
     return folder / f"plan-{number:05}.parquet"
 
@@ -122,11 +128,14 @@ class Mark:
 
 
 def mark(plan: Plan, counts: Mark, failures: list[dict[str, Any]]) -> None:
-    """End a shard: its failures (rows of `FAILURES`) and its counts in one file, written in one step."""
+    """End a shard: its failures (rows of `FAILURES`) and its counts in one file, written in one step.
+
+    The first mark of a shard stays: a worker of a killed run that lives on changes nothing that was verified since.
+    """
     schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(counts)).encode()})
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(failures, schema=schema), buffer)
-    (plan.folder / f"done-{counts.shard:06}.parquet").write_bytes(memoryview(buffer.getvalue()))
+    (plan.folder / f"done-{counts.shard:06}.parquet").create_bytes(memoryview(buffer.getvalue()))
 
 
 def marked(plan: Plan) -> set[int]:

@@ -132,12 +132,30 @@ class Location:
         if self.on_s3:
             self.filesystem.pipe_file(self.path, bytes(data))
             return
+        with self._draft(data) as draft:
+            draft.replace(self.path)
+
+    def create_bytes(self, data: bytes | memoryview) -> bool:
+        """Put `data` here in one step if nothing is here yet, and return whether that was so: the first one stays."""
+        try:
+            if self.on_s3:
+                self.replace_bytes(bytes(data), None)
+            else:
+                with self._draft(data) as draft:
+                    Path(self.path).hardlink_to(draft)
+        except (Changed, FileExistsError):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _draft(self, data: bytes | memoryview) -> Iterator[Path]:
+        """A local file beside this one that holds `data`, gone with the body's end."""
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             draft.write_bytes(data)
-            draft.replace(target)
+            yield draft
         finally:
             draft.unlink(missing_ok=True)
 

@@ -297,8 +297,8 @@ def _hits(at: Location, parts: list[Part], superseded: pa.ChunkedArray) -> Itera
         connection.register("superseded", pa.table({"track_id": superseded}))
         ranges = {
             "part": pa.array(range(len(parts)), pa.int32()),
-            "first": pa.array([part.first or "" for part in parts], pa.string()),
-            "last": pa.array([part.last for part in parts], pa.string()),
+            "first": pa.array([part.least.get("track_id", "") for part in parts], pa.string()),
+            "last": pa.array([part.greatest.get("track_id") for part in parts], pa.string()),
         }
         connection.register("ranges", pa.table(ranges))
         near = connection.sql(

@@ -130,7 +130,7 @@ def _unfinished(out: Location, model_id: str) -> Plan | None:
         if plan is not None and plan.asked["model_id"] == model_id:
             found = plan
         else:
-            folder.delete_tree()
+            shards.discard(folder)
     return found
 
 
@@ -155,7 +155,7 @@ def _run(
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
     make = partial(_Worker, plan, model, tagging)
-    work_off(plan, make, workers=workers, what="tagging", **resources)
+    work_off(plan, make, workers=workers, what="tagging", may_go_on=held.still, **resources)
     found, failures = shards.marks(plan, range(plan.n_shards))
     planned = shards.read_all(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
@@ -163,7 +163,7 @@ def _run(
     tables.commit(out, outcome, held.check)
     record = _record(plan, found, failures, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
-    plan.folder.delete_tree()
+    shards.discard(plan.folder)
     return record
 
 

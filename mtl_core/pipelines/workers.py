@@ -33,7 +33,15 @@ class _Actor:
         return {"done": np.array([mark.done]), "failed": np.array([mark.failed])}
 
 
-def work_off(plan: Plan, make: Callable[[], Worker], *, workers: int, what: str, **resources: Any) -> None:
+def work_off(
+    plan: Plan,
+    make: Callable[[], Worker],
+    *,
+    workers: int,
+    what: str,
+    may_go_on: Callable[[], None] = lambda: None,
+    **resources: Any,
+) -> None:
     """Do every shard of `plan` that has no mark, and show the progress.
 
     Args:
@@ -41,6 +49,7 @@ def work_off(plan: Plan, make: Callable[[], Worker], *, workers: int, what: str,
         make: makes a worker, within its actor.
         workers: actors.
         what: the verb of the progress line.
+        may_go_on: asked after each shard; raises where the run must end.
         resources: of an actor, as `ray.remote` takes them: `num_cpus`, `num_gpus`, `memory`.
     """
     marked = shards.marked(plan)
@@ -50,6 +59,7 @@ def work_off(plan: Plan, make: Callable[[], Worker], *, workers: int, what: str,
     if still_open:
         for row in _run(still_open, make, min(workers, len(still_open)), resources):
             progress.add(row["done"] + row["failed"], row["failed"])
+            may_go_on()
 
 
 def _run(still_open: list[int], make: Callable[[], Worker], workers: int, resources: dict[str, Any]) -> Iterator[Any]:

@@ -1,0 +1,77 @@
+"""Rays of our own, beside whatever else runs on this machine."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RAY = Path(sys.executable).with_name("ray")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _started(*flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [RAY, "start", "--block", *(f"--temp-dir={folder}" for _ in [0] if "--head" in flags), *flags],
+            env=os.environ
+            | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
+    """End a `ray start --block` and all that it started: they are one session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def head(num_cpus: int) -> Iterator[dict[str, str]]:
+    """A cluster of one node; yields the environment of who joins it."""
+    port = free_port()
+    with _started("--head", f"--num-cpus={num_cpus}", f"--port={port}", "--node-ip-address=127.0.0.1",
+                  "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
+                  "--object-store-memory=200000000") :  # fmt: skip
+        _wait_for(port)
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
+
+
+@contextlib.contextmanager
+def node(address: str, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    """One more node of a cluster."""
+    with _started(f"--address={address}", f"--num-cpus={num_cpus}", "--object-store-memory=200000000") as process:
+        yield process
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

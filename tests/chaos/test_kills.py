@@ -1,0 +1,141 @@
+"""SIGKILL at every step of the nightly run: the same command ends it, and no track is lost, doubled or hidden."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nightly import MOST_TRACKS, Nights, assert_exact, decoded, rows, run, strip, two_nights
+
+TABLES, STORAGE, SHARDS, WORKERS = (
+    f"mtl_core.{name}:" for name in ("tables", "storage", "shards", "pipelines.workers")
+)
+WRITE, READ = f"{STORAGE}Location.write_bytes", f"{STORAGE}Location.read_bytes"
+PROGRESS = "mtl_core.pipelines.progress:Progress.add:exit"
+LOG = "deltalake:DeltaTable.create_write_transaction"
+
+#: phase -> points of killed_job.py; each comes after the one before, so that a run meets them all in their order.
+PHASES: dict[str, list[str]] = {
+    "planning": [
+        f"{TABLES}plan:enter",
+        f"{TABLES}plan:exit",
+        f"{WRITE}@/plan-0:enter",
+        f"{SHARDS}freeze:enter>pathlib:Path.replace@plan-0:enter",  # the draft is written and not yet in its place
+        f"{WRITE}@/plan-0:exit",
+        f"{WRITE}@/plan.json:enter",
+        f"{WRITE}@/plan.json:exit",
+    ],
+    "running": [
+        f"{WORKERS}_run:enter",
+        f"{PROGRESS}:1",
+        f"{PROGRESS}:2",
+        f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
+        f"{PROGRESS}:3",
+        f"{PROGRESS}:2",
+    ],
+    "verifying": [
+        f"{TABLES}merge:enter",
+        f"{READ}@/tags-0:exit:3",
+        f"{TABLES}merge:enter>mtl_core.parts:write_file:enter",
+        f"{TABLES}merge:enter>mtl_core.parts:write_file:2",
+        f"{TABLES}merge:enter>mtl_core.parts:write_file:exit",
+        f"{TABLES}merge:exit",
+    ],
+    "committing failures": [
+        f"{TABLES}commit:enter",
+        f"{TABLES}commit:enter>{TABLES}supersede:enter",
+        f"{TABLES}commit:enter>{TABLES}supersede:exit",
+        f"{TABLES}commit:enter>mtl_core.parts:write_file:exit",
+        f"{TABLES}commit:enter>{LOG}:enter",
+        f"{TABLES}commit:enter>{LOG}:0.3",
+        f"{TABLES}commit:enter>{LOG}:1",
+    ],
+    "between the commits": [
+        f"{TABLES}commit:enter>{LOG}:exit",
+        f"{TABLES}supersede@/tags-kept:enter",
+        f"{TABLES}supersede@tags-kept:enter",
+        f"{TABLES}supersede@tags-kept:enter>mtl_core.parts:write_file:enter",
+        f"{TABLES}supersede@tags-kept:enter>mtl_core.parts:write_file:1",
+    ],
+    "committing tags": [
+        f"{TABLES}supersede@tags-kept:exit",
+        f"{TABLES}supersede@tags-kept:exit>{LOG}:enter",
+        f"{TABLES}supersede@tags-kept:exit>{LOG}:0.3",
+        f"{TABLES}supersede@tags-kept:exit>{LOG}:1",
+        f"{TABLES}supersede@tags-kept:exit>{LOG}:3",
+        f"{TABLES}supersede@tags-kept:exit>{LOG}:exit",
+    ],
+    "right after": [
+        f"{TABLES}supersede@cleared-kept:enter",
+        f"{TABLES}supersede@cleared-kept:exit>{LOG}:enter",
+        f"{TABLES}supersede@cleared-kept:exit>{LOG}:exit",
+        f"{WRITE}@/runs/:enter",
+        f"{WRITE}@/runs/:exit",
+        f"{SHARDS}discard:enter",
+        f"{SHARDS}discard:enter>os:unlink@done-:enter:4",
+        f"{SHARDS}discard:exit",
+        f"{STORAGE}Location.delete@_lease:enter",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Ray that outlives the killed drivers; yields what they need to join it."""
+    from clusters import head
+
+    with head(num_cpus=2) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory, cluster: dict[str, str]) -> Nights:
+    return two_nights(tmp_path_factory.mktemp("nights"), 576, cluster)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nights: Nights, cluster: dict[str, str]) -> Path:
+    out = nights.out("undisturbed")
+    ended = run("never", "driver", nights.command(out), cluster)
+    assert ended.returncode == 0, ended.stderr
+    assert_exact(nights, out)
+    return out
+
+
+def chain(nights: Nights, out: Path, points: list[tuple[str, str]], how: str, env: dict[str, str]) -> Counter[str]:
+    """Kill the same command at one point after another, then let it end. Returns the kills by phase."""
+    killed: Counter[str] = Counter()
+    for phase, point in points:
+        begun = time.monotonic()
+        ended = run(point, how, nights.command(out), env)
+        print(f"{phase:20} {ended.returncode:4} {time.monotonic() - begun:5.1f} s  {point}", flush=True)
+        if ended.returncode != -signal.SIGKILL:
+            assert ended.returncode == 0 and phase == "committing tags", ended.stderr  # it was over before the timer
+            return killed
+        killed[phase] += 1
+    ended = run("never", how, nights.command(out), env)
+    assert ended.returncode == 0, ended.stderr
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["driver", "group"])
+def test_killed_at_every_step_it_ends_exact(nights: Nights, undisturbed: Path, cluster: dict[str, str], how: str) -> None:
+    """All the points one after another: the driver alone on a cluster that lives on, then with a Ray of its own."""
+    env = cluster if how == "driver" else {}
+    (nights.root / "decoded.log").unlink(missing_ok=True)
+    out = nights.out(f"killed {how}")
+    killed = chain(nights, out, [(phase, point) for phase in PHASES for point in PHASES[phase]], how, env)
+    assert_exact(nights, out)
+    for name in ("tags", "failures"):
+        assert strip(rows(out, name)) == strip(rows(undisturbed, name)), "as if nothing had happened"
+    assert all(killed[phase] >= 5 for phase in PHASES), killed
+    n_running, twice = killed["running"], sum(count - 1 for count in decoded(nights).values())
+    print(f"{how}: kills {dict(killed)}; {len(decoded(nights))} tracks, {twice} times one was tagged again")
+    assert len(decoded(nights)) == nights.n_planned
+    assert twice <= n_running * 2 * MOST_TRACKS, "a kill costs a worker one shard at the most"
