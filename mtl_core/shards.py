@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mtl_core.schema import FAILURES
 from mtl_core.storage import Location
+from mtl_core.tracks import Spent
 
 MOST_TRACKS = 32  # what a crash can cost a worker
 _SHARDS_PER_FILE = 64  # the footer that each shard's reader has to read stays small
@@ -113,8 +114,7 @@ class Mark:
         done, failed: tracks.
         n_segments: of all done tracks.
         audio_s: seconds of audio of the done tracks.
-        seconds: wall seconds by stage.
-        cpu_s: CPU seconds of the worker and its child.
+        spent: by the worker and its decoder child.
     """
 
     shard: int
@@ -123,8 +123,7 @@ class Mark:
     failed: int
     n_segments: int
     audio_s: float
-    seconds: dict[str, float]
-    cpu_s: float
+    spent: Spent
 
 
 def mark(plan: Plan, counts: Mark, failures: list[dict[str, Any]]) -> None:
@@ -148,7 +147,8 @@ def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
     found, failures = [], [FAILURES.empty_table()]
     for number in sorted(numbers):
         table = pq.read_table(pa.BufferReader((plan.folder / f"done-{number:06}.parquet").read_bytes()))
-        found.append(Mark(**json.loads(table.schema.metadata[_COUNTS])))
+        counts = json.loads(table.schema.metadata[_COUNTS])
+        found.append(Mark(**counts | {"spent": Spent(**counts["spent"])}))
         failures.append(table.replace_schema_metadata())
     return found, pa.concat_tables(failures)
 
@@ -157,7 +157,7 @@ def totals(found: list[Mark]) -> dict[str, Any]:
     """The counts of a run: planned = done + failed, and what they cost."""
     seconds: Counter[str] = Counter()
     for one in found:
-        seconds.update(one.seconds)
+        seconds.update(one.spent.seconds)
     done, failed = sum(one.done for one in found), sum(one.failed for one in found)
     return {
         "planned": done + failed,
@@ -166,5 +166,5 @@ def totals(found: list[Mark]) -> dict[str, Any]:
         "n_segments": sum(one.n_segments for one in found),
         "audio_hours": round(sum(one.audio_s for one in found) / 3600, 4),
         "seconds_by_stage": {stage: round(value, 2) for stage, value in seconds.items()},
-        "cpu_s": round(sum(one.cpu_s for one in found), 2),
+        "cpu_s": round(sum(one.spent.cpu_s for one in found), 2),
     }

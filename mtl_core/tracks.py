@@ -58,6 +58,14 @@ class FailedTrack:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Wall seconds by stage, and CPU seconds of all."""
+
+    seconds: dict[str, float]
+    cpu_s: float
+
+
 class TrackReader:
     """Reads tracks for one worker; owns its decoder child and its fetching threads.
 
@@ -74,7 +82,7 @@ class TrackReader:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits, decoder)
         self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
-        self.seconds: defaultdict[str, float] = defaultdict(float)  # wall seconds by stage
+        self._seconds: defaultdict[str, float] = defaultdict(float)  # wall seconds by stage
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order."""
@@ -109,9 +117,13 @@ class TrackReader:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self._seconds[stage] += time.perf_counter() - start
 
-    def cpu_s(self) -> float:
-        """CPU seconds of this process and its decoder child so far."""
+    def spent(self, before: "Spent | None" = None) -> "Spent":
+        """What this worker and its decoder child have spent, since `before` or in all."""
         own = resource.getrusage(resource.RUSAGE_SELF)
-        return own.ru_utime + own.ru_stime + self._decoder.cpu_s()
+        cpu_s = own.ru_utime + own.ru_stime + self._decoder.cpu_s()
+        if before is None:
+            return Spent(seconds=dict(self._seconds), cpu_s=cpu_s)
+        seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._seconds.items()}
+        return Spent(seconds=seconds, cpu_s=round(cpu_s - before.cpu_s, 4))

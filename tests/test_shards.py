@@ -7,6 +7,7 @@ from mtl_core import shards
 from mtl_core.schema import FAILURES
 from mtl_core.shards import Mark
 from mtl_core.storage import Location
+from mtl_core.tracks import Spent
 
 
 def tracks(n: int) -> pa.Table:
@@ -14,10 +15,8 @@ def tracks(n: int) -> pa.Table:
 
 
 def a_mark(shard: int, done: int, failed: int) -> Mark:
-    seconds = {"decode": 1.5, "model": 0.25}
-    return Mark(
-        shard=shard, output="f", done=done, failed=failed, n_segments=3, audio_s=1800.0, seconds=seconds, cpu_s=2.0
-    )
+    spent = Spent(seconds={"decode": 1.5, "model": 0.25}, cpu_s=2.0)
+    return Mark(shard=shard, output="f", done=done, failed=failed, n_segments=3, audio_s=1800.0, spent=spent)
 
 
 @pytest.mark.parametrize(("n", "per_shard"), [(1, 1), (7, 3), (2048, 32), (2049, 32), (300, 2)])

@@ -125,7 +125,7 @@ class _Extractor:
         )
 
     def __call__(self, shard: int) -> Mark:
-        seconds_before, cpu_before = dict(self._reader.seconds), self._reader.cpu_s()
+        before = self._reader.spent()
         tracks = list(self._reader.read(shards.read(self._plan, shard)))
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
@@ -140,8 +140,7 @@ class _Extractor:
             failed=len(failed),
             n_segments=sum(len(track.segments.start_s) for track in done),
             audio_s=sum(track.duration_s for track in done),
-            seconds={k: round(v - seconds_before.get(k, 0), 4) for k, v in self._reader.seconds.items()},
-            cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
+            spent=self._reader.spent(before),
         )
         failures = [track.as_row(model_id=None, run_id=self._plan.run_id) for track in failed]
         shards.mark(self._plan, mark, failures)

@@ -180,7 +180,7 @@ class _Worker:
         self._own = uuid.uuid4().hex[:8]
 
     def __call__(self, shard: int) -> Mark:
-        seconds_before, cpu_before = dict(self._reader.seconds), self._reader.cpu_s()
+        before = self._reader.spent()
         rows: list[Row] = []
         failed: list[FailedTrack] = []
         waiting: list[Track] = []
@@ -207,8 +207,7 @@ class _Worker:
             failed=len(failed),
             n_segments=sum(row["n_segments"] for row in rows),
             audio_s=sum(row["duration_s"] for row in rows),
-            seconds={stage: round(s - seconds_before.get(stage, 0), 4) for stage, s in self._reader.seconds.items()},
-            cpu_s=round(self._reader.cpu_s() - cpu_before, 4),
+            spent=self._reader.spent(before),
         )
         failures = [track.as_row(model_id=self._model_id, run_id=self._plan.run_id) for track in failed]
         shards.mark(self._plan, mark, failures)
