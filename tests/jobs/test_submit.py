@@ -59,12 +59,29 @@ def cluster(s3_server: str) -> Iterator[dict[str, str]]:
         )  # fmt: skip
         address = f"http://127.0.0.1:{dashboard}"
         yield environment | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
-        os.killpg(head.pid, signal.SIGTERM)  # with --block it ends all that it started
+        head.terminate()  # with --block it ends all that it started
         try:
-            head.wait(30)
+            head.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
+        deadline = time.monotonic() + 20
+        while (left := processes_naming(folder)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not left, "the head left processes behind"
+
+
+def processes_naming(text: str) -> list[str]:
+    """Command lines of the living processes that name `text`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended meanwhile
+            continue
+        if text in line:
+            found.append(line)
+    return found
 
 
 def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
