@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long lint types walls check bench clean
+.PHONY: demo test test-long chaos lint types walls check bench clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -25,8 +25,11 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 test: $(READY)  ## all tests but the long ones, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"
 
-test-long: $(READY)  ## the long ones
-	$(BIN)/python -m pytest -m slow
+test-long: $(READY)  ## the long ones but chaos
+	$(BIN)/python -m pytest -m slow --ignore tests/chaos
+
+chaos: $(READY)  ## kill, starve and poison the nightly job; prints its figures
+	$(BIN)/python -m pytest -m slow tests/chaos -s
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,6 +45,7 @@ check: lint types walls
 
 bench: $(READY)  ## measured side by side, see bench/
 	$(BIN)/python bench/bench_front_end.py
+	$(BIN)/python bench/bench_tables.py 1 bench-run
 
 clean:
 	rm -rf .venv demo-run build *.egg-info

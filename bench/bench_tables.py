@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core import manifest, shards, tables
-from mtl_core.parts import ROWS_PER_FILE, ROWS_PER_GROUP, live, write
+from mtl_core import manifest, shards, tables, upkeep
+from mtl_core.parts import ROWS_PER_GROUP, live, write
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import Location
 
@@ -45,7 +45,8 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
     probability = pa.array(random.random(5 * n, np.float32))
     labels = label.take(pa.array(random.integers(0, len(label), 5 * n)))
     top = pa.ListArray.from_arrays(
-        np.arange(0, 5 * n + 1, 5, np.int32), pa.StructArray.from_arrays([labels, probability], ["label", "probability"])
+        np.arange(0, 5 * n + 1, 5, np.int32),
+        pa.StructArray.from_arrays([labels, probability], ["label", "probability"]),
     )
     for at in range(start, end, step * n):
         ids = duckdb.sql(f"{_TRACK} FROM range({at}, {min(end, at + step * n)}, {step}) r(i)").to_arrow_table()
@@ -71,6 +72,7 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
 def make(folder: Location, n: int) -> None:
     """The manifest (NIGHT of its tracks have changed since), and the table as a first night leaves it."""
     path = folder / "manifest.parquet"
+    Path(folder.path).mkdir(parents=True, exist_ok=True)
     changed = f"CASE WHEN i % {n // NIGHT} = 7 THEN 'changed' || i ELSE content_id END AS content_id"
     duckdb.sql(
         f"COPY (SELECT track_id, uri, {changed}, 40000000 + i AS size_bytes, 'an artist' AS artist, 'xx' AS language,"
@@ -129,7 +131,10 @@ def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
     """What a driver does after the work of a night: merge the shards' files, then commit."""
     staged = []
     for number in range(-(-len(rows) // shards.MOST_TRACKS)):
-        file, some = root / "_run" / run_id / f"{number}.parquet", rows.slice(number * shards.MOST_TRACKS, shards.MOST_TRACKS)
+        file, some = (
+            root / "_run" / run_id / f"{number}.parquet",
+            rows.slice(number * shards.MOST_TRACKS, shards.MOST_TRACKS),
+        )
         buffer = pa.BufferOutputStream()
         pq.write_table(some, buffer)
         file.write_bytes(memoryview(buffer.getvalue()))
@@ -181,16 +186,15 @@ def compact(root: Location, n: int) -> str:
         put(root, tag_rows(2 * n + night * NIGHT, 2 * n + (night + 1) * NIGHT), f"small-{night}-{time.time_ns()}")
     begun = time.monotonic()
     changes = upkeep.compact(root, lambda: None)
-    return f"{changes}, {time.monotonic() - begun:.1f} s of it"
+    return f"{changes['tags']}, {time.monotonic() - begun:.1f} s of it"
 
 
 def clean(root: Location, n: int) -> str:
-    return str(upkeep.clean(root, keep_days=0))
+    return str(upkeep.clean(root, keep_days=0, may_delete=lambda: None)["tags"])
 
 
 STAGES: dict[str, Callable[[Location, int], str]] = {
-    stage.__name__: stage
-    for stage in (plan, first_night, new_tracks, clustered, scattered, retag, compact, clean)
+    stage.__name__: stage for stage in (plan, first_night, new_tracks, clustered, scattered, retag, compact, clean)
 }
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from mtl_core import command_line, report
-from mtl_core.failures import InputError
 from mtl_core.pipelines.evaluate import evaluate
 from mtl_core.storage import Location
 
@@ -29,10 +28,8 @@ class Options:
 
 
 def main(options: Options) -> None:
-    try:
+    with command_line.checked():
         model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     result = evaluate(
         model=model,
         mels=mels,

@@ -20,7 +20,7 @@ class Options:
     segments_per_excerpt: int = 20
     """Segments of 3 s kept of each minute, 1 to 20; 20 is back to back, the paper's own count is 2."""
     draws: int = 0
-    """Random starts for each segment slot instead of the fixed grid; 0 is the fixed grid."""
+    """Random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid."""
     seed: int = 0
     """Seed of the draws."""
     num_workers: int | None = None

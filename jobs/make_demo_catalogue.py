@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl_core.command_line import main
+from mtl_core import command_line
 from mtl_core.demo.catalogue import CatalogueConfig
-from mtl_core.failures import InputError
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.storage import Location
 
@@ -30,8 +29,8 @@ class Options:
     """0 or more; the same seed gives the same catalogue."""
 
 
-def run(options: Options) -> None:
-    try:
+def main(options: Options) -> None:
+    with command_line.checked():
         config = CatalogueConfig(
             languages=options.languages,
             artists_per_language=options.artists_per_language,
@@ -41,8 +40,6 @@ def run(options: Options) -> None:
             seed=options.seed,
         )
         out = Location(options.out)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     made = make_demo_catalogue(config, out)
     print(
         f"{out}: {made.songs} songs of {made.artists} artists in {made.languages} languages, "
@@ -51,4 +48,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(run, Options)
+    command_line.main(main, Options)

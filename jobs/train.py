@@ -28,7 +28,7 @@ class Options:
     epochs: int | None = None
     """Passes over the training part, >= 1; by default the recipe's."""
     num_workers: int = 1
-    """Data-parallel workers, >= 1; must divide the recipe's global batch (32)."""
+    """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper, 16 of demo."""
     use_gpu: bool = False
     """One GPU for each worker."""
     drop_head: tuple[str, ...] = ()
@@ -38,9 +38,11 @@ class Options:
 
 
 def main(options: Options) -> None:
+    with command_line.checked():
+        mels, out = Location(options.mels), Location(options.out)
     summary = train(
-        mels=Location(options.mels),
-        out=Location(options.out),
+        mels=mels,
+        out=out,
         tasks=options.tasks,
         recipe=options.recipe,
         split=options.split,

@@ -12,8 +12,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset
 
-MEMORY = "1GiB"
+MEMORY = "768MiB"
 THREADS = 2  # each takes buffers of its own out of that
 _ROWS_PER_BATCH = 65_536
 
@@ -30,6 +31,17 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
         }
         with duckdb.connect(config=config) as connection:
             yield connection
+
+
+def stream(
+    rows: pa.Table | pyarrow.dataset.Dataset, columns: list[str], where: pyarrow.dataset.Expression | None = None
+) -> pa.RecordBatchReader:
+    """Some columns and rows, to be registered and read once; read no further ahead than keeps two threads busy."""
+    dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
+    scanner = dataset.scanner(
+        columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
+    )
+    return scanner.to_reader()
 
 
 def fetch(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:

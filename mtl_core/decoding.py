@@ -51,10 +51,12 @@ class DecoderLimits:
     memory_limit_bytes: int = 2 << 30
 
     def __post_init__(self) -> None:
-        if not self.time_limit_s > 0:
-            raise ValueError(f"time_limit_s must be above 0, got {self.time_limit_s}")
-        if self.memory_limit_bytes < 1 << 29:
-            raise ValueError(f"memory_limit_bytes must be {1 << 29} (512 MiB) or more, got {self.memory_limit_bytes}")
+        if not 0 < self.time_limit_s <= 86_400:
+            raise ValueError(f"time_limit_s must be above 0 and at most 86400, got {self.time_limit_s}")
+        if not 1 << 29 <= self.memory_limit_bytes <= 1 << 50:
+            raise ValueError(
+                f"memory_limit_bytes must be {1 << 29} (512 MiB) to {1 << 50}, got {self.memory_limit_bytes}"
+            )
 
 
 class Decoder:

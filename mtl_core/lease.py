@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mtl_core.failures import InputError, RunError
-from mtl_core.storage import Changed, Location
+from mtl_core.storage import Changed, Location, at_the_door
 
 RENEW_S = 5.0
 DEAD_AFTER_S = 20.0
@@ -122,11 +122,13 @@ def held(folder: Location) -> Iterator[Lease]:
     """Hold the lease of `folder` while the body runs.
 
     Raises:
-        InputError: another run holds it.
+        InputError: another run holds it, or it cannot be written.
     """
     at = folder / NAME
     note = _Note(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
-    with Lease(at, note, _take(at, note)) as lease:
+    with at_the_door(folder):
+        version = _take(at, note)
+    with Lease(at, note, version) as lease:
         yield lease
 
 

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from mtl_core.database import database
+from mtl_core.database import database, stream
 from mtl_core.failures import InputError
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
 from mtl_core.storage import S3, Location, at_the_door, check_reachable, content_id
@@ -32,10 +33,11 @@ _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A manifest just built: its rows, and the paths of label rows that have no file."""
+    """A manifest just built: its rows, the paths of label rows without a file, and names that are no UTF-8."""
 
     table: pa.Table
     without_file: list[str]
+    not_text: list[str]
 
 
 def build(catalogue: Location, labels: Location | None) -> Built:
@@ -54,12 +56,14 @@ def build(catalogue: Location, labels: Location | None) -> Built:
     check_reachable(catalogue)
     rows = {} if labels is None else read_labels(labels)
     carried = [name for name in next(iter(rows.values()), {}) if name not in LABEL_COLUMNS]
-    records = []
+    records, not_text = [], []
     with at_the_door(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():
             raise FileNotFoundError
         for path, entry in catalogue.walk():
-            if path in rows or path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
+            if path.encode(errors="replace").decode() != path:
+                not_text.append(repr(path))
+            elif path in rows or path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
                 row = rows.pop(path, {})
                 records.append(
                     {
@@ -80,7 +84,7 @@ def build(catalogue: Location, labels: Location | None) -> Built:
             f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})"
         )
     _check_ids(table, catalogue)
-    return Built(table=table, without_file=sorted(rows))
+    return Built(table=table, without_file=sorted(rows), not_text=not_text)
 
 
 def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
@@ -94,12 +98,14 @@ def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
         data = location.read_bytes()
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header, *lines = [line for line in reader if line] or [[]]
+        header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{location} is no UTF-8 CSV file: {error}") from None
     if "path" not in header:
         raise InputError(f"{location} has no column 'path': its columns are {header}")
     twice = [name for name, count in Counter(header).items() if count > 1]
+    if "" in header:
+        raise InputError(f"{location}: a column without a name: its columns are {header}")
     if twice or _RESERVED & set(header):
         raise InputError(f"{location}: column names {twice or sorted(_RESERVED & set(header))} are taken: rename them")
     rows: dict[str, dict[str, str | None]] = {}
@@ -162,7 +168,7 @@ def scan(location: Location) -> pyarrow.dataset.Dataset:
 def _as_manifest(location: Location) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, duckdb.Error) as error:
         raise InputError(f"{location} is no Parquet manifest: {' '.join(str(error).split())}") from None
 
 
@@ -170,6 +176,9 @@ def _schema(location: Location) -> pa.Schema:
     """The columns of one file of a manifest, checked against those of `MANIFEST`."""
     schema = pq.read_schema(location.path, filesystem=location.arrow_filesystem)
     missing = [name for name in MANIFEST_REQUIRED if name not in schema.names]
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise InputError(f"{location} has two columns {twice[0]!r}")
     if missing:
         raise InputError(f"{location} has no column {missing[0]!r}: a manifest needs {', '.join(MANIFEST_REQUIRED)}")
     for wanted in MANIFEST:
@@ -184,7 +193,8 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_string(wanted):
-        return any(is_type(found) for is_type in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))
+        text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+        return any(is_type(found) for is_type in text)
     return pa.types.is_integer(found) or pa.types.is_null(found)
 
 
@@ -194,7 +204,7 @@ _STRANGE = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
 
 def _check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
     with database() as connection:
-        connection.register("manifest", rows)
+        connection.register("manifest", stream(rows, list(MANIFEST_REQUIRED)))
         # Ten million hashes are counted in a third of the time and memory of as many strings.
         looked_at = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_STRANGE})"
         query = f"SELECT {looked_at}, {', '.join(_EMPTY.values())} FROM manifest"
@@ -203,6 +213,7 @@ def _check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> 
             if n:
                 raise InputError(f"{location}: {n} rows without {name}: every row needs one")
         if n_hashes < n_rows:
+            connection.register("manifest", stream(rows, ["track_id"]))
             twice = "SELECT track_id FROM manifest GROUP BY track_id HAVING count(*) > 1"
             n_twice, one = connection.sql(f"SELECT count(*), min(track_id) FROM ({twice})").fetchall()[0]
             if n_twice:

@@ -100,24 +100,30 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
             if getattr(schema.field("mel").type, "shape", None) != list(MEL_SHAPE):
                 raise InputError(f"{file}: its mels are {schema.field('mel').type}, allowed is {MEL_SHAPE}")
             front_end = FrontEnd.from_dict(json.loads(metadata[FRONT_END]))
-            carried = [name for name in schema.names if name not in ("track_id", "segment", "start_s", "mel")]
+            own = ("track_id", "segment", "segments", "start_s", "mel")  # `segments` is the number of them
+            carried = [name for name in schema.names if name not in own]
             table = parquet.read(columns=["track_id", "segment", *carried])
     except (pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} holds no mels: {' '.join(str(error).split())}") from None
     grouped = table.group_by("track_id", use_threads=False).aggregate(
         [("segment", "count"), *((name, "first") for name in carried)]
     )
-    tracks = grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
-    segments = tracks["segment_count"]
-    return front_end, metadata[FRONT_END_HASH], tracks.drop("segment_count").append_column("segments", segments)
+    counted = grouped.select(["track_id", "segment_count", *(f"{name}_first" for name in carried)])
+    return front_end, metadata[FRONT_END_HASH], counted.rename_columns(["track_id", "segments", *carried])
 
 
 def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:
-    """`MELS` with a manifest's carried columns before `mel`, and the front end in the metadata."""
-    carried = [field for field in manifest if field.name not in (*MANIFEST.names, *MELS.names)]
+    """`MELS` with a manifest's carried columns before `mel`, nested ones left out; the front end in the metadata."""
+    own = (*MANIFEST.names, *MELS.names)
+    carried = [_plain(field) for field in manifest if field.name not in own and not pa.types.is_nested(field.type)]
     fields = [*(field for field in MELS if field.name != "mel"), *carried, MELS.field("mel")]
     front_end_json = json.dumps(front_end.to_dict(), sort_keys=True, separators=(",", ":"))
     return pa.schema(fields, {FRONT_END: front_end_json.encode(), FRONT_END_HASH: front_end.hash().encode()})
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """A dictionary's values instead of the dictionary."""
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def mels_file(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:

@@ -3,8 +3,7 @@
 A part is written as a stream, whole or not at all, under a name that no other has, and is never changed. Its log entry
 tells the least and the greatest value of each column, by which readers and commits pass it over. Sizes are in bytes.
 
-Contents: `Part`, `live` (a table's parts), `write`, `rewrite` (the rows that stay of some parts), `rows`, `track_ids`,
-`ahead`.
+Contents: `Part`, `live` (a table's parts), `write`, `rewrite` (the rows that stay of some parts), `rows`, `track_ids`.
 """
 
 import contextlib
@@ -12,14 +11,13 @@ import json
 import tempfile
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -28,15 +26,12 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
+from mtl_core.ahead import ahead
 from mtl_core.storage import Location
 
-ROWS_PER_FILE = 262_144  # some 300 MB of tags: few enough files for a reader, small enough to rewrite
+ROWS_PER_FILE = 262_144  # some 120 MB of tags: few enough files for a reader, small enough to rewrite
 ROWS_PER_GROUP = 16_384  # what is held in memory of a part
-READS_AHEAD = 8  # small files are waited for rather than read: several at once
 _REWRITERS = 2
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +104,12 @@ def write(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Sche
         tables: of `schema`, each small: they are held in memory until they make up a row group.
         root: of the table.
         name: what the parts' names begin with; it may be used again.
+
+    Raises:
+        ValueError: a name with other characters than letters, digits, `-`, `_` and `.`.
     """
+    if quote(name) != name:  # the log has paths percent-encoded
+        raise ValueError(f"{name!r} must have no characters but letters, digits, '-', '_' and '.'")
     waiting = (table for table in tables if len(table))
     attempt = uuid.uuid4().hex[:8]  # a paused run that wakes up never writes over its successor's files
     parts: list[Part] = []
@@ -149,7 +149,11 @@ def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) ->
 def _repeating(schema: pa.Schema) -> list[str]:
     """The columns whose values repeat: a dictionary of track_ids or of floats is tried in vain, which costs time."""
     own = {"track_id", "uri", "content_id", "message"}
-    return [f.name for f in schema if pa.types.is_string(f.type) and f.name not in own]
+    flat = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in own]
+    tops = [
+        field.name for field in schema if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type)
+    ]
+    return [*flat, *(f"{name}.list.element.label" for name in tops)]
 
 
 @contextlib.contextmanager
@@ -232,16 +236,4 @@ def track_ids(root: Location, parts: list[Part]) -> Iterator[pa.Array]:
         with file.arrow_filesystem.open_input_file(file.path) as source:
             return pq.read_table(source, columns=["track_id"], use_threads=False)["track_id"].combine_chunks()
 
-    return ahead(read, parts, READS_AHEAD)
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`map`, with that many calls under way in threads and no more results waiting than that."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return ahead(read, parts)

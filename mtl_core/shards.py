@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_core.ahead import ahead
 from mtl_core.schema import FAILURES
 from mtl_core.storage import Location
 from mtl_core.tracks import Spent
@@ -58,11 +59,15 @@ def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard:
     """Write a plan of `tracks`, in their order."""
     plan = Plan(folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, asked=asked)
     tracks_per_file = _SHARDS_PER_FILE * tracks_per_shard
-    for number in range(-(-len(tracks) // tracks_per_file)):
+
+    def write(number: int) -> None:
         buffer = pa.BufferOutputStream()
         rows = tracks.slice(number * tracks_per_file, tracks_per_file)
         pq.write_table(rows, buffer, row_group_size=tracks_per_shard, compression="zstd")
         _file(folder, number).write_bytes(memoryview(buffer.getvalue()))
+
+    for _ in ahead(write, range(-(-len(tracks) // tracks_per_file))):
+        pass
     about = asdict(plan) | {"folder": folder.uri}
     (folder / _PLAN).write_bytes(json.dumps(about, indent=1).encode())
     return plan
@@ -95,13 +100,13 @@ def read(plan: Plan, shard: int) -> list[dict[str, Any]]:
 
 def read_all(plan: Plan, columns: list[str]) -> pa.Table:
     """All tracks of the plan, in order."""
-    parts = [_file(plan.folder, i) for i in range(-(-plan.n_shards // _SHARDS_PER_FILE))]
-    return pa.concat_tables(
-        [
-            pq.read_table(part.path, columns=columns, filesystem=part.arrow_filesystem, partitioning=None)
-            for part in parts
-        ]
-    )
+
+    def columns_of(number: int) -> pa.Table:
+        part = _file(plan.folder, number)
+        with part.arrow_filesystem.open_input_file(part.path) as file:
+            return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
+
+    return pa.concat_tables(ahead(columns_of, range(-(-plan.n_shards // _SHARDS_PER_FILE))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +154,8 @@ def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
         table = pq.read_table(pa.BufferReader((plan.folder / f"done-{number:06}.parquet").read_bytes()))
         counts = json.loads(table.schema.metadata[_COUNTS])
         found.append(Mark(**counts | {"spent": Spent(**counts["spent"])}))
-        failures.append(table.replace_schema_metadata())
+        if len(table):
+            failures.append(table.replace_schema_metadata())
     return found, pa.concat_tables(failures)
 
 

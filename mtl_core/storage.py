@@ -15,6 +15,7 @@ import hashlib
 import io
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ READ_TIMEOUT_S = 30
 #: Tries of one request, with exponential backoff and jitter between them: 5xx, throttling, resets and time-outs; not
 #: 403 or 404.
 ATTEMPTS = 8
+DOOR_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to give up on a dead one in 30 s
 #: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20
 RANGE_BYTES = 8 * 2**20
@@ -47,13 +49,13 @@ def _filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileS
         use_listings_cache=False,  # another machine's write must be seen
         config_kwargs={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S if attempts > 1 else CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S if attempts == ATTEMPTS else CONNECT_TIMEOUT_S,
             "retries": {"mode": "standard", "max_attempts": attempts},
         },
         skip_instance_cache=True,
     )
-    if attempts == 1:
-        filesystem.retries = 1
+    if attempts != ATTEMPTS:
+        filesystem.retries = 1  # s3fs tries again on top of botocore
     return filesystem
 
 
@@ -80,12 +82,16 @@ class Location:
             normal = S3 + uri[len(S3) :].rstrip("/")
             if not normal[len(S3) :].split("/")[0]:
                 raise ValueError(f"{uri!r} names no bucket: allowed is s3://bucket/key")
-        elif "://" in uri and not uri.startswith("file://"):
-            raise ValueError(f"{uri!r}: allowed are a path, file://… and s3://…")
+        elif re.match(r"(?!file:///)\w+:/", uri):
+            raise ValueError(f"{uri!r}: allowed are a path, file:///path and s3://bucket/key")
+        elif "\0" in uri:
+            raise ValueError(f"{uri!r} holds a NUL, which no file's name can")
         elif not uri:
-            raise ValueError("an empty location: allowed are a path, file://… and s3://…")
+            raise ValueError("an empty location: allowed are a path, file:///path and s3://bucket/key")
+        elif uri.startswith("~"):
+            raise ValueError(f"{uri!r}: a home is not looked up; give its path")
         else:
-            normal = os.path.abspath(Path(uri.removeprefix("file://")).expanduser())  # noqa: PTH100 (no symlink is followed)
+            normal = os.path.abspath(uri.removeprefix("file://"))  # noqa: PTH100 (no symlink is followed)
         object.__setattr__(self, "uri", normal)
 
     def __str__(self) -> str:
@@ -216,11 +222,18 @@ class Location:
                     yield name
 
     def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(path relative to here, what the store tells of it) of every file below, sorted by path."""
+        """(path relative to here, what the store tells of it) of every file below, sorted by path.
+
+        A link to a file is that file, one that leads nowhere is told as it is; links to folders are not followed.
+        """
         found = self.filesystem.find(self.path, detail=True, withdirs=False)
         for path in sorted(found):
-            if found[path]["type"] == "file":
-                yield path[len(self.path) :].lstrip("/"), found[path]
+            entry = found[path]
+            if entry.get("islink"):
+                with contextlib.suppress(FileNotFoundError):
+                    entry = self.filesystem.info(path)
+            if entry["type"] in ("file", "other", "link"):
+                yield path[len(self.path) + 1 :], entry
 
     def delete(self) -> None:
         """Remove the file here; nothing happens where none is."""
@@ -241,20 +254,39 @@ def content_id(entry: dict[str, Any]) -> str:
 
 
 def check_reachable(location: Location) -> None:
-    """One impatient look at the store, so that a dead endpoint or wrong credentials end a job in seconds.
+    """An impatient look at the store, so that a dead endpoint or wrong credentials end a job in seconds.
 
     Raises:
         InputError: the store cannot be reached, refuses the credentials, or has no such bucket.
     """
     if not location.on_s3:
         return
-    filesystem = _filesystem("s3", attempts=1)
+    filesystem = _filesystem("s3", DOOR_ATTEMPTS)
     bucket, _, key = location.path.partition("/")
     with at_the_door(location):
         try:
             filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
         except FileNotFoundError:
             raise InputError(f"{location}: there is no bucket {bucket!r}") from None
+
+
+def check_writable(location: Location, *, folder: bool = True) -> None:
+    """Whether a folder, or a file, can be made here, as far as one sees without making it.
+
+    Raises:
+        InputError: it cannot, or the store cannot be reached.
+    """
+    check_reachable(location)
+    if location.on_s3:
+        return
+    path = Path(location.path)
+    if path.exists() and path.is_dir() != folder:
+        raise InputError(f"{location} is {'no' if folder else 'a'} folder")
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not (there.is_dir() or there == path):
+        raise InputError(f"{location}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{location}: {there} may not be written")
 
 
 @contextlib.contextmanager
@@ -297,7 +329,10 @@ def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str 
     Raises:
         TrackError: fetch not_found, forbidden, unavailable, or changed since the manifest was built.
     """
-    location = Location(uri)
+    try:
+        location = Location(uri)
+    except ValueError as error:
+        raise TrackError("fetch", "not_found", str(error)) from None
     with fetching(uri):
         entry = location.filesystem.info(location.path)
         if entry["type"] != "file":

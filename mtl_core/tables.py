@@ -18,10 +18,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import CommitProperties, Transaction
 
-from mtl_core.database import database, fetch
-from mtl_core.parts import READS_AHEAD, Kept, Part, ahead, live, rewrite, rows, track_ids, write, write_file
+from mtl_core.ahead import ahead
+from mtl_core.database import database, fetch, stream
+from mtl_core.failures import RunError
+from mtl_core.parts import Kept, Part, live, rewrite, rows, track_ids, write, write_file
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import Location
 
@@ -30,7 +33,7 @@ SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
 APPLICATION = "tag_catalogue"
 
 
-class VerificationError(Exception):
+class VerificationError(RunError):
     """What a run left behind is not what it planned: nothing is committed."""
 
 
@@ -56,11 +59,12 @@ class State(NamedTuple):
 def read_state(root: Location) -> State:
     """Both tables as they were at one moment.
 
-    Two tables cannot be opened in one step, and a commit may fall in between: who opens the failures, and after it
-    the tags, can miss a track that failed before and is tagged now... and the other way round. So the tags are opened,
-    then the failures, then it is made sure that the tags are still the same; else it begins again. What is returned
-    stays as it is however long it is read, until `upkeep.clean` takes its files. While a run commits a track may be in
-    both: the later of `tagged_at` and `failed_at` holds.
+    Two tables cannot be opened in one step. Who opens the tags, then the failures, and a night's commit falls in
+    between, finds a track that failed before and is tagged now in neither: not yet in the tags, no more in the
+    failures. So it is made sure afterwards that the tags are still the same: then both were so when the failures were
+    opened; else it begins again. What is returned stays as it is however long it is read, until `upkeep.clean` takes
+    its files, days later. In the middle of a commit a track may be in both: the later of `tagged_at` and `failed_at`
+    holds.
     """
     while True:
         tags, failures, again = (open_table(root, name) for name in ("tags", "failures", "tags"))
@@ -72,10 +76,11 @@ def _version(table: DeltaTable | None) -> int | None:
     return None if table is None else table.version()
 
 
-def _scan(root: Location, name: str) -> Any:
-    """All rows of a table, as something DuckDB reads as a stream."""
+def _of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
+    """What a table knows of a model's tracks."""
     table = open_table(root, name)
-    return SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
+    rows = SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
+    return stream(rows, columns, pyarrow.dataset.field("model_id") == model_id)
 
 
 def plan(
@@ -84,7 +89,6 @@ def plan(
     model_id: str,
     *,
     retry_failed: bool,
-    limit: int | None,
 ) -> pa.Table:
     """The tracks still to do: those that no tag and no permanent failure of the same content and model speaks for.
 
@@ -93,29 +97,28 @@ def plan(
         root: of the tables.
         model_id: of the model to tag with.
         retry_failed: permanent failures too.
-        limit: the first so many by `track_id`; None: all.
 
     Returns:
         track_id, uri, content_id, attempts (int32, earlier failures of the same content and model); sorted by track_id.
         The rows lie in a file, not in memory.
     """
     with database() as connection:
-        connection.register("manifest", manifest)
-        connection.register("tags", _scan(root, "tags"))
-        connection.register("failures", _scan(root, "failures"))
+        connection.register("manifest", stream(manifest, ["track_id", "uri", "content_id"]))
+        connection.register("tags", _of_model(root, "tags", model_id, ["track_id", "content_id"]))
+        columns = ["track_id", "content_id", "attempts", "permanent"]
+        connection.register("failed", _of_model(root, "failures", model_id, columns))
         return fetch(
             connection,
-            f"""
-            WITH failed AS (SELECT track_id, content_id, attempts, permanent FROM failures WHERE model_id = $model_id)
+            """
             SELECT m.track_id, m.uri, m.content_id, coalesce(f.attempts, 0)::INTEGER AS attempts
             FROM manifest m
-            ANTI JOIN (SELECT track_id, content_id FROM tags WHERE model_id = $model_id) t
+            ANTI JOIN tags t
                 ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
             LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
             WHERE $retry_failed OR f.permanent IS NOT TRUE
-            ORDER BY m.track_id {"" if limit is None else f"LIMIT {limit:d}"}
+            ORDER BY m.track_id
             """,
-            {"model_id": model_id, "retry_failed": retry_failed},
+            {"retry_failed": retry_failed},
         )
 
 
@@ -162,7 +165,7 @@ def merge(
         VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
             the planned ones, each once. The message says what differs.
     """
-    parts = write(ahead(_read_staged, staged, READS_AHEAD), root / "tags", run_id, TAGS)
+    parts = write(ahead(_read_staged, staged), root / "tags", run_id, TAGS)
     tagged = pa.chunked_array(track_ids(root / "tags", parts), pa.string())
     failed = failures["track_id"]
     with database() as connection:
@@ -229,6 +232,15 @@ def commit(root: Location, outcome: Outcome, may_commit: Callable[[], None]) -> 
     once("failures", "cleared", outcome.tagged, list)
 
 
+def is_begun(root: Location, run_id: str) -> bool:
+    """Whether some of a run is in the tables already."""
+    steps = (("failures", "failures"), ("tags", "tags"))
+    opened = ((open_table(root, name), step) for name, step in steps)
+    return any(
+        table is not None and table.transaction_version(f"{run_id}/{step}") is not None for table, step in opened
+    )
+
+
 #: In the log of a table, with each commit of a run: the version of the other table at that moment.
 BESIDE = "other_table_version"
 
@@ -253,7 +265,7 @@ def transact(
         data_change: False where the rows stay the same.
 
     Raises:
-        CommitFailedError: someone else changed the table.
+        RunError: someone else changed the table.
     """
     if not removed and not added:
         return
@@ -261,12 +273,18 @@ def transact(
     transactions = [Transaction(APPLICATION, (table.transaction_version(APPLICATION) or 0) + 1)]
     if transaction is not None:
         transactions.append(Transaction(transaction, 1))
-    table.create_write_transaction(
-        [*(p.remove(data_change=data_change) for p in removed), *(p.add(data_change=data_change) for p in added)],
-        mode="append",
-        schema=table.schema(),
-        commit_properties=CommitProperties(app_transactions=transactions, custom_metadata=about, max_commit_retries=0),
-    )
+    properties = CommitProperties(app_transactions=transactions, custom_metadata=about, max_commit_retries=0)
+    try:
+        table.create_write_transaction(
+            [*(p.remove(data_change=data_change) for p in removed), *(p.add(data_change=data_change) for p in added)],
+            mode="append",
+            schema=table.schema(),
+            commit_properties=properties,
+        )
+    except CommitFailedError as error:
+        table.update_incremental()  # a request whose answer was lost is sent again, and finds its own entry there
+        if transaction is None or table.transaction_version(transaction) is None:
+            raise RunError(f"{table.table_uri}: someone else has changed the table meanwhile: {error}") from None
 
 
 def supersede(

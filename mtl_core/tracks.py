@@ -41,7 +41,7 @@ class FailedTrack:
     row: Row
     error: TrackError
 
-    def as_row(self, *, model_id: str | None, run_id: str) -> Row:
+    def as_row(self, *, attempts: int, model_id: str | None, run_id: str) -> Row:
         """A row of `schema.FAILURES`."""
         return {
             "track_id": self.row["track_id"],
@@ -50,7 +50,7 @@ class FailedTrack:
             "stage": self.error.stage,
             "error": self.error.error,
             "message": self.error.message,
-            "attempts": (self.row.get("attempts") or 0) + 1,
+            "attempts": attempts,
             "permanent": self.error.permanent,
             "model_id": model_id,
             "run_id": run_id,
@@ -87,14 +87,14 @@ class TrackReader:
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order."""
         ahead = iter(rows)
-        fetching = deque(self._fetch(row) for row in islice(ahead, FETCH_AHEAD))
-        while fetching:
-            row, source = fetching.popleft()
+        waiting = deque(self._fetch(row) for row in islice(ahead, FETCH_AHEAD))
+        while waiting:
+            row, source = waiting.popleft()
             try:
                 yield self._track(row, source)
             except TrackError as error:
                 yield FailedTrack(row, error)
-            fetching.extend(self._fetch(row) for row in islice(ahead, 1))
+            waiting.extend(self._fetch(row) for row in islice(ahead, 1))
 
     def _fetch(self, row: Row) -> "tuple[Row, Future[Any]]":
         return row, self._fetchers.submit(open_track, row["uri"], row.get("content_id"))

@@ -1,18 +1,22 @@
 """Truths about the tables: a track is in one of them, a commit happens once, a plan holds what is still to do."""
 
 import json
+import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 
-from mtl_core import tables
+from mtl_core import manifest as manifests
+from mtl_core import parts, tables, upkeep
+from mtl_core.failures import RunError
 from mtl_core.lease import LeaseLostError
 from mtl_core.schema import FAILURES, MANIFEST, TAGS
 from mtl_core.storage import Location
@@ -117,15 +121,15 @@ def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
 def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
     at = Location(root)
     open_ids = lambda table: table["track_id"].to_pylist()  # noqa: E731
-    assert open_ids(tables.plan(manifest("dcba"), at, "m", retry_failed=False, limit=None)) == ["a", "b", "c", "d"]
+    assert open_ids(tables.plan(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
     night(at, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
-    plan = tables.plan(manifest("abcd"), at, "m", retry_failed=False, limit=None)
+    plan = tables.plan(manifest("abcd"), at, "m", retry_failed=False)
     assert plan.schema.names == ["track_id", "uri", "content_id", "attempts"]
     assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
-    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=None)) == ["b", "c", "d"]
-    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True, limit=2)) == ["b", "c"]
-    assert open_ids(tables.plan(manifest("abcd"), at, "other", retry_failed=False, limit=None)) == ["a", "b", "c", "d"]
-    assert open_ids(tables.plan(manifest("ab", content="changed"), at, "m", retry_failed=False, limit=None)) == [
+    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
+    assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]
+    assert open_ids(tables.plan(manifest("abcd"), at, "other", retry_failed=False)) == ["a", "b", "c", "d"]
+    assert open_ids(tables.plan(manifest("ab", content="changed"), at, "m", retry_failed=False)) == [
         "a",
         "b",
     ]
@@ -135,7 +139,7 @@ def test_an_unknown_content_is_the_same_content(tmp_path: Path) -> None:
     at = Location(str(tmp_path))
     night(at, "1", [a_tag("a", content=None)], [])
     nothing_known = manifest("a").set_column(2, "content_id", pa.nulls(1, pa.string()))
-    assert not len(tables.plan(nothing_known, at, "m", retry_failed=False, limit=None))
+    assert not len(tables.plan(nothing_known, at, "m", retry_failed=False))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_nothing_slips_between_the_last_check_and_the_commit(root: str) -> None:
     def pause_here_while_the_successor_commits() -> None:
         night(at, "3", [a_tag("c", run="3")], [])
 
-    with pytest.raises(CommitFailedError):
+    with pytest.raises(RunError, match="someone else"):
         night(at, "2", [a_tag("c", run="2")], [], may_commit=pause_here_while_the_successor_commits)
     assert state(at) == {"a": "tag r", "b": "tag r", "c": "tag 3"}
 
@@ -210,3 +214,120 @@ def test_a_reader_finds_every_track_at_every_step_of_a_commit(root: str) -> None
     night(at, "2", [a_tag("b", run="2"), a_tag("c", run="2")], [a_failure("a")], may_commit=look)
     look()
     assert seen == [[2, 2], [2, 3], [2, 3], [2, 2]]
+
+
+def test_what_is_known_of_a_file_hides_no_row(tmp_path: Path) -> None:
+    at = Location(str(tmp_path))
+    odd = {"artist": None, "content_id": None, "tagged_at": NOW.replace(microsecond=999_999)}
+    night(at, "1", [a_tag("a"), a_tag("b") | odd], [a_failure("f"), a_failure("g", permanent=False)])
+    night(
+        at, "2", [a_tag("y", "n", run="2") | {"artist": "z", "duration_s": 1.5}], [a_failure("h") | {"message": None}]
+    )
+    for name, schema in tables.SCHEMAS.items():
+        table = tables.open_table(at, name)
+        assert table is not None
+        dataset = table.to_pyarrow_dataset()
+        rows = dataset.to_table()
+        for field in schema:
+            if pa.types.is_nested(field.type):
+                continue
+            for value in set(rows[field.name].to_pylist()):
+                asked = ds.field(field.name).is_null() if value is None else ds.field(field.name) == value
+                assert dataset.count_rows(filter=asked) == rows[field.name].to_pylist().count(value), (field, value)
+    assert len(tables.open_table(at, "tags").file_uris(file_pruning_predicate="track_id = 'y'")) == 1  # type: ignore[union-attr]
+
+
+def test_only_files_that_may_hold_a_track_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, read = Location(str(tmp_path)), []
+    night(at, "1", [a_tag(i) for i in "abc"], [])
+    night(at, "2", [a_tag(i) for i in "mno"], [])
+    night(at, "3", [a_tag(i) for i in "xyz"], [])
+    track_ids = parts.track_ids
+
+    def seen(root: Location, some: list[parts.Part]) -> Any:
+        read.extend(part.path.split("-")[1] for part in some)
+        return track_ids(root, some)
+
+    monkeypatch.setattr(tables, "track_ids", seen)
+    night(at, "4", [a_tag("n", run="4"), a_tag("d", run="4")], [])
+    assert read == ["4", "2"], "its own, to verify them, and the one with n; d would lie between two"
+    assert state(at)["n"] == "tag 4" and len(state(at)) == 10
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_nights_leave_what_a_dict_would_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(parts, "ROWS_PER_FILE", 8)
+    monkeypatch.setattr(upkeep, "ROWS_PER_FILE", 8)
+    monkeypatch.setattr(parts, "ROWS_PER_GROUP", 3)
+    at, draw, known, states = Location(str(tmp_path)), random.Random(seed), dict[str, str](), list[Any]()
+    everyone = [f"{i:02}" for i in range(40)]
+    for run in map(str, range(5)):
+        planned = sorted(draw.sample(everyone, 20))
+        failed = set(draw.sample(planned, 5))
+        states.append((run, dict(known)))
+        tags = [a_tag(i, run=run) for i in planned if i not in failed]
+        night(at, run, tags, [a_failure(i) | {"run_id": run} for i in planned if i in failed])
+        known |= {i: f"{'failure' if i in failed else 'tag'} {run}" for i in planned}
+        if draw.random() < 0.4:
+            upkeep.compact(at, lambda: None)
+        assert state(at) == known
+    run, before = states[draw.randrange(5)]
+    upkeep.restore(at, run, lambda: None)
+    assert state(at) == before
+
+
+def test_a_file_is_written_whole_or_not_at_all(root: str) -> None:
+    at = Location(root)
+
+    def breaks() -> Any:
+        yield pa.Table.from_pylist([a_tag("a")], schema=TAGS)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        parts.write(breaks(), at / "tags", "r", TAGS)
+    assert list((at / "tags").walk()) == []
+
+
+def test_both_tables_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, opened = Location(str(tmp_path)), []
+    assert tables.read_state(at) == (None, None)
+    night(at, "1", [a_tag("a")], [a_failure("b")])
+    open_table = tables.open_table
+
+    def slow(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
+        opened.append(name)
+        if len(opened) == 2:  # b is tagged after the tags were opened, and before the failures are
+            monkeypatch.setattr(tables, "open_table", open_table)
+            night(at, "2", [a_tag("b")], [])
+            monkeypatch.setattr(tables, "open_table", slow)
+        return open_table(root, name, version)
+
+    monkeypatch.setattr(tables, "open_table", slow)
+    tags, failures = tables.read_state(at)
+    assert tags is not None and failures is not None
+    assert tags.to_pyarrow_table()["track_id"].to_pylist() == ["a", "b"] or tags.count() == 2
+    assert failures.count() == 0 and len(opened) == 6
+
+
+def test_a_plan_needs_no_manifest_in_memory(root: str) -> None:
+    at = Location(root)
+    manifests.write(manifest("dcba"), at / "manifest.parquet")
+    night(at, "1", [a_tag("b")], [])
+    plan = tables.plan(manifests.scan(at / "manifest.parquet"), at, "m", retry_failed=False).slice(0, 2)
+    assert plan["track_id"].to_pylist() == ["a", "c"]
+
+
+def test_the_snippets_of_the_page_run(root: str) -> None:
+    pytest.importorskip("polars")
+    root = root.replace("some place", "out")  # polars 2.1 does not find a table under a path with a space
+    at = Location(root)
+    night(at, "1", [a_tag(i) for i in "ab"], [a_failure("c")])
+    night(at, "2", [a_tag("a", "n", run="2")], [])
+    page = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+    names: dict[str, Any] = {"OUT": root}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(snippet, names)
+    assert sorted(names["tracks"]["track_id"]) == ["a", "b"] and len(names["of_one"]) == 1
+    assert names["by_language"]["tracks"].sum() == len(names["tagged"]) == len(names["earlier"]) == 2
+    assert sorted(names["before"]["run_id"]) == sorted(names["polars_before"]["run_id"]) == ["r", "r"]
+    assert len(names["failed"]) == 1

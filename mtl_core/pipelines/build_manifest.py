@@ -5,7 +5,7 @@ for it.
 from collections import Counter
 
 from mtl_core import manifest
-from mtl_core.storage import Location, check_reachable
+from mtl_core.storage import Location, check_writable
 
 
 def build_manifest(catalogue: Location, labels: Location | None, out: Location) -> str:
@@ -17,7 +17,7 @@ def build_manifest(catalogue: Location, labels: Location | None, out: Location) 
     Raises:
         InputError: see `manifest.build`.
     """
-    check_reachable(out)
+    check_writable(out, folder=False)
     built = manifest.build(catalogue, labels)
     manifest.write(built.table, out)
     table = built.table
@@ -32,4 +32,8 @@ def build_manifest(catalogue: Location, labels: Location | None, out: Location) 
     ]
     if built.without_file:
         lines.append(f"warning: {len(built.without_file):,} label rows have no file, {built.without_file[0]!r} for one")
+    if built.not_text:
+        lines.append(
+            f"warning: {len(built.not_text):,} files have names that are no UTF-8, {built.not_text[0]} for one"
+        )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import ray
 from ray.data import DataContext
 
 import mtl_core
+from mtl_core.failures import InputError
 
 
 @contextlib.contextmanager
@@ -35,6 +37,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if address:
+        _check_answers(address)
         submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then the submission's working folder is on every path
         package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
         ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level=logging.ERROR)
@@ -51,6 +54,20 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes.
+
+    Raises:
+        InputError: nothing listens where `RAY_ADDRESS` says.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():  # and not "auto" or "local"
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise InputError(f"RAY_ADDRESS={address}: no cluster answers there: {error}") from None
 
 
 #: For this process and for the workers, whose output comes to it.
@@ -77,7 +94,8 @@ def _without_noise() -> Iterator[None]:
 
     def pass_on() -> None:
         while chunk := os.read(source, 65536):  # a log line is one write
-            os.write(terminal, _NOISE.sub(b"", chunk))
+            with contextlib.suppress(OSError):  # nobody reads any more: go on, or the job would wait for them
+                os.write(terminal, _NOISE.sub(b"", chunk))
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()

@@ -27,7 +27,7 @@ from mtl_core.mels import Mels, open_mels
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
-from mtl_core.storage import Location, at_the_door, check_reachable
+from mtl_core.storage import Location, at_the_door, check_reachable, check_writable
 
 ALL = "all"
 BATCH_SEGMENTS = 40  # the first block's output takes 2.2 MB each
@@ -65,13 +65,15 @@ def evaluate(
         raise InputError(f"no part {on!r} to evaluate on: allowed are {', '.join((*PARTS, ALL))}")
     if resamples < 0 or seed < 0:
         raise InputError(f"resamples and seed must be >= 0, got {resamples} and {seed}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be 1 or more, got {workers}")
     check_reachable(model)
     artifact = artifacts.load(model)
     source = open_mels(mels)
     if source.front_end.hash() != artifact.front_end.hash():
         differs = _differences(source.front_end.to_dict(), artifact.front_end.to_dict())
         raise InputError(f"{mels} is of another front end than {model}: {differs}")
-    check_reachable(out)
+    check_writable(out)
     parts = _parts(source, artifacts.load_splits(model))
     tracks = _picked(source.tracks, parts, list(artifact.vocabularies), on)
     if not len(tracks):

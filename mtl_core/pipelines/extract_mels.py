@@ -18,14 +18,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core import manifest, mels, shards
+from mtl_core import lease, manifest, mels, shards
 from mtl_core.decoding import DecoderLimits
 from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.workers import work_off
 from mtl_core.shards import Mark, Plan
-from mtl_core.storage import Location
+from mtl_core.storage import Location, check_writable
 from mtl_core.tracks import FailedTrack, Track, TrackReader
 
 FAILURES = "_failures"
@@ -69,15 +69,16 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
         InputError: the manifest is wrong or OUT cannot be reached.
     """
     tracks = manifest.read(manifest_at)
+    check_writable(out)
     if not len(tracks):
         raise InputError(f"{manifest_at}: a manifest without tracks")
     tracks = tracks.sort_by("track_id")
     asked = _asked(tracks, extraction)
     run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     record = out / mels.RUNS / f"{run_id}.json"
-    if record.exists() and not _worth_another_try(record):
+    if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
-    with cluster.connected(num_cpus=extraction.workers):
+    with lease.held(out), cluster.connected(num_cpus=extraction.workers):
         workers = extraction.workers or cluster.usable_cpus()
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
@@ -99,10 +100,18 @@ def _asked(tracks: pa.Table, extraction: Extraction) -> dict[str, Any]:
     }
 
 
-def _worth_another_try(record: Location) -> bool:
-    """A finished run is done again where a failure was not permanent, or where changed audio would not show."""
+def _is_done(record: Location, out: Location) -> bool:
+    """Whether a finished run stands as it ended; never where a failure was not permanent, or changed audio not seen."""
+    if not record.exists() or shards.load(out / mels.RUNS / record.name.removesuffix(".json")) is not None:
+        return False
     run = json.loads(record.read_bytes())
-    return bool(run["failed_not_permanently"]) or not run["asked"]["content_known"]
+    if run["failed_not_permanently"] or not run["asked"]["content_known"]:
+        return False
+    return [file.name for file in _files(out)] == run["files"]
+
+
+def _files(out: Location) -> list[Location]:
+    return [file for file in out.files(".parquet") if file.name.startswith("mels-")]
 
 
 def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> Plan:
@@ -142,7 +151,7 @@ class _Extractor:
             audio_s=sum(track.duration_s for track in done),
             spent=self._reader.spent(before),
         )
-        failures = [track.as_row(model_id=None, run_id=self._plan.run_id) for track in failed]
+        failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
         shards.mark(self._plan, mark, failures)
         return mark
 
@@ -150,9 +159,12 @@ class _Extractor:
 def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
     """Drop what earlier runs left, write failures and record; last, open the mels to readers by removing the plan."""
     found, failures = shards.marks(plan, range(plan.n_shards))
-    mine = {mark.output for mark in found}
-    for file in out.files(".parquet"):
-        if file.name.startswith("mels-") and file.name not in mine:
+    mine = {mark.output for mark in found if mark.output}
+    for path, _ in [*(out / mels.RUNS).walk()]:
+        if path.split("/")[0] != plan.run_id:
+            (out / mels.RUNS / path).delete()
+    for file in _files(out):
+        if file.name not in mine:
             file.delete()
     buffer = io.BytesIO()
     pq.write_table(failures, buffer)
@@ -167,10 +179,10 @@ def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[
             f"{a}/{b}" for a, b in zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
         ),
         "wall_s": round(wall_s, 1),
+        "files": sorted(mine),
     }
     record.write_bytes(json.dumps(run, indent=1).encode())
-    for other in {path.split("/")[0] for path, _ in (out / mels.RUNS).walk() if "/" in path}:
-        (out / mels.RUNS / other).delete_tree()
+    shards.discard(plan.folder)
     return run
 
 

@@ -9,7 +9,7 @@ import ray
 from mtl_core.demo.catalogue import CatalogueConfig, Track, encode, labels_csv, pcm, plan
 from mtl_core.failures import InputError
 from mtl_core.pipelines import cluster
-from mtl_core.storage import Location, at_the_door, check_reachable
+from mtl_core.storage import Location, at_the_door, check_writable
 
 CONFIG = "catalogue.json"
 LABELS = "labels.csv"
@@ -35,7 +35,7 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     Raises:
         InputError: `out` holds something else, or cannot be reached.
     """
-    check_reachable(out)
+    check_writable(out)
     with at_the_door(out):
         _clear(out)
         (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())

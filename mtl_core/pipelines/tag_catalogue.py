@@ -14,7 +14,7 @@ import platform
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from mtl_core.pipelines import cluster
 from mtl_core.pipelines.workers import work_off
 from mtl_core.schema import TAGS
 from mtl_core.shards import Mark, Plan
-from mtl_core.storage import Location, check_reachable
+from mtl_core.storage import Location, check_writable
 from mtl_core.tagger import BATCH_SEGMENTS, Tagger
 from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
 
@@ -93,19 +93,26 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     """
     model = artifact.load(model_at)
     model_id = artifact.model_id(model)
-    tracks = manifest.read(manifest_at)
-    check_reachable(out)
-    asked = {"manifest": manifest_at.uri, "model": model_at.uri, "model_id": model_id, "limit": tagging.limit}
-    runs = []
+    tracks = manifest.scan(manifest_at)
+    check_writable(out)
+    asked = {
+        "manifest": manifest_at.uri,
+        "model": model_at.uri,
+        "model_id": model_id,
+        "limit": tagging.limit,
+        "retry_failed": tagging.retry_failed,
+        "decode_limits": asdict(tagging.limits),
+    }
+    runs: list[dict[str, Any]] = []
     with lease.held(out) as held, cluster.connected(num_cpus=tagging.workers):
         resources, workers = _resources(tagging)
         run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources, held=held)
-        unfinished = _unfinished(out, model_id)
-        if unfinished is not None:
-            runs.append(run(unfinished))
-        planned = tables.plan(tracks, out, model_id, retry_failed=tagging.retry_failed, limit=tagging.limit)
-        already_done = len(tracks) - len(planned)
+        runs += [run(plan) for plan in _unfinished(out, model_id)]
+        still_open = tables.plan(tracks, out, model_id, retry_failed=tagging.retry_failed)
+        already_done = tracks.count_rows() - len(still_open)
+        planned = still_open.slice(0, tagging.limit)
         if len(planned):
+            held.check()  # a paused run that wakes up leaves no plan behind
             runs.append(run(_freeze(planned, out, asked | {"already_done": already_done}, workers)))
     return Tagged(runs=runs, already_done=already_done)
 
@@ -121,14 +128,14 @@ def _resources(tagging: Tagging) -> tuple[dict[str, float], int]:
     return {"num_cpus": 1, "num_gpus": gpus / workers if workers > gpus else 1}, workers
 
 
-def _unfinished(out: Location, model_id: str) -> Plan | None:
-    """The unfinished run of this model; one of another model, or without a whole plan, is discarded."""
-    found = None
+def _unfinished(out: Location, model_id: str) -> list[Plan]:
+    """The runs to finish: the one of this model, and one of another whose commit was begun; others are discarded."""
+    found = []
     for run_id in sorted({path.split("/")[0] for path, _ in (out / UNFINISHED).walk()}):
         folder = out / UNFINISHED / run_id
         plan = shards.load(folder)
-        if plan is not None and plan.asked["model_id"] == model_id:
-            found = plan
+        if plan is not None and (plan.asked["model_id"] == model_id or tables.is_begun(out, run_id)):
+            found.append(plan)
         else:
             shards.discard(folder)
     return found
@@ -155,13 +162,15 @@ def _run(
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
     make = partial(_Worker, plan, model, tagging)
-    work_off(plan, make, workers=workers, what="tagging", may_go_on=held.still, **resources)
+    n_now = work_off(plan, make, workers=workers, what="tagging", may_go_on=held.still, **resources)
+    worked_s = time.monotonic() - begun
     found, failures = shards.marks(plan, range(plan.n_shards))
     planned = shards.read_all(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
     outcome = tables.merge(staged, planned, failures, out, run_id=plan.run_id, model_id=plan.asked["model_id"])
     tables.commit(out, outcome, held.check)
-    record = _record(plan, found, failures, time.monotonic() - begun)
+    held.check()
+    record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
     shards.discard(plan.folder)
     return record
@@ -209,9 +218,13 @@ class _Worker:
             audio_s=sum(row["duration_s"] for row in rows),
             spent=self._reader.spent(before),
         )
-        failures = [track.as_row(model_id=self._model_id, run_id=self._plan.run_id) for track in failed]
+        failures = [self._failure(track) for track in failed]
         shards.mark(self._plan, mark, failures)
         return mark
+
+    def _failure(self, track: FailedTrack) -> Row:
+        attempts = track.row["attempts"] + 1  # the plan has those of earlier nights
+        return track.as_row(attempts=attempts, model_id=self._model_id, run_id=self._plan.run_id)
 
     def _tag(self, tracks: list[Track], rows: list[Row], failed: list[FailedTrack]) -> None:
         with self._reader.timed("model"):
@@ -222,7 +235,9 @@ class _Worker:
                     rows.append(result)
 
 
-def _record(plan: Plan, found: list[Mark], failures: pa.Table, wall_s: float) -> dict[str, Any]:
+def _record(
+    plan: Plan, found: list[Mark], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
+) -> dict[str, Any]:
     errors = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
     totals = shards.totals(found)
     return {
@@ -238,8 +253,8 @@ def _record(plan: Plan, found: list[Mark], failures: pa.Table, wall_s: float) ->
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],
-        "wall_s": round(wall_s, 2),
-        "tracks_per_s": round(totals["planned"] / wall_s, 3),
+        "wall_s": round(wall_s, 2),  # of the try that ended the run, commit and all
+        "tracks_per_s": round(n_now / worked_s, 3),  # of that try
         "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

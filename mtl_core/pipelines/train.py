@@ -29,7 +29,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Queue
 
-from mtl_core import artifact, splits
+from mtl_core import artifact, lease, splits
 from mtl_core.aggregate import Aggregation
 from mtl_core.artifact import Artifact
 from mtl_core.failures import InputError
@@ -39,7 +39,7 @@ from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.training_loop import Epoch, Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
-from mtl_core.storage import Location, at_the_door, check_reachable, content_id
+from mtl_core.storage import Location, at_the_door, check_writable, content_id
 
 HELD_SEGMENTS = 20_000  # of validation, in the object store: 0.7 GB; more are read again in each epoch
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
@@ -91,11 +91,11 @@ def train(
     numbers = recipe_named(recipe, epochs=epochs)
     tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
     _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
-    check_reachable(out)
+    check_writable(out)
     source = open_mels(mels)
     parts = splits.split(source.tracks, kind=split, seed=seed, fold=fold, group_column=group_column)
-    tracks = source.tracks.append_column("split", parts["split"])  # both are sorted by track_id
-    of_part = {part: tracks.filter(pc.equal(tracks["split"], part)) for part in splits.PARTS}
+    # Both are sorted by track_id.
+    of_part = {part: source.tracks.filter(pc.equal(parts["split"], part)) for part in splits.PARTS}
     segments = {part: pc.sum(table["segments"]).as_py() or 0 for part, table in of_part.items()}
     vocabularies = {task: Vocabulary.of(of_part["train"][task].to_pylist()) for task in tasks}
     for task, vocabulary in vocabularies.items():
@@ -114,46 +114,47 @@ def train(
         train_segments=segments["train"],
         validates=segments["validation"] > 0,
     )
-    with cluster.connected(num_cpus=num_workers + 2):
-        result = _fit(source, of_part, vocabularies, plan, out / "_train", num_workers, use_gpu)
-    model = MultitaskCNN(plan.model)
-    model.load_state_dict({name: torch.tensor(array) for name, array in result["weights"].items()})
-    for task in drop_heads:
-        model = drop_head(model, task)
-    best = result["history"][result["best_epoch"] - 1]
-    metrics = {
-        "split": {"kind": split, "seed": seed, "fold": fold, "group_column": group_column},
-        "seed": seed,
-        "tasks": tasks,
-        "workers": num_workers,
-        "tracks": {part: len(table) for part, table in of_part.items()},
-        "segments": segments,
-        "epochs": numbers.epochs,
-        "best_epoch": result["best_epoch"],
-        "validation_loss": best["validation_loss"],
-        "validation": {
-            task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(vocabularies[task])}
-            for task, top1 in best["top1"].items()
-        },
-        "history": result["history"],
-    }
-    identity = artifact.save(
-        Artifact(
-            model=model,
-            front_end=source.front_end,
-            vocabularies={task: vocabularies[task] for task in model.config.classes},
-            aggregation=Aggregation(
-                temperature={task: t for task, t in result["temperature"].items() if task in model.config.classes}
+    with lease.held(out):
+        with cluster.connected(num_cpus=num_workers + 2):
+            result = _fit(source, of_part, vocabularies, plan, out / "_train", num_workers, use_gpu)
+        model = MultitaskCNN(plan.model)
+        model.load_state_dict({name: torch.tensor(array) for name, array in result["weights"].items()})
+        for task in drop_heads:
+            model = drop_head(model, task)
+        best = result["history"][result["best_epoch"] - 1]
+        metrics = {
+            "split": {"kind": split, "seed": seed, "fold": fold, "group_column": group_column},
+            "seed": seed,
+            "tasks": tasks,
+            "workers": num_workers,
+            "tracks": {part: len(table) for part, table in of_part.items()},
+            "segments": segments,
+            "epochs": numbers.epochs,
+            "best_epoch": result["best_epoch"],
+            "validation_loss": best["validation_loss"],
+            "validation": {
+                task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(vocabularies[task])}
+                for task, top1 in best["top1"].items()
+            },
+            "history": result["history"],
+        }
+        identity = artifact.save(
+            Artifact(
+                model=model,
+                front_end=source.front_end,
+                vocabularies={task: vocabularies[task] for task in model.config.classes},
+                aggregation=Aggregation(
+                    temperature={task: t for task, t in result["temperature"].items() if task in model.config.classes}
+                ),
+                fingerprint=source.fingerprint,
+                metrics=metrics,
+                versions=_versions(),
+                recipe={"name": recipe, **asdict(numbers)},
             ),
-            fingerprint=source.fingerprint,
-            metrics=metrics,
-            versions=_versions(),
-            recipe={"name": recipe, **asdict(numbers)},
-        ),
-        parts,
-        out,
-    )
-    (out / "_train").delete_tree()
+            parts,
+            out,
+        )
+        (out / "_train").delete_tree()
     top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
     seconds = sum(epoch["seconds"] for epoch in result["history"])
     return (
@@ -187,8 +188,8 @@ def _check(
         raise InputError("the split 'artist' has no artist in both train and test: train with --tasks language")
     if fold and split != "kfold":
         raise InputError(f"fold {fold} is of the split 'kfold' alone, got {split!r}")
-    if seed < 0:
-        raise InputError(f"seed must be >= 0, got {seed}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
 def _fit(

@@ -41,8 +41,8 @@ def work_off(
     what: str,
     may_go_on: Callable[[], None] = lambda: None,
     **resources: Any,
-) -> None:
-    """Do every shard of `plan` that has no mark, and show the progress.
+) -> int:
+    """Do every shard of `plan` that has no mark, show the progress, and return the tracks done by this call.
 
     Args:
         plan: frozen.
@@ -60,6 +60,7 @@ def work_off(
         for row in _run(still_open, make, min(workers, len(still_open)), resources):
             progress.add(row["done"] + row["failed"], row["failed"])
             may_go_on()
+    return plan.n_tracks - before
 
 
 def _run(still_open: list[int], make: Callable[[], Worker], workers: int, resources: dict[str, Any]) -> Iterator[Any]:

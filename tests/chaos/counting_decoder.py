@@ -14,6 +14,7 @@ import numpy as np
 from mtl_core.audio import Recording, read_recording
 from mtl_core.decoding import serve
 
+DELAY_S = 0.1  # a track's: long enough that a killed run has shards left
 LOG = "decoded.log"  # beside the catalogue's folder: a line for each time that a track was decoded
 
 
@@ -21,6 +22,7 @@ def read(file: io.BufferedReader) -> Recording:
     path = Path(f"/proc/self/fd/{file.fileno()}").readlink()
     with (path.parents[1] / LOG).open("a") as log:  # one short write in append mode: lines never mix
         log.write(path.name + "\n")
+    time.sleep(DELAY_S)
     match file.read(8):
         case b"segfault":
             os.kill(os.getpid(), signal.SIGSEGV)

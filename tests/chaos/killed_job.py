@@ -2,8 +2,9 @@
 
 POINT is `module:name@text:when[:count]`: at the count-th call of that function with `text` among its arguments, on its
 `enter`, on its `exit`, or, for what is not Python inside, a number of milliseconds after its start. `A>B` is B, counted
-from A on; `never` leaves the job alone. HOW is `driver`, SIGKILL of this process alone, or `group`, of its process
-group; the caller starts it in a new session. DECODER is the module whose process decodes (`Tagging.decoder`).
+from A on; `never` leaves the job alone. HOW is `driver`, SIGKILL of this process alone, `group`, of its process group
+(the caller starts it in a new session), `pause`, SIGSTOP, or `dawdle`, half a minute's sleep. DECODER is the module
+whose process decodes (`Tagging.decoder`).
 
 The job itself is the real one, run by its own command line; nothing in it knows of this.
 """
@@ -15,6 +16,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,16 +54,21 @@ def arm(point: str, reached: Callable[[], None]) -> None:
     setattr(holder, last, wrapped)
 
 
-def kill(how: str) -> None:
-    print("killed", file=sys.stderr, flush=True)
-    if how == "group":
-        os.killpg(0, signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
+def strike(how: str) -> None:
+    match how:
+        case "driver":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "group":
+            os.killpg(0, signal.SIGKILL)
+        case "pause":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "dawdle":
+            time.sleep(30)
 
 
 if __name__ == "__main__":
     point, how, decoder, *sys.argv = sys.argv[1:]
     tag_catalogue.Tagging = functools.partial(tag_catalogue.Tagging, decoder=decoder)  # type: ignore[misc]
     if point != "never":
-        arm(point, lambda: kill(how))
+        arm(point, lambda: strike(how))
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from catalogue import save, untrained_artifact, write
 
-from mtl_core import lease, shards, tables
+from mtl_core import lease, tables
 from mtl_core.artifact import Artifact
 from mtl_core.features import FrontEnd
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -27,6 +26,7 @@ from mtl_core.storage import Location
 HERE = Path(__file__).parent
 JOB = HERE.parents[1] / "jobs" / "tag_catalogue.py"
 RATE_HZ = 16_000
+COUNTING = "counting_decoder"
 
 
 def write_track(at: Location, number: int, seconds: float = 0.2) -> None:
@@ -66,7 +66,7 @@ class Nights:
         return Path(shutil.copytree(self.root / "first night", self.root / name))
 
 
-def two_nights(root: Path, n: int, env: dict[str, str] | None = None) -> Nights:
+def two_nights(root: Path, n: int, env: dict[str, str] | None = None, decoder: str = COUNTING) -> Nights:
     """`n` tracks, of which 1 in 16 is bad; the first night is run.
 
     Of every 16 numbers: 0 bad both nights, 1 good then bad, 2 bad then good, 3 gone on the second night, 4 new on the
@@ -86,7 +86,7 @@ def two_nights(root: Path, n: int, env: dict[str, str] | None = None) -> Nights:
     save(small_artifact(), place / "model")
     first = ["--manifest", str(root / "first.parquet"), "--model", str(root / "model"), "--out",
              str(root / "first night"), "--num-workers", "2", "--max-failed-share", "1"]  # fmt: skip
-    ended = run("never", "driver", [str(JOB), *first], env)
+    ended = run("never", "driver", [str(JOB), *first], env, decoder=decoder)
     assert ended.returncode == 0, ended.stderr
     for number in range(n):
         kind, at = number % 16, place / "catalogue" / f"{number:05}.wav"
@@ -100,7 +100,7 @@ def two_nights(root: Path, n: int, env: dict[str, str] | None = None) -> Nights:
             else:
                 at.write_bytes(b"still no music %d" % number)
     build_manifest(place / "catalogue", None, place / "second.parquet")
-    (root / "decoded.log").unlink()
+    (root / "decoded.log").unlink(missing_ok=True)
     bad, gone = frozenset(kinds[0] + kinds[1]), frozenset(kinds[3])
     good = frozenset(name for names in kinds.values() for name in names) - bad - gone
     return Nights(root=root, good=good, bad=bad, gone=gone, n_planned=len(good) + len(bad) - len(kinds[5]))
@@ -112,7 +112,7 @@ def run(
     command: list[str],
     env: dict[str, str] | None = None,
     timeout_s: float = 180,
-    decoder: str = "counting_decoder",
+    decoder: str = COUNTING,
 ) -> subprocess.CompletedProcess[str]:
     """The job as a process of its own session, killed at `point` (see killed_job.py)."""
     process = start(point, how, command, env, decoder)
@@ -121,7 +121,7 @@ def run(
 
 
 def start(
-    point: str, how: str, command: list[str], env: dict[str, str] | None = None, decoder: str = "counting_decoder"
+    point: str, how: str, command: list[str], env: dict[str, str] | None = None, decoder: str = COUNTING
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "killed_job.py"), point, how, decoder, *command],
@@ -177,10 +177,3 @@ def wait_for(true, timeout_s: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.05)
-
-
-def empty(name: str) -> pa.Table:
-    return tables.SCHEMAS[name].empty_table()
-
-
-MOST_TRACKS = shards.MOST_TRACKS

@@ -1,0 +1,23 @@
+"""Ahead: many small files are waited for rather than read, so several are under way at once."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+FILES = 8  # under way at once
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], calls: int = FILES) -> Iterator[Result]:
+    """`map`, with at most so many calls under way, in threads, or waiting to be taken; an error stops it."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(calls) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= calls:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

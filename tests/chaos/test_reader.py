@@ -1,0 +1,77 @@
+"""A reader that never stops reading while ten nights are committed."""
+
+import threading
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_core import tables
+from mtl_core.schema import FAILURES, TAGS
+from mtl_core.storage import Location
+
+N, NIGHTS = 1_000, 10
+
+
+def night(root: Location, number: int) -> None:
+    """Every night deals with two thirds of the tracks; a third of those fail, others each night."""
+    planned = [track for track in range(N) if (track + number) % 3]
+    fails = {track for track in planned if (track // 3 + number) % 3 == 0}
+    row = {"run_id": str(number), "model_id": "m", "content_id": str(number)}
+    tags = [
+        row | {"track_id": f"{track:05}", "tagged_at": datetime.now(UTC)} for track in planned if track not in fails
+    ]
+    failed = [row | {"track_id": f"{track:05}", "permanent": True, "attempts": 1} for track in sorted(fails)]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(tags, schema=TAGS), buffer)
+    staged = root / "staged" / f"{number}.parquet"
+    staged.write_bytes(memoryview(buffer.getvalue()))
+    failures = pa.Table.from_pylist(failed, schema=FAILURES)
+    outcome = tables.merge(
+        [(staged, len(tags))],
+        pa.table({"track_id": [f"{track:05}" for track in planned]}),
+        failures,
+        root,
+        run_id=str(number),
+        model_id="m",
+    )
+    tables.commit(root, outcome, lambda: None)
+
+
+def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> None:
+    at = Location(root)
+    night(at, 0)
+    night(at, 1)
+    expected = {f"{track:05}" for track in range(N)}
+    states: set[tuple[int, int]] = set()
+    reads, done, found = 0, threading.Event(), []
+
+    def write() -> None:
+        try:
+            for number in range(2, 2 + NIGHTS):
+                night(at, number)
+        except BaseException as error:
+            found.append(error)
+            raise
+        finally:
+            done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        tags, failures = tables.read_state(at)
+        assert tags is not None and failures is not None
+        states.add((tags.version(), failures.version()))
+        rows = {name: table.to_pyarrow_table() for name, table in (("tags", tags), ("failures", failures))}
+        ids = {name: table["track_id"].to_pylist() for name, table in rows.items()}
+        assert all(len(set(one)) == len(one) for one in ids.values()), "no duplicate"
+        assert set(ids["tags"]) | set(ids["failures"]) == expected, "no gap"
+        newest = max(map(int, rows["tags"]["run_id"].to_pylist()))
+        n_newest = sum(run == str(newest) for run in rows["tags"]["run_id"].to_pylist())
+        planned = [track for track in range(N) if (track + newest) % 3]
+        assert n_newest == sum((track // 3 + newest) % 3 != 0 for track in planned), "a night whole or not at all"
+        reads += 1
+    writer.join()
+    assert not found, found
+    print(f"{reads} reads, {len(states)} different states, {NIGHTS} nights, {N} tracks")
+    assert reads >= NIGHTS

@@ -1,0 +1,68 @@
+"""A store that fails now and then: fetches and commits come through, and nobody asks again for what is refused."""
+
+import time
+
+import pytest
+from catalogue import save
+from faulty_proxy import Proxy, before
+from nightly import JOB, rows, run, small_artifact, write_track
+
+from mtl_core import storage
+from mtl_core.failures import TrackError
+from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.storage import Location, open_track
+
+
+@pytest.mark.slow
+def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> None:
+    at, n = Location(bucket), 300
+    for number in range(n):
+        write_track(at / "catalogue" / f"{number:03}.wav", number)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    save(small_artifact(), at / "model")
+    with before(s3_server, unavailable=0.05, reset=0.02, delayed=0.05, delay_s=2.0, seed=1) as proxy:
+        command = [str(JOB), "--manifest", f"{at}/m.parquet", "--model", f"{at}/model", "--out", f"{at}/out",
+                   "--num-workers", "2"]  # fmt: skip
+        begun = time.monotonic()
+        ended = run("never", "driver", command, {"AWS_ENDPOINT_URL": proxy.endpoint}, 400, "mtl_core.decoding")
+        print(f"{time.monotonic() - begun:.1f} s, {proxy.requests.total()} requests, {dict(proxy.faults)}")
+        print(ended.stdout, ended.stderr)
+        assert ended.returncode == 0, ended.stderr
+    assert f"{n} planned = {n} tagged + 0 failed" in ended.stdout
+    assert [row["track_id"] for row in rows(at / "out", "tags")] == [f"{number:03}.wav" for number in range(n)]
+
+
+@pytest.fixture
+def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch):
+    with before(s3_server) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+        storage._filesystem.cache_clear()
+        yield running
+    storage._filesystem.cache_clear()
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, "forbidden"), (404, "not_found")])
+def test_what_is_refused_is_not_asked_for_again(bucket: str, proxy: Proxy, status: int, error: str) -> None:
+    track = Location(bucket) / "track.wav"
+    write_track(track, 0)
+    proxy.requests.clear()
+    proxy.forced["track.wav"] = [status]
+    begun = time.monotonic()
+    with pytest.raises(TrackError) as caught:
+        open_track(track.uri)
+    assert caught.value.error == error
+    assert proxy.requests["HEAD", f"/{track.path}"] == 1 and proxy.requests.total() <= 2, proxy.requests
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_what_fails_is_asked_for_again(bucket: str, proxy: Proxy, status: int) -> None:
+    track = Location(bucket) / "track.wav"
+    write_track(track, 0)
+    proxy.requests.clear()
+    open_track(track.uri)
+    fine = proxy.requests.total()
+    proxy.requests.clear()
+    proxy.forced["track.wav"] = [status, status, 200]
+    assert isinstance(open_track(track.uri), bytes)
+    assert proxy.requests.total() == fine + 2, proxy.requests

@@ -1,0 +1,49 @@
+"""A night in which nothing changed."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from catalogue import save
+from clusters import head
+from nightly import JOB, run, small_artifact
+
+from mtl_core import artifact, tables
+from mtl_core.schema import TAGS
+from mtl_core.storage import Location
+
+N = 100_000
+
+
+@pytest.mark.slow
+def test_an_unchanged_catalogue_is_done_in_seconds(tmp_path: Path) -> None:
+    """100,000 tagged tracks whose audio is nowhere: nothing can be decoded, and the job says that nothing is to do."""
+    at, model = Location(str(tmp_path)), small_artifact()
+    save(model, at / "model")
+    ids = pa.array([f"{number:06}.wav" for number in range(N)])
+    same = {"track_id": ids, "uri": pa.array([f"/nowhere/{name}" for name in ids.to_pylist()]), "content_id": ids}
+    pq.write_table(pa.table(same), tmp_path / "manifest.parquet")
+    model_id = artifact.model_id(model)
+    columns = {name: pa.nulls(N, TAGS.field(name).type) for name in TAGS.names} | same
+    columns |= {"model_id": pa.repeat(model_id, N), "run_id": pa.repeat("first", N)}
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(np.zeros(96 * N, np.float32), 96).cast(
+        TAGS.field("embedding").type
+    )
+    staged = at / "staged.parquet"
+    pq.write_table(pa.table(columns, schema=TAGS), staged.path)
+    planned, none_failed = pa.table({"track_id": ids}), tables.SCHEMAS["failures"].empty_table()
+    out = at / "out"
+    night = tables.merge([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
+    tables.commit(out, night, lambda: None)
+    command = [str(JOB), "--manifest", f"{at}/manifest.parquet", "--model", f"{at}/model", "--out", f"{out}"]
+    with head(num_cpus=2) as env:
+        for name, environment in (("its own Ray", {}), ("a cluster that runs", env)):
+            begun = time.monotonic()
+            ended = run("never", "driver", command, environment)
+            print(f"{N:,} unchanged tracks, {name}: {time.monotonic() - begun:.1f} s: {ended.stdout.strip()}")
+            assert ended.returncode == 0, ended.stderr
+            assert ended.stdout.startswith("nothing to do: all 100,000 tracks")
+    assert not (tmp_path / "out" / "_run").exists()
