@@ -110,7 +110,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> tables.
 
 def plan(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
-    planned = tables.plan(rows, root, OLD, retry_failed=False, limit=None)
+    planned = tables.plan(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
@@ -118,7 +118,7 @@ def plan(root: Location, n: int) -> str:
 def first_night(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
     begun = time.monotonic()
-    planned = tables.plan(rows, root / "empty", OLD, retry_failed=False, limit=None)
+    planned = tables.plan(rows, root / "empty", OLD, retry_failed=False)
     planned_s, begun = time.monotonic() - begun, time.monotonic()
     folder = root / "frozen"
     frozen = shards.freeze(planned, folder, run_id="r", tracks_per_shard=shards.MOST_TRACKS, asked={})

@@ -6,7 +6,7 @@ from typing import Any
 from mtl_core import command_line, tables
 from mtl_core.decoding import DecoderLimits
 from mtl_core.pipelines.tag_catalogue import Tagged, Tagging, tag_catalogue
-from mtl_core.storage import Location
+from mtl_core.storage import Location, check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,8 @@ def main(options: Options) -> int:
         )
         manifest, model, out = Location(options.manifest), Location(options.model), Location(options.out)
         export = None if options.export_parquet is None else Location(options.export_parquet)
+    if export is not None:
+        check_writable(export, folder=False)
     tagged = tag_catalogue(manifest, model, out, tagging)
     print(_summary(tagged, out))
     if export is not None:

@@ -1,5 +1,6 @@
 """Truths about manifests: what is listed, how labels join, and what the door refuses."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from mtl_core import manifest
 from mtl_core.failures import InputError
 from mtl_core.schema import MANIFEST
-from mtl_core.storage import Location
+from mtl_core.storage import Location, open_track
 
 
 def catalogue(root: str, labels: str | None = None) -> tuple[Location, Location]:
@@ -44,6 +45,23 @@ def test_the_manifest_is_the_same_wherever_the_catalogue_is(tmp_path: Path, buck
     columns = ["track_id", "artist", "language", "album", "size_bytes"]
     disk, s3 = (manifest.build(catalogue(place)[0], None).table for place in (str(tmp_path), bucket))
     assert disk.select(columns).equals(s3.select(columns))
+
+
+def test_a_link_to_a_file_is_a_track_and_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    top, _ = catalogue(str(tmp_path))
+    (tmp_path / "linked.flac").symlink_to(tmp_path / "a" / "one.flac")
+    (tmp_path / "nowhere.flac").symlink_to(tmp_path / "gone")
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp3")).write_bytes(b"x")
+    built = manifest.build(top, None)
+    assert built.table["track_id"].to_pylist() == ["a/one.flac", "b/two.MP3", "linked.flac", "nowhere.flac"]
+    assert len(built.not_text) == 1 and "caf" in built.not_text[0]
+
+
+def test_keys_with_empty_names_keep_them(bucket: str) -> None:
+    top = Location(bucket) / "catalogue"
+    top.filesystem.pipe_file(f"{top.path}//one.flac", b"x")
+    uri = manifest.build(top, None).table["uri"][0].as_py()
+    assert uri == f"{top.uri}//one.flac" and open_track(uri) == b"x"
 
 
 def test_labels_may_name_the_tracks(tmp_path: Path) -> None:

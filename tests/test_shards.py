@@ -59,3 +59,18 @@ def test_shards_keep_every_worker_busy_and_a_crash_cheap() -> None:
     assert shards.size(1_000_000, workers=64) == shards.MOST_TRACKS
     assert shards.size(80, workers=2) == 10
     assert shards.size(3, workers=16) == 1
+
+
+def test_the_first_mark_of_a_shard_stays(root: str) -> None:
+    plan = shards.freeze(tracks(5), Location(root), run_id="r", tracks_per_shard=2, asked={})
+    shards.mark(plan, a_mark(0, done=2, failed=0), [])
+    shards.mark(plan, a_mark(0, done=1, failed=1), [])  # a worker of a killed run that lived on
+    assert shards.marks(plan, {0})[0] == [a_mark(0, done=2, failed=0)]
+
+
+def test_what_a_crash_leaves_of_a_discarded_plan_is_no_plan(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Location(root) / "run"
+    shards.freeze(tracks(5), folder, run_id="r", tracks_per_shard=2, asked={})
+    monkeypatch.setattr(Location, "delete_tree", lambda location: None)  # killed before
+    shards.discard(folder)
+    assert shards.load(folder) is None and folder.files() != []

@@ -62,8 +62,8 @@ def test_the_state_before_a_bad_model_comes_back(root: str) -> None:
     settled = versions(at)
     upkeep.restore(at, "bad", nothing)
     assert versions(at) == settled, "there is nothing left to do"
-    assert tables.plan(manifest("abcd"), at, "m", retry_failed=False, limit=None).num_rows == 0
-    assert tables.plan(manifest("abcd"), at, "bad", retry_failed=False, limit=None).num_rows == 4
+    assert tables.plan(manifest("abcd"), at, "m", retry_failed=False).num_rows == 0
+    assert tables.plan(manifest("abcd"), at, "bad", retry_failed=False).num_rows == 4
 
 
 def test_a_night_after_a_restore_is_a_night_like_any_other(tmp_path: Path) -> None:

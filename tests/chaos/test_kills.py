@@ -178,5 +178,5 @@ def test_three_kills(tmp_path: Path, local_ray: None) -> None:
         "between": f"{TABLES}commit:enter>{LOG}:exit",
         "after": f"{SHARDS}discard:enter",
     }
-    assert chain(nights, out, list(points.items()), "driver", env).total() == 3
+    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.decoding").total() == 3
     assert_exact(nights, out)

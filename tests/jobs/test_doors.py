@@ -48,6 +48,8 @@ EXTRACT = "--manifest {p}/manifest.parquet --out {p}/out"
         ("tag_catalogue", TAG + " --max-failed-share 2", "allowed is 0 to 1"),
         ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more"),
         ("tag_catalogue", TAG + " --decode-limit-s -1", "-1"),
+        ("tag_catalogue", TAG + " --decode-limit-s inf", "inf"),
+        ("tag_catalogue", TAG + " --export-parquet {p}/empty", "is a folder"),
         ("tag_catalogue", TAG, "is no model"),
         ("tag_catalogue", "--manifest gs://x/y --model m --out o", "'gs://x/y'"),
         ("extract_mels", EXTRACT.replace("manifest.parquet", "gone.parquet"), "gone.parquet: nothing is there"),
@@ -60,6 +62,11 @@ EXTRACT = "--manifest {p}/manifest.parquet --out {p}/out"
         ("build_manifest", "--catalogue {p}/empty --out {p}/m.parquet", "no audio file below it"),
         ("build_manifest", "--catalogue {p} --labels {p}/gone.csv --out {p}/m.parquet", "gone.csv: nothing is there"),
         ("build_manifest", "--catalogue {p} --labels {p}/manifest.parquet --out {p}/m", "no UTF-8 CSV"),
+        ("extract_mels", EXTRACT.replace("{p}/out", "{p}/twice.parquet"), "is no folder"),
+        ("extract_mels", EXTRACT.replace("{p}/out", "{p}/twice.parquet/mels"), "is no folder"),
+        ("extract_mels", EXTRACT.replace("{p}/out", "file:/mels"), "file:/mels"),
+        ("train", "--mels gs://x --out {p}/out", "'gs://x'"),
+        ("train", "--mels {p}/empty --out {p}/out --seed -1", "seed must be 0 to"),
         ("train", "--mels {p}/gone --out {p}/out", "gone"),
         ("train", "--mels {p}/empty --out {p}/out", "no mels"),
         ("train", "--mels {p}/empty --out {p}/out --tasks genre", "genre"),
@@ -67,6 +74,7 @@ EXTRACT = "--manifest {p}/manifest.parquet --out {p}/out"
         ("train", "--mels {p}/empty --out {p}/out --split random", "random"),
         ("evaluate", "--model {p}/empty --mels {p}/empty --out {p}/out", "is no model"),
         ("evaluate", "--model {p}/empty --mels {p}/empty --out {p}/out --on tuesday", "tuesday"),
+        ("evaluate", "--model {p}/empty --mels {p}/empty --out {p}/out --num-workers 0", "workers must be 1 or more"),
         ("make_demo_catalogue", "--out {p}/c --languages 0", "0"),
         ("make_demo_catalogue", "--out {p}/c --difficulty odd", "odd"),
     ],
@@ -123,6 +131,13 @@ def test_an_unreachable_endpoint_is_said_in_time() -> None:
             status, said, seconds = job("jobs/extract_mels.py", *flags, AWS_ENDPOINT_URL=endpoint, **keys)
             assert status == 2 and said.count("\n") == 1 and endpoint in said and "cannot be reached" in said, said
             assert seconds < 30
+
+
+def test_a_cluster_that_does_not_answer_is_said_in_time(place: Path) -> None:
+    flags = ("--manifest", place / "manifest.parquet", "--out", place / "out")
+    status, said, seconds = job("jobs/extract_mels.py", *flags, RAY_ADDRESS="127.0.0.1:9")
+    assert status == 2 and said.count("\n") == 1 and "RAY_ADDRESS=127.0.0.1:9" in said, said
+    assert seconds < 30
 
 
 def test_wrong_credentials_are_said_in_time(tmp_path: Path) -> None:

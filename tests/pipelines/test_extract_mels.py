@@ -75,6 +75,41 @@ def test_a_row_is_a_segment(root: str) -> None:
     assert len(drawn) == 20, "two draws a slot; those of the fixed grid are gone"
     assert len(set(drawn["start_s"].to_pylist())) > 10
     assert [path for path, _ in (at / "mels" / "_runs").walk() if "/" in path] == []
+    assert not extract_mels(manifest, at / "mels", Extraction()).startswith("nothing"), "others lie there now"
+    assert rows(at / "mels").equals(table)
+    (at / "mels").files(".parquet")[0].delete()
+    assert not extract_mels(manifest, at / "mels", Extraction()).startswith("nothing"), "a file is gone"
+    assert rows(at / "mels").equals(table)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_crash_at_the_very_end_is_mended_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Location(str(tmp_path))
+    manifest = catalogue(at, n_good=2)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("mtl_core.shards.discard", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        extract_mels(manifest, at / "mels", Extraction())
+    with pytest.raises(InputError, match="has not ended"):
+        open_mels(at / "mels")
+    extract_mels(manifest, at / "mels", Extraction())
+    assert open_mels(at / "mels").tracks.num_rows == 2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_carried_columns_have_any_name(tmp_path: Path) -> None:
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 2)
+    names = "attempts,split,segments,segment_count,mel_first"
+    lines = [f"path,{names}", "good/000.wav,1,train,x,y,z", "bad/text.mp3,2,test,x,y,z"]
+    (tmp_path / "catalogue" / "labels.csv").write_text("\n".join(lines))
+    manifest_at = at / "manifest.parquet"
+    build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", manifest_at)
+    nested = pq.read_table(manifest_at.path).append_column("moods", pa.array([["calm"]] * 6))
+    pq.write_table(nested, manifest_at.path)
+    extract_mels(manifest_at, at / "mels", Extraction())
+    found = open_mels(at / "mels")
+    assert found.tracks["segments"].to_pylist() == [1, 1]
+    assert found.tracks["split"].to_pylist() == ["train", None] and "moods" not in found.tracks.column_names
 
 
 def test_mels_of_an_unfinished_extraction_are_not_to_be_read(tmp_path: Path) -> None:
