@@ -104,16 +104,22 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         "decode_limits": asdict(tagging.limits),
     }
     runs: list[dict[str, Any]] = []
-    with lease.held(out) as held, cluster.connected(num_cpus=tagging.workers):
-        resources, workers = _resources(tagging)
-        run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources, held=held)
-        runs += [run(plan) for plan in _unfinished(out, model_id)]
-        still_open = tables.plan(tracks, out, model_id, retry_failed=tagging.retry_failed)
-        already_done = tracks.count_rows() - len(still_open)
-        planned = still_open.slice(0, tagging.limit)
-        if len(planned):
-            held.check()  # a paused run that wakes up leaves no plan behind
-            runs.append(run(_freeze(planned, out, asked | {"already_done": already_done}, workers)))
+    open_tracks = partial(tables.plan, tracks, out, model_id, retry_failed=tagging.retry_failed)
+    with lease.held(out) as held:
+        unfinished = _unfinished(out, model_id)
+        still_open = None if unfinished else open_tracks()
+        if still_open is not None and not len(still_open):
+            return Tagged(runs=[], already_done=tracks.count_rows())  # no Ray is started for nothing
+        with cluster.connected(num_cpus=tagging.workers):
+            resources, workers = _resources(tagging)
+            run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources, held=held)
+            runs += [run(plan) for plan in unfinished]
+            still_open = open_tracks() if still_open is None else still_open
+            already_done = tracks.count_rows() - len(still_open)
+            planned = still_open.slice(0, tagging.limit)
+            if len(planned):
+                held.check()  # a paused run that wakes up leaves no plan behind
+                runs.append(run(_freeze(planned, out, asked | {"already_done": already_done}, workers)))
     return Tagged(runs=runs, already_done=already_done)
 
 
