@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from mtl_core import tables
 from mtl_core.schema import FAILURES, TAGS
@@ -38,6 +39,7 @@ def night(root: Location, number: int) -> None:
     tables.commit(root, outcome, lambda: None)
 
 
+@pytest.mark.parametrize("root", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> None:
     at = Location(root)
     night(at, 0)

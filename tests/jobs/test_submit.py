@@ -61,7 +61,7 @@ def cluster(s3_server: str) -> Iterator[dict[str, str]]:
         yield environment | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
         head.terminate()  # with --block it ends all that it started
         try:
-            head.wait(10)
+            head.wait(3)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
