@@ -174,3 +174,9 @@ def totals(found: list[Mark]) -> dict[str, Any]:
         "seconds_by_stage": {stage: round(value, 2) for stage, value in seconds.items()},
         "cpu_s": round(sum(one.spent.cpu_s for one in found), 2),
     }
+
+
+def by_error(failures: pa.Table) -> dict[str, int]:
+    """How many failures of each kind there are: {"stage/error": count}."""
+    pairs = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
+    return dict(Counter(f"{stage}/{error}" for stage, error in pairs))

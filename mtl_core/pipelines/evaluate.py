@@ -28,9 +28,9 @@ from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
 from mtl_core.storage import Location, at_the_door, check_reachable, check_writable
+from mtl_core.tagger import BATCH_SEGMENTS
 
 ALL = "all"
-BATCH_SEGMENTS = 40  # the first block's output takes 2.2 MB each
 
 
 def evaluate(

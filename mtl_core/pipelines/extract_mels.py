@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -175,9 +174,7 @@ def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **shards.totals(found),
         "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
-        "failures": Counter(
-            f"{a}/{b}" for a, b in zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
-        ),
+        "failures": shards.by_error(failures),
         "wall_s": round(wall_s, 1),
         "files": sorted(mine),
     }

@@ -13,7 +13,6 @@ import json
 import platform
 import time
 import uuid
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -35,8 +34,9 @@ from mtl_core.shards import Mark, Plan
 from mtl_core.storage import Location, check_writable
 from mtl_core.tagger import BATCH_SEGMENTS, Tagger
 from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
+from mtl_core.upkeep import UNFINISHED
 
-UNFINISHED, RECORDS = "_run", "runs"
+RECORDS = "runs"
 _PACKAGES = ("ray", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
 
 
@@ -244,7 +244,6 @@ class _Worker:
 def _record(
     plan: Plan, found: list[Mark], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
 ) -> dict[str, Any]:
-    errors = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
     totals = shards.totals(found)
     return {
         "run_id": plan.run_id,
@@ -255,7 +254,7 @@ def _record(
         "tagged": totals["done"],
         "failed": totals["failed"],
         "already_done": plan.asked["already_done"],
-        "failures": dict(Counter(f"{stage}/{error}" for stage, error in errors)),
+        "failures": shards.by_error(failures),
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],
