@@ -22,7 +22,7 @@ from mtl_core.storage import Location
 from mtl_core.tracks import Spent
 
 MOST_TRACKS = 32  # what a crash can cost a worker
-_SHARDS_PER_FILE = 64  # the footer that each shard's reader has to read stays small
+_SHARDS_PER_FILE = 512  # ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB
 _PLAN = "plan.json"
 _COUNTS = b"counts"
 

@@ -116,10 +116,38 @@ def _be_quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def usable_cpus() -> int:
-    """CPUs of the whole cluster, physical where the Ray is our own: how many workers are worth having."""
-    total = int(ray.cluster_resources().get("CPU", 0))
-    return total if os.environ.get("RAY_ADDRESS") else min(total, os.cpu_count() or 1)
+def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0) -> int:
+    """How many workers to start: as many as are asked for, else as many as the nodes hold now.
+
+    A cluster that grows on demand is believed to grow to whatever is asked for.
+
+    Args:
+        asked: None: one for each that fits; in a Ray of our own, not more than the machine has CPUs.
+        num_cpus, num_gpus: of one worker.
+
+    Raises:
+        InputError: the cluster cannot ever hold them, or it holds none now and nobody said how many.
+    """
+    needs = {"CPU": num_cpus, "GPU": num_gpus}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    held = sum(
+        min(int(node["Resources"].get(name, 0) / amount + 1e-9) for name, amount in needs.items() if amount)
+        for node in nodes
+    )
+    if asked is None and not held and grows():
+        raise InputError(f"the cluster has no room now and grows on demand: say to how many workers, --num-workers N")
+    if (asked or 1) > held and not grows():
+        wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+        has = ", ".join(f"{ray.cluster_resources().get(name, 0):g} {name}s" for name in needs)
+        raise InputError(f"{asked or 1} workers of {wanted} each: the cluster has room for {held} ({has} in all)")
+    if asked is not None:
+        return asked
+    return held if os.environ.get("RAY_ADDRESS") else min(held, os.cpu_count() or 1)
+
+
+def grows() -> bool:
+    """Whether an autoscaler starts nodes on demand: those it starts carry a label that no others have."""
+    return any("ray.io/node-group" in node["Labels"] for node in ray.nodes() if node["Alive"])
 
 
 def gpus() -> int:

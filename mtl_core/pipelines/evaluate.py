@@ -80,7 +80,7 @@ def evaluate(
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the part {on!r} of {model} has a label for {tasks}")
     with cluster.connected(num_cpus=workers):
-        logits = _logits(source, tracks, model, workers or cluster.usable_cpus())
+        logits = _logits(source, tracks, model, cluster.room(workers))
     heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
     evaluated = evaluation.said(heard)
     training = source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))

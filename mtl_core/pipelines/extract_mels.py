@@ -78,7 +78,7 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
     with lease.held(out), cluster.connected(num_cpus=extraction.workers):
-        workers = extraction.workers or cluster.usable_cpus()
+        workers = cluster.room(extraction.workers)
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
         make = partial(_Extractor, plan, out, extraction, mels.mels_schema(extraction.front_end, tracks.schema))

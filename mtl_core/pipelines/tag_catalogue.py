@@ -87,7 +87,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     """Tag every track of a manifest that the tables under `out` do not speak for yet.
 
     Raises:
-        InputError: the manifest or the model is wrong, OUT cannot be reached, or a GPU is asked for and none is there.
+        InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for the workers.
         VerificationError: a run's outcome is not what it planned; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
@@ -125,12 +125,10 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
 
 def _resources(tagging: Tagging) -> tuple[dict[str, float], int]:
     """What an actor holds, and how many there are."""
-    workers = tagging.workers or cluster.usable_cpus()
     if not tagging.use_gpu:
-        return {"num_cpus": 1}, workers
-    gpus = cluster.gpus()
-    if not gpus:
-        raise InputError("--use-gpu: the cluster has no GPU")
+        return {"num_cpus": 1}, cluster.room(tagging.workers)
+    gpus = cluster.gpus() or cluster.room(tagging.workers, num_gpus=1)
+    workers = cluster.room(tagging.workers)
     return {"num_cpus": 1, "num_gpus": gpus / workers if workers > gpus else 1}, workers
 
 

@@ -202,12 +202,12 @@ def _fit(
     use_gpu: bool,
 ) -> dict:
     """Run the training loop on the cluster and return what its first worker returns."""
-    resources = ray.cluster_resources()
-    if use_gpu and resources.get("GPU", 0) < num_workers:
-        raise InputError(f"{num_workers} workers need {num_workers} GPUs, the cluster has {resources.get('GPU', 0):g}")
+    if use_gpu:
+        cluster.room(num_workers, num_cpus=0, num_gpus=1)
     # The data must flow beside the workers, two tasks at the least: on a small cluster all of them take parts of CPUs.
-    worker_cpus = min(1.0, round(resources["CPU"] / 2 / num_workers, 2))
-    task_cpus = min(1.0, round((resources["CPU"] - num_workers * worker_cpus) / 2, 2))
+    cpus = 2.0 * num_workers + 2 if cluster.grows() else ray.cluster_resources()["CPU"]
+    worker_cpus = min(1.0, round(cpus / 2 / num_workers, 2))
+    task_cpus = min(1.0, round((cpus - num_workers * worker_cpus) / 2, 2))
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)

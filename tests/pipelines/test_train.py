@@ -264,4 +264,4 @@ def test_gpus_that_are_not_there(local_ray, mels, tmp_path, monkeypatch, capsys)
         pytest.skip("there is a GPU")
     flags = ["--mels", mels.uri, "--out", str(tmp_path / "model"), "--use-gpu"]
     code, error = _run_job(monkeypatch, capsys, *flags)
-    assert (code, error) == (2, "error: 1 workers need 1 GPUs, the cluster has 0\n")
+    assert (code, error) == (2, "error: 1 workers of 1 GPU each: the cluster has room for 0 (4 CPUs, 0 GPUs in all)\n")
