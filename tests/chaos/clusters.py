@@ -1,6 +1,7 @@
 """Rays of our own, beside whatever else runs on this machine."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 HERE = Path(__file__).parent
 RAY = Path(sys.executable).with_name("ray")
@@ -22,12 +25,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _started(*flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(*flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [RAY, "start", "--block", *(f"--temp-dir={folder}" for _ in [0] if "--head" in flags), *flags],
             env=os.environ
-            | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+            | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+            | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -56,6 +60,45 @@ def head(num_cpus: int) -> Iterator[dict[str, str]]:
     with _started("--head", f"--num-cpus={num_cpus}", f"--port={port}", "--node-ip-address=127.0.0.1",
                   "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
                   "--object-store-memory=200000000") :  # fmt: skip
+        _wait_for(port)
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
+
+
+#: Lists that an autoscaler's configuration must have.
+_COMMANDS = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands",
+             "head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")  # fmt: skip
+
+
+@contextlib.contextmanager
+def growing(folder: Path, most_nodes: int) -> Iterator[dict[str, str]]:
+    """A cluster whose head has no CPU and whose autoscaler starts nodes of one CPU, on this machine, when asked."""
+    port = free_port()
+    config = {
+        "cluster_name": "growing",
+        "max_workers": most_nodes,
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 10,
+        "provider": {"type": "fake_multinode", "launch_multiple": True, "gcs_address": f"127.0.0.1:{port}"},
+        "available_node_types": {
+            FAKE_HEAD_NODE_TYPE: {"resources": {}, "node_config": {}, "max_workers": 0},
+            "cpu": {
+                "resources": {"CPU": 1, "object_store_memory": 200_000_000},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": most_nodes,
+            },
+        },
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
+        "auth": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+    } | dict.fromkeys(_COMMANDS, [])
+    (folder / "autoscaling.yaml").write_text(json.dumps(config))
+    with _started("--head", "--num-cpus=0", f"--port={port}", "--node-ip-address=127.0.0.1",
+                  "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
+                  "--object-store-memory=200000000", f"--autoscaling-config={folder / 'autoscaling.yaml'}",
+                  RAY_FAKE_CLUSTER="1", RAY_NODE_TYPE_NAME=FAKE_HEAD_NODE_TYPE, RAY_CLOUD_INSTANCE_ID=FAKE_HEAD_NODE_ID,
+                  RAY_OVERRIDE_NODE_ID_FOR_TESTING=FAKE_HEAD_NODE_ID, AUTOSCALER_UPDATE_INTERVAL_S="1"):  # fmt: skip
         _wait_for(port)
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
 

@@ -1,0 +1,32 @@
+"""A cluster that has no room until some is asked for, as the one of cluster.yaml, and one that never has it."""
+
+from pathlib import Path
+
+import pytest
+from clusters import growing, head
+from nightly import assert_exact, run, two_nights
+
+
+@pytest.mark.slow
+def test_workers_are_asked_for_and_come(tmp_path: Path) -> None:
+    nights = two_nights(tmp_path, 64, decoder="mtl_core.decoding")
+    out = nights.out("second night")
+    with growing(tmp_path, most_nodes=2) as env:
+        command = nights.command(out)
+        asking = command.index("--num-workers")
+        nobody_said = run("never", "driver", command[:asking] + command[asking + 2 :], env)
+        assert nobody_said.returncode == 2
+        assert nobody_said.stderr.endswith("grows on demand: say to how many workers, --num-workers N\n")
+        ended = run("never", "driver", command, env, decoder="mtl_core.decoding")
+    assert ended.returncode == 0, ended.stderr
+    assert_exact(nights, out)
+
+
+@pytest.mark.slow
+def test_more_workers_than_a_cluster_ever_has_are_refused(tmp_path: Path) -> None:
+    nights = two_nights(tmp_path, 16, decoder="mtl_core.decoding")
+    out = nights.out("second night")
+    with head(num_cpus=2) as env:
+        ended = run("never", "driver", [*nights.command(out), "--num-workers", "3"], env)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "3 workers of 1 CPU each: the cluster has room for 2" in ended.stderr.splitlines()[-1]
