@@ -3,14 +3,14 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those
-who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `segments_of`, `mels_schema`
+and `mels_file` (for those who write them).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +110,19 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
     )
     counted = grouped.select(["track_id", "segment_count", *(f"{name}_first" for name in carried)])
     return front_end, metadata[FRONT_END_HASH], counted.rename_columns(["track_id", "segments", *carried])
+
+
+def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The segments of some tracks in a file, a row group at a time: their track_ids, and (S, 187, 96) float32."""
+    with file.filesystem.open(file.path, "rb") as handle:
+        parquet = pq.ParquetFile(handle)
+        for group in range(parquet.num_row_groups):
+            track_ids = parquet.read_row_group(group, columns=["track_id"])["track_id"].to_pylist()
+            wanted = np.array([track_id in picked for track_id in track_ids], bool)
+            if wanted.any():
+                mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
+                names = list(itertools.compress(track_ids, wanted))
+                yield names, mel.to_numpy_ndarray()[wanted].astype(np.float32)
 
 
 def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:

@@ -23,7 +23,7 @@ from mtl_core.artifact import Artifact
 from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
 from mtl_core.mels import Mels, open_mels
-from mtl_core.network import CpuEngine, Network, open_network
+from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
@@ -137,7 +137,7 @@ class _Model:
     """An actor: files of mels -> logits of the picked tracks' segments, a batch for each row group."""
 
     def __init__(self, network: Network, picked: frozenset[str], files: Sequence[Location]) -> None:
-        self._engine, self._picked, self._files = CpuEngine(network), picked, files
+        self._engine, self._picked, self._files = network.engine(), picked, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         for item in batch["item"]:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from mtl_core import lease, manifest, shards, tables
 from mtl_core.decoding import DECODER, DecoderLimits
 from mtl_core.lease import Lease
-from mtl_core.network import CpuEngine, Network, open_network
+from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.workers import work_off
 from mtl_core.schema import TAGS
@@ -187,7 +187,7 @@ class _Worker:
         self._plan = plan
         self._model_id = plan.asked["model_id"]
         self._reader = TrackReader(network.front_end, tagging.limits, decoder=tagging.decoder)
-        self._tagger = Tagger(CpuEngine(network), network.vocabularies, network.aggregation)
+        self._tagger = Tagger(network.engine(), network.vocabularies, network.aggregation)
         # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
         self._own = uuid.uuid4().hex[:8]
 
