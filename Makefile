@@ -25,12 +25,13 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 	$(BIN)/python -m mtl_core.demo.table demo-run
 	@echo "report: $(CURDIR)/demo-run/report/report.html"
 
-$(EXPERIMENT)/mels: $(READY)  # of the paper's shape: 17 languages x 4 artists x 5 songs, 1,360 segments
+$(EXPERIMENT)/.mels: $(READY)  # of the paper's shape: 17 languages x 4 artists x 5 songs, 1,360 segments
 	$(BIN)/python jobs/make_demo_catalogue.py --out $(EXPERIMENT)/catalogue --difficulty hard --languages 17 --song-s 130
 	$(BIN)/python jobs/build_manifest.py --catalogue $(EXPERIMENT)/catalogue --labels $(EXPERIMENT)/catalogue/labels.csv --out $(EXPERIMENT)/manifest.parquet
-	$(BIN)/python jobs/extract_mels.py --manifest $(EXPERIMENT)/manifest.parquet --out $@ --segments-per-excerpt 2
+	$(BIN)/python jobs/extract_mels.py --manifest $(EXPERIMENT)/manifest.parquet --out $(EXPERIMENT)/mels --segments-per-excerpt 2
+	touch $@
 
-experiment: $(READY) | $(EXPERIMENT)/mels  ## Table 1 on a hard synthetic catalogue; the same command goes on where it was stopped
+experiment: $(READY) $(EXPERIMENT)/.mels  ## Table 1 on a hard synthetic catalogue; the same command goes on where it was stopped
 	$(BIN)/python jobs/run_experiment.py --mels $(EXPERIMENT)/mels --out $(EXPERIMENT)/table $(EXPERIMENT_FLAGS)
 
 test: $(READY)  ## all tests but the long ones, under 10 minutes on 2 cores
