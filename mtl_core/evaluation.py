@@ -141,7 +141,7 @@ def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[st
     prior_C = metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
     guesses = {"class prior": np.tile(prior_C, (n_tracks, 1))}
     if task == "language" and "artist" in heard.vocabularies:
-        language_of = _language_of_artist([training])
+        language_of = language_of_artist([training])
         language_A = vocabulary.encode([language_of.get(artist) for artist in heard.vocabularies["artist"].labels])
         artist_NA = heard.probabilities("artist")
         guesses["via artist"] = metrics.language_of_artists(artist_NA, language_A, len(vocabulary))
@@ -151,11 +151,11 @@ def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[st
 
 def _order(task: str, labels: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
     """Labels as people compare them: artists stand by their language."""
-    language_of = _language_of_artist(tables) if task == "artist" else {}
+    language_of = language_of_artist(tables) if task == "artist" else {}
     return sorted(labels, key=lambda label: (language_of.get(label, ""), label))
 
 
-def _language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
+def language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
     """Each artist's most frequent language; the first in order of those that tie."""
     pairs: Counter[tuple[str | None, str | None]] = Counter()
     for tracks in tables:

@@ -112,17 +112,25 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
     return front_end, metadata[FRONT_END_HASH], counted.rename_columns(["track_id", "segments", *carried])
 
 
-def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The segments of some tracks in a file, a row group at a time: their track_ids, and (S, 187, 96) float32."""
+def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """The segments of some tracks in a file, a row group at a time.
+
+    Yields:
+        Their track_ids, their numbers (S,) int32, and (S, 187, 96) float32.
+    """
     with file.filesystem.open(file.path, "rb") as handle:
         parquet = pq.ParquetFile(handle)
         for group in range(parquet.num_row_groups):
-            track_ids = parquet.read_row_group(group, columns=["track_id"])["track_id"].to_pylist()
-            wanted = np.array([track_id in picked for track_id in track_ids], bool)
+            names = parquet.read_row_group(group, columns=["track_id", "segment"])
+            wanted = np.array([track_id in picked for track_id in names["track_id"].to_pylist()], bool)
             if wanted.any():
                 mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
-                names = list(itertools.compress(track_ids, wanted))
-                yield names, mel.to_numpy_ndarray()[wanted].astype(np.float32)
+                kept = names.filter(pa.array(wanted))
+                yield (
+                    kept["track_id"].to_pylist(),
+                    kept["segment"].to_numpy(),
+                    mel.to_numpy_ndarray()[wanted].astype(np.float32),
+                )
 
 
 def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:

@@ -106,21 +106,48 @@ def bootstrap(
     Source: Efron and Tibshirani 1993, chapters 8 (units) and 13 (percentile intervals).
     """
     known = _labelled(models_NC[0], targets_N)
-    t = np.asarray(targets_N)[known]
-    models = [np.asarray(p, np.float64)[known] for p in models_NC]
-    names_G, song_N = np.unique(np.asarray(songs_N)[known], return_inverse=True)
+    t, songs = np.asarray(targets_N)[known], np.asarray(songs_N)[known]
+    drawn = draws(songs, resamples=resamples, seed=seed)
+    return [resampled(np.asarray(p, np.float64)[known], t, songs, drawn) for p in models_NC]
+
+
+def draws(songs: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Songs drawn with replacement, as many as there are: their names (G,), sorted, and how often each is drawn (R, G).
+
+    Args:
+        songs: names, any number of times each.
+        resamples: R, 0 or more.
+        seed: of the draws.
+    """
+    names_G = np.unique(np.asarray(songs))
     if resamples < 1 or not len(names_G):
-        return [{name: np.empty(0) for name in HEADLINES} for _ in models]
+        return names_G, np.empty((0, len(names_G)), np.int64)
     rng = np.random.default_rng(seed)
-    counts_RG = rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
-    hits = [_hits(p, t) for p in models]
-    parts: list[list[np.ndarray]] = [[] for _ in models]
-    for some_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t) // _CHUNK_VALUES)))):
+    return names_G, rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
+
+
+def resampled(
+    p_NC: np.ndarray, t_N: np.ndarray, songs_N: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """headline -> (R,) of one model on the songs drawn.
+
+    Args:
+        p_NC, t_N: probabilities and targets, none `MISSING`.
+        songs_N: of the samples; they may be some of those drawn from.
+        drawn: of `draws`.
+    """
+    names_G, counts_RG = drawn
+    if not len(counts_RG) or not len(t_N):
+        return {name: np.empty(0) for name in HEADLINES}
+    song_N, resamples = np.searchsorted(names_G, songs_N), len(counts_RG)
+    hits_KN = _hits(p_NC, t_N)
+    parts = []
+    for some_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t_N) // _CHUNK_VALUES)))):
         w_RN = some_RG[:, song_N].astype(np.float64)
-        for part, p, hits_KN in zip(parts, models, hits, strict=True):
-            areas = [_means(x) for x in _areas(p, t, w_RN)]
-            part.append(np.stack([*areas, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
-    return [dict(zip(HEADLINES, np.concatenate(part, 1), strict=True)) for part in parts]
+        areas = [_means(x) for x in _areas(p_NC, t_N, w_RN)]
+        with np.errstate(invalid="ignore"):  # none of these songs was drawn
+            parts.append(np.stack([*areas, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
+    return dict(zip(HEADLINES, np.concatenate(parts, 1), strict=True))
 
 
 def paired_difference(

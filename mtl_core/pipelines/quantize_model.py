@@ -93,7 +93,7 @@ def _some_segments(source: Mels, picked: set[str], seed: int) -> np.ndarray:
     chosen = np.sort(random.permutation(n_segments)[:CALIBRATION_SEGMENTS])
     found, seen = [], 0
     for file in source.files:
-        for _, mel_STF in segments_of(file, picked):
+        for _, _, mel_STF in segments_of(file, picked):
             here = chosen[(chosen >= seen) & (chosen < seen + len(mel_STF))] - seen
             found.append(mel_STF[here])
             seen += len(mel_STF)
@@ -104,7 +104,7 @@ def _compare(known: Artifact, rounded: Artifact, source: Mels, picked: set[str])
     engines = [CpuEngine(*export(one.model, one.quantization), list(one.vocabularies)) for one in (known, rounded)]
     logits: list[dict[str, dict[str, list[np.ndarray]]]] = [defaultdict(lambda: defaultdict(list)) for _ in engines]
     for file in source.files:
-        for track_ids, mel_STF in segments_of(file, picked):
+        for track_ids, _, mel_STF in segments_of(file, picked):
             for engine, of_tracks in zip(engines, logits, strict=True):
                 for task, logits_SC in engine.infer(mel_STF)[0].items():
                     for track_id, logits_C in zip(track_ids, logits_SC, strict=True):

@@ -1,0 +1,129 @@
+"""Table 1 of runs whose truth is known: better by construction, the same, or chance."""
+
+import json
+
+import numpy as np
+import pytest
+from test_experiment import SEGMENTS, SONGS, result, run
+
+from mtl_core import comparison, metrics
+from mtl_core.comparison import MULTI, SYSTEMS, VIA_ARTIST, pool, table, whole
+
+MULTI_ARTIST = next(system for system in SYSTEMS if (system.task, system.name) == ("artist", MULTI))
+
+
+def results(*, seeds=(0, 1), gain=0.0, noise=1.0, recipe="paper", variants=("artist", "language", "both"), draw=0):
+    """Every fold of every seed; the multi-task model's logits of the truth are `gain` higher."""
+    return [
+        result(
+            run(tasks, fold=fold, seed=seed, name=recipe), skill=1 + gain * (tasks == "both"), noise=noise, draw=draw
+        )
+        for seed in seeds
+        for fold in range(SONGS)
+        for tasks in variants
+    ]
+
+
+def cells(found):
+    of = {}
+    for x in found:
+        of.setdefault((x.run.seed, x.run.fold), {})[x.run.tasks] = x
+    return of
+
+
+def difference(made, task="artist", minus="artist-only", level="tracks", name="auc_pr_macro"):
+    (row,) = (row for row in made["groups"][0]["differences"] if (row["task"], row["minus"]) == (task, minus))
+    return row[level][name]
+
+
+def test_a_better_model_has_a_gain_whose_interval_is_above_0():
+    made = table(results(gain=2.5, noise=2.0), resamples=300)
+    for level in comparison.LEVELS:
+        gain = difference(made, level=level)
+        assert gain["difference"] > 0.05
+        assert 0 < gain["ci"][0] < gain["difference"] < gain["ci"][1]
+    json.dumps(made, allow_nan=False)
+
+
+def test_identical_models_gain_exactly_nothing():
+    made = table(results(), resamples=50)
+    for task in ("artist", "language"):
+        for level in comparison.LEVELS:
+            for name in metrics.HEADLINES:
+                gain = difference(made, task, f"{task}-only", level, name)
+                assert (gain["difference"], gain["ci"]) == (0, [0, 0])
+
+
+def test_models_without_skill_gain_nothing_that_is_sure():
+    a, b = results(variants=("artist",), draw=1), results(variants=("both",), draw=2)
+    made = table([result(x.run, skill=0, draw=draw) for x, draw in [*((x, 1) for x in a), *((x, 2) for x in b)]])
+    gain = difference(made)
+    assert gain["ci"][0] < 0 < gain["ci"][1]
+
+
+def test_pooled_folds_hold_every_song_once_and_a_song_tested_twice_is_an_error():
+    found = cells(results())
+    for level, n in (("tracks", 1), ("segments", SEGMENTS)):
+        pooled = pool(found, MULTI_ARTIST, level)
+        assert len(pooled) == 2
+        for samples in pooled:
+            songs, counts = np.unique(samples.songs_N, return_counts=True)
+            assert len(songs) == 4 * SONGS
+            assert set(counts) == {n}
+            assert samples.p_NC.sum(1) == pytest.approx(np.ones(len(samples.t_N)))
+    twice = found | {(0, 7): found[0, 0]}
+    with pytest.raises(ValueError, match="folds of one seed test a song twice"):
+        pool(twice, MULTI_ARTIST, "tracks")
+
+
+def test_a_score_is_the_mean_over_seeds_of_the_pooled_folds():
+    made = table(results(noise=2.0), resamples=0)
+    row = next(r for r in made["groups"][0]["systems"] if (r["task"], r["system"]) == ("artist", MULTI))["tracks"]
+    by_hand = [
+        metrics.scores(samples.p_NC, samples.t_N, resamples=0)["auc_pr_macro"]
+        for samples in pool(cells(results(noise=2.0)), MULTI_ARTIST, "tracks")
+    ]
+    assert row["by_seed"]["auc_pr_macro"] == pytest.approx(by_hand)
+    assert row["auc_pr_macro"] == pytest.approx(np.mean(by_hand))
+    assert by_hand[0] != by_hand[1]
+    assert row["ci"]["auc_pr_macro"] is None
+    assert (row["n"], row["classes"], row["classes_covered"]) == ([20, 20], 4, [4, 4])
+
+
+def test_the_prior_is_chance_and_the_artist_tells_the_language():
+    made = table(results(noise=0.01), resamples=0)
+    rows = {(row["task"], row["system"]): row["tracks"] for row in made["groups"][0]["systems"]}
+    assert rows["artist", "class prior"]["auc_roc_macro"] == 0.5
+    assert rows["language", VIA_ARTIST]["top_1"] == 1
+    assert rows["language", "class prior"]["top_1"] == 0.5
+    gain = difference(made, "language", VIA_ARTIST)
+    assert gain["difference"] == 0
+
+
+def test_an_unfinished_seed_waits_and_a_single_model_is_no_comparison():
+    found = results(seeds=(0,)) + results(seeds=(1,))[:-1]
+    made = table(found, resamples=0)["groups"][0]
+    assert (made["seeds"], made["folds"]) == ([0], list(range(SONGS)))
+    assert len(made["left_out"]) == len(found) - 15
+    alone = table(results(variants=("both",)), resamples=0)["groups"][0]
+    assert {row["system"] for row in alone["systems"]} == {MULTI, "class prior"}
+    assert alone["differences"] == []
+
+
+def test_folds_are_those_of_the_seeds_that_have_most():
+    found = cells(results())
+    assert whole({cell: of for cell, of in found.items() if cell != (1, 3)}).keys() == {(0, f) for f in range(SONGS)}
+    assert len(whole(found)) == 2 * SONGS
+
+
+def test_another_recipe_is_compared_with_paper_on_the_cells_of_both():
+    better = results(gain=2.5, noise=2.0, recipe="best", seeds=(1,), variants=("both",))
+    made = table([*better, *results(noise=2.0)], resamples=300)
+    assert [group["name"] for group in made["groups"]] == ["paper", "best"]
+    assert [(row["task"], row["of"], row["minus"], row["seeds"]) for row in made["against_paper"]] == [
+        ("artist", "best", "paper", [1]),
+        ("language", "best", "paper", [1]),
+    ]
+    gain = made["against_paper"][0]["tracks"]["auc_pr_macro"]
+    assert gain["ci"][0] > 0
+    assert made["groups"][0]["alpha"] == 2
