@@ -9,24 +9,22 @@ memory is that of the largest process, as files that are mapped by several would
 Prints a table and ratios; writes bench-run/tagging.json and tagging.svg.
 """
 
-import ctypes
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from process_tree import adopt_orphans, run
 
 ROOT = Path(__file__).parents[1]
 SONGS = ROOT.parent / "shared" / "audio" / "songs"
 OUT = ROOT / "bench-run"
 CONTENDERS_AT = ROOT / "bench" / "contenders"
 FEW = 14
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,37 +39,8 @@ class Run:
 
 
 def measured(contender: str, command: list[str], files: int) -> Run:
-    """Run to the end, and wait for every process that it left behind: their CPU seconds count."""
-    begun, cpu_s, largest_kib = time.monotonic(), 0.0, 0
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ
-        | {
-            "DO_NOT_TRACK": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(CONTENDERS_AT),
-        },
-    )
-    assert process.stderr is not None
-    wall_s = 0.0
-    said = b""
-    for line in process.stderr:
-        said = (said + line)[-4000:]
-    while True:
-        try:
-            pid, status, usage = os.wait4(-1, 0)
-        except ChildProcessError:
-            break
-        if pid == process.pid:
-            wall_s = time.monotonic() - begun
-            if status:
-                raise SystemExit(f"{contender} failed:\n{said.decode(errors='replace')}")
-        cpu_s += usage.ru_utime + usage.ru_stime
-        largest_kib = max(largest_kib, usage.ru_maxrss)
-    return Run(contender=contender, files=files, wall_s=wall_s, cpu_s=cpu_s, largest_mib=largest_kib / 1024)
+    spent = run(command, DO_NOT_TRACK="1", PYTHONPATH=str(CONTENDERS_AT))
+    return Run(contender=contender, files=files, wall_s=spent.wall_s, cpu_s=spent.cpu_s, largest_mib=spent.largest_mib)
 
 
 def command(contender: str, tracks: Path, place: Path, number: int) -> list[str]:
@@ -93,10 +62,10 @@ def table(runs: list[Run]) -> dict[str, dict[str, float]]:
     """Medians over the repeats."""
 
     def median(contender: str, few: bool, field: str) -> float:
-        chosen = [run for run in runs if run.contender == contender and (run.files == FEW) == few]
-        return statistics.median(getattr(run, field) for run in chosen)
+        chosen = [one for one in runs if one.contender == contender and (one.files == FEW) == few]
+        return statistics.median(getattr(one, field) for one in chosen)
 
-    n = max(run.files for run in runs)
+    n = max(one.files for one in runs)
     return {
         contender: {
             "cpu_s_per_track": (median(contender, False, "cpu_s") - median(contender, True, "cpu_s")) / (n - FEW),
@@ -127,18 +96,18 @@ def picture(found: dict[str, dict[str, float]], path: Path) -> None:
 
 
 def main(n: int = 70, repeats: int = 1, folder: Path = SONGS) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a job leaves behind becomes our child
+    adopt_orphans()
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         place = Path(temporary)
         inputs = [sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), temporary, str(folder), str(FEW), str(n)]
         subprocess.run(inputs, check=True)
         for repeat, files, contender in itertools.product(range(repeats), (FEW, n), CONTENDERS):
-            run = measured(contender, command(contender, place / f"tracks-{files}", place, len(runs)), files)
-            runs.append(run)
+            one = measured(contender, command(contender, place / f"tracks-{files}", place, len(runs)), files)
+            runs.append(one)
             print(
-                f"{repeat + 1}/{repeats} {run.contender:14} {run.files:4} files {run.wall_s:7.1f} s wall "
-                f"{run.cpu_s:7.1f} s CPU {run.largest_mib:6.0f} MiB the largest process",
+                f"{repeat + 1}/{repeats} {one.contender:14} {one.files:4} files {one.wall_s:7.1f} s wall "
+                f"{one.cpu_s:7.1f} s CPU {one.largest_mib:6.0f} MiB the largest process",
                 flush=True,
             )
     found = table(runs)
@@ -155,7 +124,7 @@ def main(n: int = 70, repeats: int = 1, folder: Path = SONGS) -> None:
         print(f"wall clock of {n} files, … / {ours}: " + ", ".join(f"{k} {v:.2f}" for k, v in walls.items()))
     OUT.mkdir(exist_ok=True)
     (OUT / "tagging.json").write_text(
-        json.dumps({"files": n, "runs": [asdict(run) for run in runs], "medians": found}, indent=1)
+        json.dumps({"files": n, "runs": [asdict(one) for one in runs], "medians": found}, indent=1)
     )
     picture(found, OUT / "tagging.svg")
 

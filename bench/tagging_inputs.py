@@ -58,7 +58,8 @@ def models(folder: Path) -> None:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    found = long_tracks(Path(sys.argv[2]), place)
-    for count in sys.argv[3:]:
+    counts = sys.argv[3:]
+    found = long_tracks(Path(sys.argv[2]), place) if counts else []
+    for count in counts:
         copies(found, int(count), place / f"tracks-{count}")
     models(place)
