@@ -3,14 +3,15 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those
-who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `frames_of` (a few tracks' mels),
+`mels_schema` and `mels_file` (for those who write them).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,31 @@ def open_mels(location: Location) -> Mels:
     if doubled:
         raise InputError(f"{location}: the track {doubled[0]!r} is in two files")
     return Mels(files=tuple(files), front_end=opened[0][0], tracks=tracks)
+
+
+def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
+    """track_id -> the frames (T, F) of all its segments, in order, for a few tracks.
+
+    The column of names is read until all are found, the mels of their row groups alone.
+    """
+    open_ids = set(track_ids)
+    found: dict[str, np.ndarray] = {}
+    for file in location.files(".parquet"):
+        if not open_ids:
+            break
+        with file.filesystem.open(file.path, "rb") as handle:
+            parquet = pq.ParquetFile(handle)
+            parts: dict[str, list[np.ndarray]] = defaultdict(list)
+            for group in range(parquet.num_row_groups):
+                names = parquet.read_row_group(group, columns=["track_id"])["track_id"].to_pylist()
+                rows = [i for i, name in enumerate(names) if name in open_ids]
+                if rows:
+                    mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
+                    for i, mel_TF in zip(rows, mel.to_numpy_ndarray()[rows], strict=True):
+                        parts[names[i]].append(mel_TF)
+        found |= {name: np.concatenate(segments) for name, segments in parts.items()}
+        open_ids -= parts.keys()  # a whole track is in one file
+    return found
 
 
 def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:

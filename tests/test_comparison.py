@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from test_experiment import SEGMENTS, SONGS, result, run
+from test_experiment import SONGS, result, run
 
 from mtl_core import comparison, metrics
-from mtl_core.comparison import MULTI, SYSTEMS, VIA_ARTIST, pool, table, whole
+from mtl_core.comparison import table
+from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, pool
 
 MULTI_ARTIST = next(system for system in SYSTEMS if (system.task, system.name) == ("artist", MULTI))
 
@@ -61,21 +62,6 @@ def test_models_without_skill_gain_nothing_that_is_sure():
     assert gain["ci"][0] < 0 < gain["ci"][1]
 
 
-def test_pooled_folds_hold_every_song_once_and_a_song_tested_twice_is_an_error():
-    found = cells(results())
-    for level, n in (("tracks", 1), ("segments", SEGMENTS)):
-        pooled = pool(found, MULTI_ARTIST, level)
-        assert len(pooled) == 2
-        for samples in pooled:
-            songs, counts = np.unique(samples.songs_N, return_counts=True)
-            assert len(songs) == 4 * SONGS
-            assert set(counts) == {n}
-            assert samples.p_NC.sum(1) == pytest.approx(np.ones(len(samples.t_N)))
-    twice = found | {(0, 7): found[0, 0]}
-    with pytest.raises(ValueError, match="folds of one seed test a song twice"):
-        pool(twice, MULTI_ARTIST, "tracks")
-
-
 def test_a_score_is_the_mean_over_seeds_of_the_pooled_folds():
     made = table(results(noise=2.0), resamples=0)
     row = next(r for r in made["groups"][0]["systems"] if (r["task"], r["system"]) == ("artist", MULTI))["tracks"]
@@ -108,12 +94,6 @@ def test_an_unfinished_seed_waits_and_a_single_model_is_no_comparison():
     alone = table(results(variants=("both",)), resamples=0)["groups"][0]
     assert {row["system"] for row in alone["systems"]} == {MULTI, "class prior"}
     assert alone["differences"] == []
-
-
-def test_folds_are_those_of_the_seeds_that_have_most():
-    found = cells(results())
-    assert whole({cell: of for cell, of in found.items() if cell != (1, 3)}).keys() == {(0, f) for f in range(SONGS)}
-    assert len(whole(found)) == 2 * SONGS
 
 
 def test_another_recipe_is_compared_with_paper_on_the_cells_of_both():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -89,3 +90,20 @@ def test_predictions_are_a_row_a_track_with_the_vocabularies():
     assert table["track_id"].to_pylist() == ["t1", "t2", "t3", "t4"]
     assert np.array(table["artist_probabilities"].to_pylist()).sum(1) == pytest.approx(np.ones(4))
     assert table["artist"].to_pylist() == ["a", "b", "nobody", None]
+
+
+def test_hearing_all_is_the_score_and_hearing_one_takes_the_middle_segment():
+    h = heard()
+    steps = evaluation.scores(h, TRAINING, resamples=10, seed=0)["language"]["heard"]
+    whole = evaluation.scores(h, TRAINING, resamples=0, seed=0)["language"]["tracks"]
+    assert [step["segments"] for step in steps] == [1, 2, 3]
+    assert steps[-1]["auc_pr_macro"] == whole["auc_pr_macro"]
+    three = np.arange(9.0).reshape(3, 3)
+    one = replace(h, logits={"artist": [three] * 4}).only(1)
+    assert [logits.tolist() for logits in one.logits["artist"]] == [[[3, 4, 5]]] * 4
+    assert replace(h, logits={"artist": [three] * 4}).only(2).n_segments == [2] * 4
+
+
+def test_the_steps_of_what_is_heard_go_to_the_end():
+    assert evaluation.heard_steps(1) == [1]
+    assert evaluation.heard_steps(40) == [1, 2, 3, 5, 10, 20, 30, 40]
