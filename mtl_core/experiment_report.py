@@ -49,7 +49,7 @@ def _gains(table: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     return f"""<section><h2>Gains</h2><figure>{experiment_plots.gains(shown)}<figcaption>Paired differences with their
-95% bootstrap intervals over songs; an interval that holds 0 is no evidence of a gain.</figcaption></figure></section>"""
+95% bootstrap intervals over songs; one that holds 0 is no evidence of a gain.</figcaption></figure></section>"""
 
 
 def _level(table: Mapping[str, Any], level: str) -> str:

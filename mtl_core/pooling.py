@@ -14,7 +14,7 @@ from mtl_core import metrics
 from mtl_core.experiment import BOTH, Result
 from mtl_core.labels import MISSING, TASKS, Vocabulary
 
-MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "sum of artist-only's P(artist)"
+MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
 #: (seed, fold) -> variant -> its run
 Cells = Mapping[tuple[int, int], Mapping[str, Result]]
