@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mtl_core import evaluation
+from mtl_core import areas, evaluation, report
 from mtl_core.aggregate import Aggregation
 from mtl_core.evaluation import Heard
 from mtl_core.labels import Vocabulary
@@ -107,3 +107,19 @@ def test_hearing_all_is_the_score_and_hearing_one_takes_the_middle_segment():
 def test_the_steps_of_what_is_heard_go_to_the_end():
     assert evaluation.heard_steps(1) == [1]
     assert evaluation.heard_steps(40) == [1, 2, 3, 5, 10, 20, 30, 40]
+
+
+def test_one_class_or_no_label_is_scored_where_it_can_be_and_shown():
+    logits = {"artist": [np.zeros((2, 1)), np.zeros((1, 1))], "language": [np.zeros((2, 2)), np.zeros((1, 2))]}
+    tracks = pa.table({"track_id": ["1", "2"], "artist": ["a", "a"], "language": pa.array([None, None], pa.string())})
+    vocabularies = {"artist": Vocabulary(("a",)), "language": Vocabulary(("de", "en"))}
+    h = Heard(tracks=tracks, logits=logits, vocabularies=vocabularies, aggregation=Aggregation())
+    found = evaluation.scores(h, tracks, resamples=10, seed=0)
+    assert (found["artist"]["tracks"]["top_1"], found["artist"]["tracks"]["auc_roc_macro"]) == (1, None)
+    assert (found["language"]["tracks"]["n"], found["language"]["tracks"]["top_1"]) == (0, None)
+    json.dumps(found, allow_nan=False)
+    result = {"model_id": "m", "mels": "/m", "on": "test", "n_tracks": 2, "n_segments": 3, "tasks": found}
+    curves = {task: areas.curves(*h.segment_probabilities(task)) for task in vocabularies}
+    page = report.html(result, evaluation.said(h), curves=curves)
+    assert "No track of this part has a label" in page
+    assert "nan" not in page.lower()
