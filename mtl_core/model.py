@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from mtl_core.blocks import Block
 from mtl_core.labels import TASKS
 
 FRAMES = 187
@@ -91,10 +93,18 @@ class MultitaskCNN(nn.Module):
         self.config = config
         self.trunk = nn.Sequential(
             *(
-                _block(in_channels, out_channels, config)
+                Block(
+                    in_channels,
+                    out_channels,
+                    padding=config.padding,
+                    dropout=config.dropout,
+                    eps=config.batch_norm_eps,
+                    momentum=config.batch_norm_momentum,
+                )
                 for in_channels, out_channels in zip((1, *config.channels), config.channels, strict=False)
             )
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time, see `blocks`
         self.trunk.apply(_initialise)  # before a head exists, whose creation draws numbers too
         self.classifiers = nn.ModuleDict()
         for task in (task for task in TASKS if task in config.classes):
@@ -131,16 +141,6 @@ def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
 def parameter_count(module: nn.Module) -> int:
     """Trainable parameters, the affine ones of BatchNorm among them."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-
-
-def _block(in_channels: int, out_channels: int, config: ModelConfig) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=config.padding),
-        nn.ReLU(),
-        nn.BatchNorm2d(out_channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum),
-        nn.MaxPool2d(2),
-        nn.Dropout(config.dropout),
-    )
 
 
 def _initialise(module: nn.Module) -> None:

@@ -52,7 +52,8 @@ tbody th { font-weight: 500; white-space: nowrap; }
 .confidence { min-width: 5rem; } .confidence i { display: block; height: 2px; background: var(--muted); }
 .pair { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; margin-top: 1.6rem; }
 .pair figure { flex: 1 1 22rem; min-width: 0; }
-h3 { font-size: 1rem; margin: 0; } :is(.scroll, figure) + h3 { margin-top: 2rem; } .pair > div { flex: 1 1 22rem; min-width: 0; }
+h3 { font-size: 1rem; margin: 0; } :is(.scroll, figure) + h3 { margin-top: 2rem; }
+.pair > div { flex: 1 1 22rem; min-width: 0; }
 .mel img { width: 100%; height: 96px; display: block; border-radius: 4px; } .mel b { color: var(--ink); }
 .mel figcaption { overflow-wrap: anywhere; } .mel ul { margin: 0; padding-left: 1.1rem; }
 figure { margin: 1.2rem 0 0; } figure svg { max-width: 100%; height: auto; display: block; }

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mtl_core.blocks import Dropout
 from mtl_core.model import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, drop_head, parameter_count
 
 PAPER = {"artist": 68, "language": 17}
@@ -32,7 +33,7 @@ def test_one_head_a_task(classes):
 
 def test_relu_comes_before_the_norm_and_the_pool_after_it():
     block = MultitaskCNN(ModelConfig(classes=PAPER)).trunk[0]
-    assert [type(layer) for layer in block] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout]
+    assert [type(layer) for layer in block] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, Dropout]
 
 
 def test_starts_as_keras_does():

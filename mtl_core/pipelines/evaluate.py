@@ -16,19 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
-import torch
 
 from mtl_core import areas, evaluation, metrics, report
 from mtl_core import artifact as artifacts
 from mtl_core.artifact import Artifact
 from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
-from mtl_core.mels import Mels, frames_of, open_mels
+from mtl_core.mels import Mels, frames_of, open_mels, segments_of
+from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
 from mtl_core.storage import Location, at_the_door, check_reachable, check_writable
-from mtl_core.tagger import BATCH_SEGMENTS
 
 ALL = "all"
 
@@ -120,7 +119,7 @@ def hear(
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the part {on!r} of {model} has a label for {tasks}")
     with cluster.connected(num_cpus=workers):
-        logits = _logits(source, tracks, model, cluster.room(workers))
+        logits = _logits(source, tracks, open_network(model), cluster.room(workers))
     heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
     return artifact, heard, source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
 
@@ -160,35 +159,17 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 class _Model:
     """An actor: files of mels -> logits of the picked tracks' segments, a batch for each row group."""
 
-    def __init__(self, model: Location, picked: frozenset[str], files: Sequence[Location]) -> None:
-        torch.set_num_threads(1)  # an actor is a core
-        self._model, self._picked, self._files = artifacts.load(model).model, picked, files
+    def __init__(self, network: Network, picked: frozenset[str], files: Sequence[Location]) -> None:
+        self._engine, self._picked, self._files = network.engine(), picked, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         for item in batch["item"]:
-            file = self._files[int(item)]
-            with file.filesystem.open(file.path, "rb") as handle:
-                parquet = pq.ParquetFile(handle)
-                for group in range(parquet.num_row_groups):
-                    names = parquet.read_row_group(group, columns=["track_id", "segment"])
-                    wanted = np.array([name in self._picked for name in names["track_id"].to_pylist()], bool)
-                    if wanted.any():
-                        mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
-                        kept = names.filter(pa.array(wanted))
-                        yield {
-                            "track_id": np.array(kept["track_id"].to_pylist(), object),
-                            "segment": kept["segment"].to_numpy(),
-                            **self._logits(mel.to_numpy_ndarray()[wanted]),
-                        }
-
-    def _logits(self, mel_STF: np.ndarray) -> dict[str, np.ndarray]:
-        batches = torch.from_numpy(mel_STF.astype(np.float32))[:, None].split(BATCH_SEGMENTS)
-        with torch.inference_mode():
-            found = [self._model(X_B1TF) for X_B1TF in batches]
-        return {task: torch.cat([logits[task] for logits in found]).numpy() for task in found[0]}
+            for track_ids, segment_S, mel_STF in segments_of(self._files[int(item)], self._picked):
+                found = {"track_id": np.array(track_ids, object), "segment": segment_S}
+                yield found | self._engine.infer(mel_STF)[0]
 
 
-def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> dict[str, list[np.ndarray]]:
+def _logits(source: Mels, tracks: pa.Table, network: Network, workers: int) -> dict[str, list[np.ndarray]]:
     """task -> the (S, C) logits of each of the tracks, its segments in order."""
     ids = tracks["track_id"].to_pylist()
     progress = Progress("evaluating", len(ids))
@@ -198,7 +179,7 @@ def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> di
             _Model,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(source.files)), max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(model, frozenset(ids), source.files),
+            fn_constructor_args=(network, frozenset(ids), source.files),
             num_cpus=1,
         )
         .iter_batches(batch_size=None, batch_format="numpy")

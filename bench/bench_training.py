@@ -1,0 +1,91 @@
+"""What a training costs: python bench/bench_training.py step
+
+step: forward, backward and Adam of the paper's network on one thread, and its forward pass in validation, as its layers
+one by one (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout) and as `mtl_core.blocks` computes them.
+CPU milliseconds a segment; contenders take turns, medians.
+"""
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from mtl_core.losses import label_counts, multitask_loss, task_weights
+from mtl_core.model import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.recipes import RECIPES
+
+CLASSES = {"artist": 68, "language": 17}
+REPEATS = 9
+
+
+def layer_by_layer(model: MultitaskCNN, *, channels_last: bool) -> MultitaskCNN:
+    """The same weights in torch's own layers."""
+    plain = copy.deepcopy(model)
+    for i, block in enumerate(plain.trunk):
+        plain.trunk[i] = nn.Sequential(*[*block][:4], nn.Dropout(block[4].share))
+    return plain.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def update(model: MultitaskCNN, X_B1TF: torch.Tensor) -> Callable[[], object]:
+    recipe = RECIPES["paper"]
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, eps=recipe.adam_eps)
+    targets = {task: torch.randint(0, count, X_B1TF.shape[:1]) for task, count in CLASSES.items()}
+    weights = task_weights(CLASSES)
+
+    def once() -> None:
+        model.train()
+        loss = multitask_loss(model(X_B1TF), targets, counts=label_counts(targets), weights=weights)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return once
+
+
+def validation(model: MultitaskCNN, X_B1TF: torch.Tensor) -> Callable[[], object]:
+    def once() -> None:
+        model.eval()
+        with torch.inference_mode():
+            model(X_B1TF)
+
+    return once
+
+
+def cpu_ms(work: Callable[[], object]) -> float:
+    began_s = time.thread_time()
+    work()
+    return 1e3 * (time.thread_time() - began_s)
+
+
+def bench_step() -> None:
+    torch.set_num_threads(1)
+    for batch in (16, 32):
+        X_B1TF = torch.rand(batch, 1, FRAMES, BANDS)
+        torch.manual_seed(0)
+        ours = MultitaskCNN(ModelConfig(classes=CLASSES))
+        models = {
+            "layer by layer": layer_by_layer(ours, channels_last=False),
+            "layer by layer, channels_last": layer_by_layer(ours, channels_last=True),
+            "blocks": ours,
+        }
+        for what, make in (("update", update), ("validation", validation)):
+            contenders = {name: make(model, X_B1TF) for name, model in models.items()}
+            times: dict[str, list[float]] = {name: [] for name in contenders}
+            for repeat in range(-2, REPEATS):
+                for name, work in contenders.items():
+                    ms = cpu_ms(work) / batch
+                    if repeat >= 0:
+                        times[name].append(ms)
+            medians = {name: float(np.median(values)) for name, values in times.items()}
+            print(f"{what}, batch {batch}, CPU ms a segment: median (lowest to highest)")
+            for name, values in times.items():
+                ratio = medians["layer by layer"] / medians[name]
+                print(f"  {name:32s}{medians[name]:6.1f}   ({min(values):.1f} to {max(values):.1f})   {ratio:.2f} x")
+
+
+if __name__ == "__main__":
+    {"step": bench_step}[sys.argv[1]]()
