@@ -15,7 +15,7 @@ import numpy as np
 from mtl_core import metrics
 from mtl_core.experiment import BOTH, Result
 from mtl_core.labels import TASKS
-from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, Cells, System, pool, runs_of, whole
+from mtl_core.pooling import MULTI, PRIOR, SYSTEMS, VIA_ARTIST, Cells, System, pool, runs_of, whole
 from mtl_core.recipes import Recipe
 
 LEVELS = ("tracks", "segments")
@@ -210,6 +210,7 @@ class _Scorer:
         pooled = pool(cells, system, level)
         songs = np.concatenate([samples.songs_N for samples in pooled])
         resamples = self._resamples if level == "tracks" else self._resamples // SEGMENT_SHARE
+        resamples = 0 if system.name == PRIOR else resamples  # it says the same of every song
         drawn = metrics.draws(songs, resamples=resamples, seed=self._seed)
         by_seed = [metrics.resampled(s.p_NC, s.t_N, s.songs_N, drawn) for s in pooled]
         return _Scored(
