@@ -120,7 +120,8 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
             )
         trained, heard, training = hear(model=model, mels=mels)
     except (TrainingFailedError, RayError) as error:
-        raise RunError(str(error)) from error
+        said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
+        raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
     return experiment.result(run, trained, heard, training)
 
 

@@ -36,7 +36,7 @@ def gains(rows: Sequence[tuple[str, str, float, Sequence[float] | None]]) -> str
 
 
 def histories(runs: Mapping[str, Histories]) -> str:
-    """A panel a model: every run's training (grey) and validation loss, and the validation top-1 of its tasks.
+    """A panel a model: every run's training (dashed) and validation loss, and the validation top-1 of its tasks.
 
     Args:
         runs: model -> the history of each of its runs: `epoch`, `train_loss`, `validation_loss`, `top1`.
@@ -46,7 +46,7 @@ def histories(runs: Mapping[str, Histories]) -> str:
         panels = figure.subplots(2, len(runs), squeeze=False, sharex="col")
         for (name, of_model), (above, below) in zip(runs.items(), panels.T, strict=True):
             for history in of_model:
-                _line(above, history, [h.get("train_loss") for h in history], MUTED)
+                _line(above, history, [h.get("train_loss") for h in history], MUTED, "--")
                 _line(above, history, [h.get("validation_loss") for h in history], INK)
                 for task, colour in COLOURS.items():
                     _line(below, history, [h.get("top1", {}).get(task) for h in history], colour)
@@ -62,10 +62,12 @@ def histories(runs: Mapping[str, Histories]) -> str:
         return svg(figure)
 
 
-def _line(ax: Any, history: Sequence[Mapping[str, Any]], values: Sequence[float | None], colour: str) -> None:
+def _line(
+    ax: Any, history: Sequence[Mapping[str, Any]], values: Sequence[float | None], colour: str, style: str = "-"
+) -> None:
     points = [(h["epoch"], value) for h, value in zip(history, values, strict=True) if value is not None]
     if points:
-        ax.plot(*np.array(points).T, color=colour, linewidth=1, alpha=0.75)
+        ax.plot(*np.array(points).T, color=colour, linewidth=1, linestyle=style, alpha=0.75)
 
 
 def alphas(points: Mapping[str, Sequence[tuple[float, float, Sequence[float] | None]]]) -> str:

@@ -112,5 +112,5 @@ def _histories(results: Sequence[Result]) -> str:
     )
     if not figures:
         return ""
-    return f"""<section><h2>Training</h2><p class="note">A line a run. Above the loss, training in grey; below the share
+    return f"""<section><h2>Training</h2><p class="note">A line a run. Above the loss, training dashed; below the share
 of validation segments that are right, artist in blue and language in orange.</p>{figures}</section>"""
