@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from mtl_core import artifact, command_line, comparison, experiment, metrics, table1
+from mtl_core import artifact, command_line, comparison, experiment, experiment_report, metrics, table1
 from mtl_core.experiment import MODELS, Result, Run
 from mtl_core.failures import InputError, RunError
 from mtl_core.mels import open_mels
@@ -27,7 +27,7 @@ class Options:
     mels: str
     """Folder or s3:// prefix of mels, as extract_mels writes them."""
     out: str
-    """Folder or s3:// prefix of the experiment: runs, models, table1.json and table1.md."""
+    """Folder or s3:// prefix of the experiment: runs, models, table1.json, table1.md, report.html."""
     recipes: tuple[str, ...] = ("paper",)
     """Recipes to train; every other one is compared with paper."""
     tasks: tuple[str, ...] = experiment.VARIANTS
@@ -83,8 +83,9 @@ def main(options: Options) -> int:
     with at_the_door(out):
         (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
         (out / "table1.md").write_bytes(table1.markdown(table).encode())
+        (out / "report.html").write_bytes(experiment_report.html(table, results).encode())
     print(table1.text(table))
-    print(f"-> {out / 'table1.md'}")
+    print(f"-> {out / 'report.html'}")
     if failed:
         raise RunError(
             f"{len(failed)} of {len(runs)} runs failed, {failed[0]} for one; the same command tries them again"
@@ -119,7 +120,8 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
             )
         trained, heard, training = hear(model=model, mels=mels)
     except (TrainingFailedError, RayError) as error:
-        raise RunError(str(error)) from error
+        said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
+        raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
     return experiment.result(run, trained, heard, training)
 
 

@@ -7,19 +7,19 @@ Legend: N samples (tracks or segments), C classes, R resamples.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from mtl_core import metrics
 from mtl_core.experiment import BOTH, Result
-from mtl_core.labels import MISSING, TASKS, Vocabulary
+from mtl_core.labels import TASKS
+from mtl_core.pooling import MULTI, PRIOR, SYSTEMS, VIA_ARTIST, Cells, System, pool, runs_of, whole
+from mtl_core.recipes import Recipe
 
 LEVELS = ("tracks", "segments")
 SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
-MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "sum of artist-only's P(artist)"
 REFERENCE_RECIPE = "paper"
 SEGMENT_SHARE = 5  # segments are many: their intervals come of a fifth of the resamples
 
@@ -29,50 +29,12 @@ REPORTED = {
     "language": {MULTI: (0.4847, 0.7600)},
 }
 
-Cells = Mapping[tuple[int, int], Mapping[str, Result]]
-
-
-@dataclass(frozen=True)
-class System:
-    """What says something of a task: a row of the table.
-
-    Args:
-        task: of `TASKS`.
-        name: for people.
-        variants: whose runs it is computed from, of `experiment.VARIANTS`: the first that is stored.
-    """
-
-    task: str
-    name: str
-    variants: tuple[str, ...]
-
-
-SYSTEMS = tuple(
-    system
-    for task in TASKS
-    for system in (
-        System(task, f"{task}-only", (task,)),
-        System(task, MULTI, (BOTH,)),
-        *([System(task, VIA_ARTIST, ("artist",))] if task == "language" else []),
-        System(task, PRIOR, (BOTH, task)),
-    )
-)
-
 #: task, minuend, subtrahend
 DIFFERENCES = (
     ("artist", MULTI, "artist-only"),
     ("language", MULTI, "language-only"),
     ("language", MULTI, VIA_ARTIST),
 )
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """What a system says of the pooled test parts of one seed: probabilities (N, C), targets (N,), songs (N,)."""
-
-    p_NC: np.ndarray
-    t_N: np.ndarray
-    songs_N: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,7 +58,8 @@ def table(results: Sequence[Result], *, resamples: int = metrics.RESAMPLES, seed
         seed: of the bootstrap.
 
     Returns:
-        `groups`, one for each recipe and number of epochs: name, recipe, epochs, alpha, seeds, folds, left_out (keys of
+        `groups`, one for each recipe and number of epochs: name, recipe, epochs, alpha (of its multi-task model),
+        only_alpha_differs (from `paper`), seeds, folds, left_out (keys of
         runs that lack others of their cell or seed), `systems` (task, system and, by level, the scores with `ci`,
         `by_seed`, n, classes, classes_covered and chance) and `differences` (task, of, minus and, by level, headline ->
         difference and `ci`); `against_paper`: the same of each group's multi-task model minus the `paper` recipe's.
@@ -158,6 +121,7 @@ def _group(name: str, key: tuple[str, int], cells: Cells, scorer: "_Scorer") -> 
         "name": name,
         "recipe": key[0],
         "epochs": key[1],
+        "only_alpha_differs": all(only_alpha_differs(result.recipe) for result in every),
         "alpha": next((alpha(result) for result in every if result.run.tasks == BOTH), None),
         "seeds": sorted({seed for seed, _ in kept}),
         "folds": sorted({fold for _, fold in kept}),
@@ -183,17 +147,6 @@ def _against(name: str, cells: Cells, paper_name: str, paper: Cells, scorer: "_S
     ]
 
 
-def whole(cells: Cells) -> dict[tuple[int, int], Mapping[str, Result]]:
-    """The cells to score: those that have every model that any has, of the seeds with the most such folds."""
-    variants = {variant for of_cell in cells.values() for variant in of_cell}
-    full = {cell: of_cell for cell, of_cell in sorted(cells.items()) if set(of_cell) == variants}
-    folds_of = defaultdict(set)
-    for seed, fold in full:
-        folds_of[seed].add(fold)
-    most = max(folds_of.values(), key=len, default=set())
-    return {cell: of_cell for cell, of_cell in full.items() if folds_of[cell[0]] == most}
-
-
 def alpha(result: Result) -> float | None:
     """The weight of the language loss; None for a model of one task."""
     sizes = {task: len(vocabulary) for task, vocabulary in result.heard.vocabularies.items()}
@@ -201,6 +154,12 @@ def alpha(result: Result) -> float | None:
         return None
     given = result.recipe.get("alpha")
     return sizes["artist"] / sizes["language"] if given is None else float(given)
+
+
+def only_alpha_differs(numbers: Mapping[str, Any]) -> bool:
+    """Whether a recipe is `paper` but for alpha and the number of epochs."""
+    paper = asdict(Recipe())
+    return all(numbers.get(name, value) == value for name, value in paper.items() if name not in ("alpha", "epochs"))
 
 
 def _can(cells: Cells, system: System) -> bool:
@@ -242,7 +201,7 @@ class _Scorer:
         self._known: dict[tuple[Any, ...], _Scored] = {}
 
     def scored(self, cells: Cells, system: System, level: str) -> _Scored:
-        key = (tuple(_runs(cells, system)), system, level)
+        key = (tuple(runs_of(cells, system)), system, level)
         if key not in self._known:
             self._known[key] = self._score(cells, system, level)
         return self._known[key]
@@ -251,75 +210,10 @@ class _Scorer:
         pooled = pool(cells, system, level)
         songs = np.concatenate([samples.songs_N for samples in pooled])
         resamples = self._resamples if level == "tracks" else self._resamples // SEGMENT_SHARE
+        resamples = 0 if system.name == PRIOR else resamples  # it says the same of every song
         drawn = metrics.draws(songs, resamples=resamples, seed=self._seed)
         by_seed = [metrics.resampled(s.p_NC, s.t_N, s.songs_N, drawn) for s in pooled]
         return _Scored(
             seeds=[metrics.scores(s.p_NC, s.t_N, s.songs_N, resamples=0) for s in pooled],
             values_R={name: np.mean([values[name] for values in by_seed], 0) for name in metrics.HEADLINES},
         )
-
-
-def _runs(cells: Cells, system: System) -> list[str]:
-    return [next(of[v] for v in system.variants if v in of).run.key for of in cells.values()]
-
-
-def pool(cells: Cells, system: System, level: str) -> list[_Samples]:
-    """What a system says of the test parts, the folds of a seed together: one `_Samples` for each seed, in order.
-
-    Raises:
-        ValueError: folds of one seed test a song twice.
-    """
-    labels = sorted({label for of_cell in cells.values() for label in _labels(of_cell, system.task)})
-    place = Vocabulary(tuple(labels))
-    of_seed: dict[int, list[_Samples]] = defaultdict(list)
-    for (seed, _), of_cell in sorted(cells.items()):
-        own = _labels(of_cell, system.task)
-        result = next(of_cell[variant] for variant in system.variants if variant in of_cell)
-        p_NC = np.zeros((_size(result, level), len(labels)))
-        said_labels, said_NC = _said(result, system, level)
-        p_NC[:, place.encode(said_labels)] = said_NC
-        tracks, repeats = result.heard.tracks, 1 if level == "tracks" else result.heard.n_segments
-        truth = [label if label in own else None for label in tracks[system.task].to_pylist()]
-        t_N = np.repeat(place.encode(truth), repeats)
-        songs_N = np.repeat(np.array(tracks["track_id"].to_pylist()), repeats)
-        known = t_N != MISSING
-        of_seed[seed].append(_Samples(p_NC[known], t_N[known], songs_N[known]))
-    pooled = []
-    for parts in of_seed.values():
-        if len(np.unique(np.concatenate([np.unique(s.songs_N) for s in parts]))) < sum(
-            len(np.unique(s.songs_N)) for s in parts
-        ):
-            raise ValueError("folds of one seed test a song twice")
-        joined = (np.concatenate([getattr(s, name) for s in parts]) for name in ("p_NC", "t_N", "songs_N"))
-        pooled.append(_Samples(*joined))
-    return pooled
-
-
-def _labels(of_cell: Mapping[str, Result], task: str) -> set[str]:
-    """The classes of a task in a cell's training part."""
-    for result in of_cell.values():
-        if task in result.heard.vocabularies:
-            return set(result.heard.vocabularies[task].labels)
-    return {label for result in of_cell.values() for label in result.language_of.values()}
-
-
-def _size(result: Result, level: str) -> int:
-    return len(result.heard.tracks) if level == "tracks" else sum(result.heard.n_segments)
-
-
-def _said(result: Result, system: System, level: str) -> tuple[list[str], np.ndarray]:
-    """Labels and the probabilities (N, C) of them."""
-    heard, task = result.heard, "artist" if system.name == VIA_ARTIST else system.task
-    labels = list(heard.vocabularies[task].labels)
-    if system.name == PRIOR:
-        return labels, np.tile(result.priors[task], (_size(result, level), 1))
-    if level == "tracks":
-        p_NC = heard.probabilities(task)
-    else:
-        logits_NC = np.concatenate(heard.logits[task]).astype(np.float64)
-        p_NC = softmax(logits_NC / heard.aggregation.temperature[task], axis=1)
-    if system.name != VIA_ARTIST:
-        return labels, p_NC
-    languages = Vocabulary.of(result.language_of.values())
-    language_A = languages.encode([result.language_of.get(artist) for artist in labels])
-    return list(languages.labels), metrics.language_of_artists(p_NC, language_A, len(languages))

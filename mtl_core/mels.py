@@ -3,14 +3,15 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `segments_of`, `mels_schema`
-and `mels_file` (for those who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `segments_of`, `frames_of` (a few tracks'
+mels), `mels_schema` and `mels_file` (for those who write them).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Set
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,21 @@ def open_mels(location: Location) -> Mels:
     if doubled:
         raise InputError(f"{location}: the track {doubled[0]!r} is in two files")
     return Mels(files=tuple(files), front_end=opened[0][0], tracks=tracks)
+
+
+def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
+    """track_id -> the frames (T, F) of all its segments, in order, for a few tracks.
+
+    The column of names is read until all are found, the mels of their row groups alone.
+    """
+    wanted = set(track_ids)
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    for file in location.files(".parquet"):
+        open_ids = wanted - found.keys()  # a whole track is in one file
+        for names, _, mel_STF in segments_of(file, open_ids) if open_ids else ():
+            for name, mel_TF in zip(names, mel_STF, strict=True):
+                found[name].append(mel_TF)
+    return {name: np.concatenate(segments) for name, segments in found.items()}
 
 
 def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:

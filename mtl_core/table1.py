@@ -24,7 +24,8 @@ _CHANCE = {
 _NONE = "\N{EN DASH}"
 NOTE = (
     "Percent. In brackets the 95% bootstrap interval over songs, the same resamples for both sides of a difference. "
-    "Folds are pooled, then scored; a score is the mean over the seeds. Macro is over the classes covered."
+    "Folds are pooled, then scored; a score is the mean over the seeds. Macro is over the classes covered. "
+    "Via artist-only: P(language) is the sum of the artist-only model's P(artist) over the language's artists."
 )
 REPORTED_NOTE = (
     "Reported by the source for its own data set, which is not public: a reference for the shape of the table, never "

@@ -1,13 +1,17 @@
 """Table 1 of runs whose truth is known: better by construction, the same, or chance."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from test_experiment import SEGMENTS, SONGS, result, run
+from test_experiment import SONGS, result, run
 
-from mtl_core import comparison, metrics
-from mtl_core.comparison import MULTI, SYSTEMS, VIA_ARTIST, pool, table, whole
+from mtl_core import comparison, metrics, table1
+from mtl_core.comparison import table
+from mtl_core.labels import Vocabulary
+from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, pool
 
 MULTI_ARTIST = next(system for system in SYSTEMS if (system.task, system.name) == ("artist", MULTI))
 
@@ -61,21 +65,6 @@ def test_models_without_skill_gain_nothing_that_is_sure():
     assert gain["ci"][0] < 0 < gain["ci"][1]
 
 
-def test_pooled_folds_hold_every_song_once_and_a_song_tested_twice_is_an_error():
-    found = cells(results())
-    for level, n in (("tracks", 1), ("segments", SEGMENTS)):
-        pooled = pool(found, MULTI_ARTIST, level)
-        assert len(pooled) == 2
-        for samples in pooled:
-            songs, counts = np.unique(samples.songs_N, return_counts=True)
-            assert len(songs) == 4 * SONGS
-            assert set(counts) == {n}
-            assert samples.p_NC.sum(1) == pytest.approx(np.ones(len(samples.t_N)))
-    twice = found | {(0, 7): found[0, 0]}
-    with pytest.raises(ValueError, match="folds of one seed test a song twice"):
-        pool(twice, MULTI_ARTIST, "tracks")
-
-
 def test_a_score_is_the_mean_over_seeds_of_the_pooled_folds():
     made = table(results(noise=2.0), resamples=0)
     row = next(r for r in made["groups"][0]["systems"] if (r["task"], r["system"]) == ("artist", MULTI))["tracks"]
@@ -110,12 +99,6 @@ def test_an_unfinished_seed_waits_and_a_single_model_is_no_comparison():
     assert alone["differences"] == []
 
 
-def test_folds_are_those_of_the_seeds_that_have_most():
-    found = cells(results())
-    assert whole({cell: of for cell, of in found.items() if cell != (1, 3)}).keys() == {(0, f) for f in range(SONGS)}
-    assert len(whole(found)) == 2 * SONGS
-
-
 def test_another_recipe_is_compared_with_paper_on_the_cells_of_both():
     better = results(gain=2.5, noise=2.0, recipe="best", seeds=(1,), variants=("both",))
     made = table([*better, *results(noise=2.0)], resamples=300)
@@ -127,3 +110,44 @@ def test_another_recipe_is_compared_with_paper_on_the_cells_of_both():
     gain = made["against_paper"][0]["tracks"]["auc_pr_macro"]
     assert gain["ci"][0] > 0
     assert made["groups"][0]["alpha"] == 2
+
+
+def test_one_class_has_scores_where_they_are_defined():
+    """A catalogue of one language: every answer is right, no order can be wrong."""
+    found = []
+    for x in results(seeds=(0,)):
+        only = Vocabulary(("a",))
+        logits = {task: of if task == "artist" else [z[:, :1] for z in of] for task, of in x.heard.logits.items()}
+        tracks = x.heard.tracks.set_column(2, "language", [["a"] * 4])
+        vocabularies = {task: v if task == "artist" else only for task, v in x.heard.vocabularies.items()}
+        heard = replace(x.heard, tracks=tracks, logits=logits, vocabularies=vocabularies)
+        priors = {task: of if task == "artist" else [1.0] for task, of in x.priors.items()}
+        found.append(replace(x, heard=heard, priors=priors, language_of=dict.fromkeys(x.language_of, "a")))
+    made = table(found, resamples=20)
+    row = next(r for r in made["groups"][0]["systems"] if (r["task"], r["system"]) == ("language", MULTI))["tracks"]
+    assert (row["top_1"], row["auc_pr_macro"], row["auc_roc_macro"]) == (1, 1, None)
+    assert difference(made, "language", "language-only", name="auc_roc_macro") == {"difference": None, "ci": None}
+    json.dumps(made, allow_nan=False)
+    assert "language: multi-task" in table1.text(made)
+
+
+def test_a_catalogue_without_artists_has_the_rows_of_language_alone():
+    found = []
+    for x in results(seeds=(0,), variants=("language",)):
+        tracks = x.heard.tracks.set_column(1, "artist", pa.array([None] * 4, pa.string()))
+        found.append(replace(x, heard=replace(x.heard, tracks=tracks), language_of={}))
+    made = table(found, resamples=0)["groups"][0]
+    assert [(row["task"], row["system"]) for row in made["systems"]] == [
+        ("language", "language-only"),
+        ("language", "class prior"),
+    ]
+
+
+def test_a_label_that_training_never_saw_is_left_out():
+    found = results(seeds=(0,))
+    strange = [
+        replace(x, heard=replace(x.heard, tracks=x.heard.tracks.set_column(1, "artist", [["new", "a1", "b0", "b1"]])))
+        for x in found
+    ]
+    row = table(strange, resamples=0)["groups"][0]["systems"][0]["tracks"]
+    assert (row["n"], row["classes"], row["classes_covered"]) == ([3 * SONGS], 4, [3])

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
+from mtl_core import areas, evaluation, metrics, report
 from mtl_core import artifact as artifacts
-from mtl_core import evaluation, metrics, report
 from mtl_core.artifact import Artifact
 from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
-from mtl_core.mels import Mels, open_mels, segments_of
+from mtl_core.mels import Mels, frames_of, open_mels, segments_of
 from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
@@ -75,7 +75,13 @@ def evaluate(
         "facts": _facts(artifact),
         "tasks": evaluation.scores(heard, training, resamples=resamples, seed=seed),
     }
-    page = report.html(result, evaluated, artifact.metrics.get("history", ()))
+    page = report.html(
+        result,
+        evaluated,
+        artifact.metrics.get("history", ()),
+        curves={task: areas.curves(*heard.segment_probabilities(task)) for task in heard.vocabularies},
+        mels=frames_of(mels, [track.track_id for picked in report.extremes(evaluated) for track in picked]),
+    )
     with at_the_door(out):
         (out / "predictions.parquet").write_bytes(_parquet(evaluation.predictions(heard, evaluated)))
         (out / "report.html").write_bytes(page.encode())
