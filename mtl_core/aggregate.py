@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from mtl_core.labels import MISSING, TASKS, Vocabulary
@@ -169,6 +168,8 @@ def fit_temperature(
     grid = np.linspace(low, high, 25)  # the smoothed likelihood need not have one valley only
     best = int(np.argmin([loss(x) for x in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    from scipy.optimize import minimize_scalar  # half a second of import that tagging does without
+
     return float(np.exp(minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4}).x))
 
 

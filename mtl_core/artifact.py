@@ -1,19 +1,18 @@
 """Artifact: a trained model with everything that made it and that its use needs, in one folder.
 
     weights.safetensors   every parameter and running statistic (never a pickle), the same bytes for the same model
+    network.xml, .bin     the same network as CPU workers run it (`network.py`), made of the weights
     model.json            front end, model, vocabularies, aggregation; data's fingerprint, recipe, metrics, versions
     splits.parquet        track_id, split: which tracks it was trained, chosen and tested on
     README.md             its model card
 
-`model.json` is written last and carries the hashes of the weights and the splits: a folder in which two saves mix, or
-one was not finished, is no model. Tagging takes an artifact and nothing else that shapes its input (beat_this,
-`load_model`).
+Whether the files belong together is checked (`model_folder.py`). Tagging takes an artifact and nothing else that shapes
+its input (beat_this, `load_model`).
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,14 +24,25 @@ import torch
 
 from mtl_core.aggregate import Aggregation
 from mtl_core.card import model_card
-from mtl_core.failures import InputError
+from mtl_core.export import export
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
 from mtl_core.model import ModelConfig, MultitaskCNN
-from mtl_core.storage import Location, at_the_door
-
-FORMAT_VERSION = 1
-WEIGHTS, MODEL, SPLITS, CARD = "weights.safetensors", "model.json", "splits.parquet", "README.md"
+from mtl_core.model_folder import (
+    CARD,
+    FORMAT_VERSION,
+    MODEL,
+    NETWORK_GRAPH,
+    NETWORK_WEIGHTS,
+    SPLITS,
+    WEIGHTS,
+    identity,
+    no_model,
+    read_file,
+    read_values,
+)
+from mtl_core.quantize import Quantization
+from mtl_core.storage import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,7 @@ class Artifact:
         front_end: what made its input.
         vocabularies: task -> classes, one for each head of the model.
         aggregation: how its segments become a track's tag.
+        quantization: of the convolutions' inputs to 8 bits on CPUs; None: float32.
         fingerprint: of the data it was trained on; "" where there is none.
         metrics: what training saw: split, seed, history, scores; JSON values.
         versions: of the software that made it; JSON values.
@@ -57,6 +68,7 @@ class Artifact:
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     aggregation: Aggregation = field(default_factory=Aggregation)
+    quantization: Quantization | None = None
     fingerprint: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -72,32 +84,37 @@ class Artifact:
 def model_id(artifact: Artifact) -> str:
     """16 hexadecimal digits of a SHA-256 over all that can change a tag.
 
-    These are the weights, the front end, the model, the vocabularies and the aggregation; not metrics, recipe, dates
-    and versions, nor the format of the weights' file.
+    These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization; not
+    metrics, recipe, dates and versions, nor the format of the weights' file.
     """
-    digest = hashlib.sha256(_canonical(_what_tags(artifact)))
-    for name, tensor in sorted(artifact.model.state_dict().items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return identity(_what_tags(artifact), {name: tensor.numpy() for name, tensor in _state(artifact).items()})
+
+
+def _state(artifact: Artifact) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.model.state_dict().items()}
 
 
 def save(artifact: Artifact, splits: pa.Table, location: Location) -> str:
-    """Write the artifact's four files, replacing those that are there, and return its `model_id`.
+    """Write the artifact's files, replacing those that are there, and return its `model_id`.
 
     Args:
         artifact: what to keep.
         splits: track_id, split in train | validation | test.
         location: the folder.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.model.state_dict().items()}
     table = io.BytesIO()
     pq.write_table(splits.select(["track_id", "split"]), table)
-    files = {WEIGHTS: safetensors.torch.save(state), SPLITS: table.getvalue()}
-    identity = model_id(artifact)
+    graph, weights = export(artifact.model, artifact.quantization)
+    files = {
+        WEIGHTS: safetensors.torch.save(_state(artifact)),
+        NETWORK_GRAPH: graph,
+        NETWORK_WEIGHTS: weights,
+        SPLITS: table.getvalue(),
+    }
+    name_of_model = model_id(artifact)
     values = {
         "format_version": FORMAT_VERSION,
-        "model_id": identity,
+        "model_id": name_of_model,
         **_what_tags(artifact),
         "fingerprint": artifact.fingerprint,
         "metrics": artifact.metrics,
@@ -110,7 +127,7 @@ def save(artifact: Artifact, splits: pa.Table, location: Location) -> str:
     files[MODEL] = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()  # last: it makes the folder a model
     for name, data in files.items():
         (location / name).write_bytes(data)
-    return identity
+    return name_of_model
 
 
 def load(location: Location) -> Artifact:
@@ -119,9 +136,9 @@ def load(location: Location) -> Artifact:
     Raises:
         InputError: a file is missing, damaged or of another save, or a field is missing or does not fit the rest.
     """
-    values = _values(location)
-    weights = _file(location, WEIGHTS, values)
-    _file(location, SPLITS, values)
+    values = read_values(location)
+    weights = read_file(location, WEIGHTS, values)
+    read_file(location, SPLITS, values)
     try:
         config = ModelConfig.from_dict(values["model"])
         artifact = Artifact(
@@ -129,18 +146,19 @@ def load(location: Location) -> Artifact:
             front_end=FrontEnd.from_dict(values["front_end"]),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
             aggregation=Aggregation.from_dict(values["aggregation"]),
+            quantization=Quantization.from_dict(values["quantization"]) if "quantization" in values else None,
             fingerprint=values["fingerprint"],
             metrics=values["metrics"],
             versions=values["versions"],
             recipe=values["recipe"],
         )
     except KeyError as error:
-        raise _no_model(location, f"{MODEL} has no {error}") from None
+        raise no_model(location, f"{MODEL} has no {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise _no_model(location, f"{MODEL}: {error}") from None
+        raise no_model(location, f"{MODEL}: {error}") from None
     found = model_id(artifact)
     if found != values["model_id"]:
-        raise _no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
+        raise no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
     return artifact
 
 
@@ -150,69 +168,27 @@ def load_splits(location: Location) -> pa.Table:
     Raises:
         InputError: the file is missing, damaged or of another save.
     """
-    data = _file(location, SPLITS, _values(location))
+    data = read_file(location, SPLITS, read_values(location))
     return pq.read_table(io.BytesIO(data), columns=["track_id", "split"])
 
 
 def _what_tags(artifact: Artifact) -> dict[str, Any]:
     """Everything beside the weights that can change a tag, as JSON values."""
+    quantization = {} if artifact.quantization is None else {"quantization": artifact.quantization.to_dict()}
     return {
         "front_end": artifact.front_end.to_dict(),
         "model": artifact.model.config.to_dict(),
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()},
         "aggregation": artifact.aggregation.to_dict(),
+        **quantization,
     }
-
-
-def _canonical(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _values(location: Location) -> dict[str, Any]:
-    """What model.json says, its format and its keys checked."""
-    try:
-        values = json.loads(_read(location, MODEL))
-    except ValueError as error:
-        raise _no_model(location, f"{MODEL} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-        found = values.get("format_version") if isinstance(values, dict) else None
-        raise _no_model(location, f"{MODEL} has format version {found!r}, allowed is {FORMAT_VERSION}")
-    for key, kind in _FIELDS.items():
-        if not isinstance(values.get(key), kind):
-            raise _no_model(location, f"{MODEL} has no {key!r}" if key not in values else f"{MODEL}: wrong {key!r}")
-    return values
-
-
-_FIELDS = {
-    **dict.fromkeys(
-        ("front_end", "model", "vocabularies", "aggregation", "metrics", "recipe", "versions", "sha256"), dict
-    ),
-    **dict.fromkeys(("model_id", "fingerprint"), str),
-}
-
-
-def _file(location: Location, name: str, values: Mapping[str, Any]) -> bytes:
-    data = _read(location, name)
-    if hashlib.sha256(data).hexdigest() != values["sha256"].get(name):
-        raise _no_model(
-            location, f"{name} is not the file that {MODEL} describes (damaged, or a save that did not end)"
-        )
-    return data
-
-
-def _read(location: Location, name: str) -> bytes:
-    with at_the_door(location):
-        try:
-            return (location / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise _no_model(location, f"it has no file {name}") from None
 
 
 def _model(config: ModelConfig, weights: bytes, location: Location) -> MultitaskCNN:
     try:
         state = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
-        raise _no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
+        raise no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
     random_state = torch.get_rng_state()
     model = MultitaskCNN(config)
     torch.set_rng_state(random_state)  # loading must not shift what the caller draws next
@@ -220,12 +196,8 @@ def _model(config: ModelConfig, weights: bytes, location: Location) -> Multitask
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
-            raise _no_model(location, f"{WEIGHTS}: {name} is {found.get(name)}, {MODEL} asks for {expected.get(name)}")
+            raise no_model(location, f"{WEIGHTS}: {name} is {found.get(name)}, {MODEL} asks for {expected.get(name)}")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-        raise _no_model(location, f"{WEIGHTS} holds values that are not finite")
+        raise no_model(location, f"{WEIGHTS} holds values that are not finite")
     model.load_state_dict(state)
     return model.eval()
-
-
-def _no_model(location: Location, why: str) -> InputError:
-    return InputError(f"{location} is no model: {' '.join(why.split())}")

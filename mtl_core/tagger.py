@@ -1,42 +1,43 @@
-"""Tagger: segments -> a track's tags, by one artifact on one device.
+"""Tagger: segments -> a track's tags.
 
 Legend: S segments (of several tracks, one after another), T frames, F mel bands, C classes, E embedding (96).
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from mtl_core.aggregate import tag, track_probabilities
-from mtl_core.artifact import Artifact
+from mtl_core.aggregate import Aggregation, tag, track_probabilities
 from mtl_core.failures import TrackError
-from mtl_core.labels import TASKS
+from mtl_core.labels import TASKS, Vocabulary
 from mtl_core.tracks import FailedTrack, Row, Track
 
-#: Segments that go through the model at once: the first block's output takes 2.2 MB each.
-BATCH_SEGMENTS = 40
+
+class Engine(Protocol):
+    """What runs the network: `network.CpuEngine` or `cuda.CudaEngine`."""
+
+    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Segments (S, T, F) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
 
 
 class Tagger:
     """Tags tracks.
 
     Args:
-        artifact: the model and everything its use needs.
-        device: "cpu" or "cuda".
+        engine: runs the network.
+        vocabularies, aggregation: the artifact's.
     """
 
-    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
-        self._artifact, self._device = artifact, device
-        self._model = artifact.model.to(device).eval()
+    def __init__(self, engine: Engine, vocabularies: dict[str, Vocabulary], aggregation: Aggregation) -> None:
+        self._engine, self._vocabularies, self._aggregation = engine, vocabularies, aggregation
 
     def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str) -> list[Row | FailedTrack]:
         """A row of `schema.TAGS` for each track, in one pass of the model; a track whose output is not finite fails."""
         if not tracks:
             return []
-        logits, embedding_SE = self._infer(np.concatenate([track.segments.mel_STF for track in tracks]))
+        logits, embedding_SE = self._engine.infer(np.concatenate([track.segments.mel_STF for track in tracks]))
         ends = np.cumsum([len(track.segments.start_s) for track in tracks])
         results: list[Row | FailedTrack] = []
         for track, start, end in zip(tracks, [0, *ends[:-1]], ends, strict=True):
@@ -62,22 +63,15 @@ class Tagger:
             )
         return results
 
-    def _infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        with torch.inference_mode():
-            batches = torch.from_numpy(mel_STF)[:, None].split(BATCH_SEGMENTS)
-            X_SE = torch.cat([self._model.embed(X_B1TF.to(self._device)) for X_B1TF in batches])
-            logits = self._model.heads(X_SE)
-        return {task: values.float().cpu().numpy() for task, values in logits.items()}, X_SE.float().cpu().numpy()
-
     def _labels(self, logits: dict[str, np.ndarray]) -> dict[str, Any]:
         """The three columns of each task; null for a task that the model has no head for."""
         columns: dict[str, Any] = {}
-        aggregation = self._artifact.aggregation
+        aggregation = self._aggregation
         for task in TASKS:
             columns |= {task: None, f"{task}_confidence": None, f"{task}_top": None}
             if task in logits:
                 probabilities_C = track_probabilities(logits[task], aggregation.method, aggregation.temperature[task])
-                found = tag(probabilities_C, self._artifact.vocabularies[task], aggregation.threshold[task])
+                found = tag(probabilities_C, self._vocabularies[task], aggregation.threshold[task])
                 top = [{"label": label, "probability": probability} for label, probability in found.top]
                 columns |= {task: found.label, f"{task}_confidence": found.confidence, f"{task}_top": top}
         return columns

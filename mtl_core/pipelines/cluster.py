@@ -116,17 +116,19 @@ def _be_quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0) -> int:
+def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_once: bool = False) -> int:
     """How many workers to start: as many as are asked for, else as many as the nodes hold now.
 
-    A cluster that grows on demand is believed to grow to whatever is asked for.
+    A cluster that grows on demand is believed to grow to whatever is asked for. Of one that does not, some workers are
+    enough, as the nodes of the others may come back; one that cannot hold a single one never will.
 
     Args:
         asked: None: one for each that fits; in a Ray of our own, not more than the machine has CPUs.
         num_cpus, num_gpus: of one worker.
+        all_at_once: some are not enough.
 
     Raises:
-        InputError: the cluster cannot ever hold them, or it holds none now and nobody said how many.
+        InputError: the cluster cannot hold them, or it holds none now and nobody said how many.
     """
     needs = {"CPU": num_cpus, "GPU": num_gpus}
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -134,12 +136,16 @@ def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0) -> int:
         min(int(node["Resources"].get(name, 0) / amount + 1e-9) for name, amount in needs.items() if amount)
         for node in nodes
     )
+    wanted = asked or 1
     if asked is None and not held and grows():
-        raise InputError(f"the cluster has no room now and grows on demand: say to how many workers, --num-workers N")
-    if (asked or 1) > held and not grows():
-        wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+        raise InputError("the cluster has no room now and grows on demand: say to how many workers, --num-workers N")
+    if wanted > held and not grows():
+        each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
         has = ", ".join(f"{ray.cluster_resources().get(name, 0):g} {name}s" for name in needs)
-        raise InputError(f"{asked or 1} workers of {wanted} each: the cluster has room for {held} ({has} in all)")
+        missing = f"{wanted} workers of {each} each: the cluster has room for {held} ({has} in all)"
+        if not held or all_at_once:
+            raise InputError(missing)
+        print(f"warning: {missing}; the others wait", file=sys.stderr)
     if asked is not None:
         return asked
     return held if os.environ.get("RAY_ADDRESS") else min(held, os.cpu_count() or 1)

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
-import torch
 
 from mtl_core import artifact as artifacts
 from mtl_core import evaluation, metrics, report
@@ -24,11 +23,11 @@ from mtl_core.artifact import Artifact
 from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
 from mtl_core.mels import Mels, open_mels
+from mtl_core.network import CpuEngine, Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
 from mtl_core.storage import Location, at_the_door, check_reachable, check_writable
-from mtl_core.tagger import BATCH_SEGMENTS
 
 ALL = "all"
 
@@ -80,7 +79,7 @@ def evaluate(
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the part {on!r} of {model} has a label for {tasks}")
     with cluster.connected(num_cpus=workers):
-        logits = _logits(source, tracks, model, cluster.room(workers))
+        logits = _logits(source, tracks, open_network(model), cluster.room(workers))
     heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
     evaluated = evaluation.said(heard)
     training = source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
@@ -137,9 +136,8 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 class _Model:
     """An actor: files of mels -> logits of the picked tracks' segments, a batch for each row group."""
 
-    def __init__(self, model: Location, picked: frozenset[str], files: Sequence[Location]) -> None:
-        torch.set_num_threads(1)  # an actor is a core
-        self._model, self._picked, self._files = artifacts.load(model).model, picked, files
+    def __init__(self, network: Network, picked: frozenset[str], files: Sequence[Location]) -> None:
+        self._engine, self._picked, self._files = CpuEngine(network), picked, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         for item in batch["item"]:
@@ -155,17 +153,11 @@ class _Model:
                         yield {
                             "track_id": np.array(kept["track_id"].to_pylist(), object),
                             "segment": kept["segment"].to_numpy(),
-                            **self._logits(mel.to_numpy_ndarray()[wanted]),
+                            **self._engine.infer(mel.to_numpy_ndarray()[wanted].astype(np.float32))[0],
                         }
 
-    def _logits(self, mel_STF: np.ndarray) -> dict[str, np.ndarray]:
-        batches = torch.from_numpy(mel_STF.astype(np.float32))[:, None].split(BATCH_SEGMENTS)
-        with torch.inference_mode():
-            found = [self._model(X_B1TF) for X_B1TF in batches]
-        return {task: torch.cat([logits[task] for logits in found]).numpy() for task in found[0]}
 
-
-def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> dict[str, list[np.ndarray]]:
+def _logits(source: Mels, tracks: pa.Table, network: Network, workers: int) -> dict[str, list[np.ndarray]]:
     """task -> the (S, C) logits of each of the tracks, its segments in order."""
     ids = tracks["track_id"].to_pylist()
     progress = Progress("evaluating", len(ids))
@@ -175,7 +167,7 @@ def _logits(source: Mels, tracks: pa.Table, model: Location, workers: int) -> di
             _Model,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(source.files)), max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(model, frozenset(ids), source.files),
+            fn_constructor_args=(network, frozenset(ids), source.files),
             num_cpus=1,
         )
         .iter_batches(batch_size=None, batch_format="numpy")

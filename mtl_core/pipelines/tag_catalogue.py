@@ -20,19 +20,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from mtl_core import artifact, lease, manifest, shards, tables
-from mtl_core.artifact import Artifact
+from mtl_core import lease, manifest, shards, tables
 from mtl_core.decoding import DECODER, DecoderLimits
-from mtl_core.failures import InputError
 from mtl_core.lease import Lease
+from mtl_core.network import CpuEngine, Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.workers import work_off
 from mtl_core.schema import TAGS
 from mtl_core.shards import Mark, Plan
 from mtl_core.storage import Location, check_writable
-from mtl_core.tagger import BATCH_SEGMENTS, Tagger
+from mtl_core.tagger import Tagger
 from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
 from mtl_core.upkeep import UNFINISHED
 
@@ -87,12 +85,12 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     """Tag every track of a manifest that the tables under `out` do not speak for yet.
 
     Raises:
-        InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for the workers.
+        InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for a worker.
         VerificationError: a run's outcome is not what it planned; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
-    model = artifact.load(model_at)
-    model_id = artifact.model_id(model)
+    network = open_network(model_at)
+    model_id = network.model_id
     tracks = manifest.scan(manifest_at)
     check_writable(out)
     asked = {
@@ -112,7 +110,9 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
             return Tagged(runs=[], already_done=tracks.count_rows())  # no Ray is started for nothing
         with cluster.connected(num_cpus=tagging.workers):
             resources, workers = _resources(tagging)
-            run = partial(_run, model=model, out=out, tagging=tagging, workers=workers, resources=resources, held=held)
+            run = partial(
+                _run, network=network, out=out, tagging=tagging, workers=workers, resources=resources, held=held
+            )
             runs += [run(plan) for plan in unfinished]
             still_open = open_tracks() if still_open is None else still_open
             already_done = tracks.count_rows() - len(still_open)
@@ -156,7 +156,7 @@ def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: in
 def _run(
     plan: Plan,
     *,
-    model: Artifact,
+    network: Network,
     out: Location,
     tagging: Tagging,
     workers: int,
@@ -165,7 +165,7 @@ def _run(
 ) -> dict[str, Any]:
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
-    make = partial(_Worker, plan, model, tagging)
+    make = partial(_Worker, plan, network, tagging)
     n_now = work_off(plan, make, workers=workers, what="tagging", may_go_on=held.still, **resources)
     worked_s = time.monotonic() - begun
     found, failures = shards.marks(plan, range(plan.n_shards))
@@ -183,12 +183,11 @@ def _run(
 class _Worker:
     """Does shards: reads their tracks, tags them, writes the tags."""
 
-    def __init__(self, plan: Plan, model: Artifact, tagging: Tagging) -> None:
-        torch.set_num_threads(1)
+    def __init__(self, plan: Plan, network: Network, tagging: Tagging) -> None:
         self._plan = plan
         self._model_id = plan.asked["model_id"]
-        self._reader = TrackReader(model.front_end, tagging.limits, decoder=tagging.decoder)
-        self._tagger = Tagger(model, "cuda" if tagging.use_gpu else "cpu")
+        self._reader = TrackReader(network.front_end, tagging.limits, decoder=tagging.decoder)
+        self._tagger = Tagger(CpuEngine(network), network.vocabularies, network.aggregation)
         # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
         self._own = uuid.uuid4().hex[:8]
 
@@ -196,17 +195,13 @@ class _Worker:
         before = self._reader.spent()
         rows: list[Row] = []
         failed: list[FailedTrack] = []
-        waiting: list[Track] = []
-        tracks = shards.read(self._plan, shard)
-        for track in self._reader.read(tracks):
-            if isinstance(track, FailedTrack):
-                failed.append(track)
-                continue
-            waiting.append(track)
-            if sum(len(track.segments.start_s) for track in waiting) >= BATCH_SEGMENTS:
-                self._tag(waiting, rows, failed)
-                waiting = []
-        self._tag(waiting, rows, failed)
+        for track in self._reader.read(shards.read(self._plan, shard)):
+            with self._reader.timed("model"):
+                result = track if isinstance(track, FailedTrack) else self._tag(track)
+            if isinstance(result, FailedTrack):
+                failed.append(result)
+            else:
+                rows.append(result)
         output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
         with self._reader.timed("write"):
             if rows:
@@ -230,13 +225,9 @@ class _Worker:
         attempts = track.row["attempts"] + 1  # the plan has those of earlier nights
         return track.as_row(attempts=attempts, model_id=self._model_id, run_id=self._plan.run_id)
 
-    def _tag(self, tracks: list[Track], rows: list[Row], failed: list[FailedTrack]) -> None:
-        with self._reader.timed("model"):
-            for result in self._tagger.tag(tracks, model_id=self._model_id, run_id=self._plan.run_id):
-                if isinstance(result, FailedTrack):
-                    failed.append(result)
-                else:
-                    rows.append(result)
+    def _tag(self, track: Track) -> Row | FailedTrack:
+        (result,) = self._tagger.tag([track], model_id=self._model_id, run_id=self._plan.run_id)
+        return result
 
 
 def _record(

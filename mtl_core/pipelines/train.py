@@ -203,7 +203,7 @@ def _fit(
 ) -> dict:
     """Run the training loop on the cluster and return what its first worker returns."""
     if use_gpu:
-        cluster.room(num_workers, num_cpus=0, num_gpus=1)
+        cluster.room(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
     # The data must flow beside the workers, two tasks at the least: on a small cluster all of them take parts of CPUs.
     cpus = 2.0 * num_workers + 2 if cluster.grows() else ray.cluster_resources()["CPU"]
     worker_cpus = min(1.0, round(cpus / 2 / num_workers, 2))

@@ -65,8 +65,10 @@ def head(num_cpus: int) -> Iterator[dict[str, str]]:
 
 
 #: Lists that an autoscaler's configuration must have.
-_COMMANDS = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands",
-             "head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")  # fmt: skip
+_COMMANDS = (
+    "cluster_synced_files rsync_exclude rsync_filter initialization_commands setup_commands head_setup_commands"
+    " worker_setup_commands head_start_ray_commands worker_start_ray_commands"
+).split()
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ def growing(folder: Path, most_nodes: int) -> Iterator[dict[str, str]]:
         "auth": {},
         "file_mounts": {},
         "file_mounts_sync_continuously": False,
-    } | dict.fromkeys(_COMMANDS, [])
+    } | {name: [] for name in _COMMANDS}
     (folder / "autoscaling.yaml").write_text(json.dumps(config))
     with _started("--head", "--num-cpus=0", f"--port={port}", "--node-ip-address=127.0.0.1",
                   "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
