@@ -22,8 +22,8 @@ from mtl_core import artifact
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
 from mtl_core.mels import open_mels
-from mtl_core.pipelines import train as pipeline
 from mtl_core.pipelines.train import train
+from mtl_core.pipelines.training_data import segments
 from mtl_core.schema import FRONT_END, FRONT_END_HASH, MELS
 from mtl_core.storage import Location
 
@@ -163,7 +163,7 @@ def test_batches_mix_songs_and_missing_labels_are_masked(local_ray, mels):
     ids = source.tracks["track_id"]
     orders = []
     for _ in range(2):
-        data = pipeline._segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
+        data = segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
         data.context.execution_options.preserve_order = True
         epochs = [
             [
@@ -196,7 +196,7 @@ def _run_job(monkeypatch, capsys, *flags):
     [
         (["--num-workers", "3"], "num-workers must divide the global batch of 32, got 3"),
         (["--num-workers", "0"], "got 0"),
-        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, demo"),
+        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, best, demo"),
         (["--split", "random"], "no split 'random': allowed are paper"),
         (["--split", "kfold", "--fold", "9"], "no fold 9: allowed are 0 to 4"),
         (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
