@@ -34,23 +34,31 @@ ARTISTS, SONGS, SEGMENTS, FILES = 4, 5, 3, 5
 
 def _write_mels(folder, *, front_end=None, artists=True):
     """An artist sounds in bands of its own, two artists share a language; one track has no labels."""
+    rows = []
+    for song in range(SONGS):
+        for artist in range(ARTISTS):
+            rows.append((f"a{artist}" if artists else None, f"l{artist // 2}", f"a{artist}-{song}"))
+    return _write_tracks(folder, [*rows, (None, None, "None-0")], front_end)
+
+
+def _write_tracks(folder, tracks, front_end=None):
+    """(artist, language, track_id) each; a name's digit, else its first letter, says in which bands it sounds."""
     folder.mkdir(parents=True, exist_ok=True)
     front_end = front_end or FrontEnd()
     metadata = {FRONT_END: json.dumps(front_end.to_dict()).encode(), FRONT_END_HASH: front_end.hash().encode()}
     random = np.random.default_rng(0)
-    names = [(f"a{artist}", song) for song in range(SONGS) for artist in range(ARTISTS)] + [(None, 0)]
     for file in range(FILES):
         rows = []
-        for artist, song in names[file::FILES]:
+        for artist, language, track_id in tracks[file::FILES]:
             for segment in range(SEGMENTS):
                 mel_TF = random.random((187, 96), np.float32)
                 if artist:
-                    band = 20 * int(artist[1])
+                    band = 20 * (int(track_id[1]) if track_id[1].isdigit() else ord(track_id[0]) % 4)
                     mel_TF[:, band : band + 20] += 2
-                language = artist and f"l{int(artist[1]) // 2}"
-                known = artist if artists else None
-                row = (f"{artist}-{song}", segment, 3.0 * segment, known, language, f"album{song}", mel_TF)
-                rows.append(row)
+                album = f"album{track_id.split('-')[-1]}"
+                rows.append((track_id, segment, 3.0 * segment, artist, language, album, mel_TF))
+        if not rows:
+            continue
         *columns, mels = zip(*rows, strict=True)
         storage = pa.FixedSizeListArray.from_arrays(np.stack(mels).astype(np.float16).reshape(-1), 187 * 96)
         tensors = pa.ExtensionArray.from_storage(MELS.field("mel").type, storage)
@@ -118,6 +126,43 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert artifact.model_id(loaded) in summary
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert len(lines) == 4
+
+
+def test_one_seed_gives_one_model_and_a_finished_training_is_recognised(local_ray, mels, tmp_path, capfd):
+    """To the bit, although the first try loses a worker after its first epoch and the second does not."""
+    weights = []
+    for name, action in (("a", _kill_worker), ("b", lambda: None)):
+        out = Location(str(tmp_path / name))
+        called = _once_checkpointed(out, action)
+        train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
+        assert called
+        weights.append((out / artifact.WEIGHTS).read_bytes())
+    assert weights[0] == weights[1]
+    capfd.readouterr()
+    assert "nothing to do" in train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
+    assert "training: epoch" not in capfd.readouterr().err
+    assert len([path for path, _ in (out / "_tensorboard").walk()]) == 1
+    train(mels=mels, out=out, recipe="best", epochs=1, num_workers=2, drop_heads=("language",))
+    assert "language" not in artifact.load(out).vocabularies
+
+
+def test_unequal_data(local_ray, tmp_path):
+    """One artist with a track, one with 30; one language; labels missing in either task; validation without any."""
+    tracks = [("rare", "x", "rare-0"), *(("common", "x", f"common-{i}") for i in range(30))]
+    tracks += [(None, "x", f"nobody-{i}") for i in range(3)] + [("silent", None, f"silent-{i}") for i in range(3)]
+    mels = _write_tracks(tmp_path / "mels", tracks)
+    out = Location(str(tmp_path / "model"))
+    train(mels=mels, out=out, recipe="demo", epochs=1, num_workers=1)
+    loaded = artifact.load(out)
+    assert list(loaded.vocabularies["artist"].labels) == ["common", "rare", "silent"]
+    assert len(loaded.vocabularies["language"]) == 1
+    assert loaded.metrics["validation"]["artist"]["segments"] > 0
+    alone = _write_tracks(tmp_path / "alone", [(f"a{i}", "x", f"a{i}") for i in range(4)])
+    summary = train(mels=alone, out=out, recipe="best", epochs=2, num_workers=2)
+    assert "there is no validation part" in summary
+    loaded = artifact.load(out)
+    assert loaded.metrics["validation_loss"] is None
+    assert loaded.metrics["best_epoch"] == 2
 
 
 def test_a_killed_worker_costs_no_run_and_a_model_is_replaced_on_s3(local_ray, mels, bucket):
