@@ -1,25 +1,37 @@
-"""What a training costs: python bench/bench_training.py step
+"""What a training costs: python bench/bench_training.py step | stream MELS [RECIPE]
 
 step: forward, backward and Adam of the paper's network on one thread, and its forward pass in validation, as its layers
 one by one (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout) and as `mtl_core.blocks` computes them.
 CPU milliseconds a segment; contenders take turns, medians.
+
+stream: segments a second of Ray Train with one worker and streaming input, and of a plain loop over the same mels in
+memory (`screen_recipes`), with the same threads; training and validation of an epoch, the first epoch of each try left
+out. Tries take turns.
 """
 
 import copy
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
+from screen_recipes import Data, epochs, validate
 from torch import nn
 
+from mtl_core import artifact
 from mtl_core.losses import label_counts, multitask_loss, task_weights
 from mtl_core.model import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.pipelines.train import train
 from mtl_core.recipes import RECIPES
+from mtl_core.storage import Location
 
 CLASSES = {"artist": 68, "language": 17}
 REPEATS = 9
+TRIES, EPOCHS = 3, 4
 
 
 def layer_by_layer(model: MultitaskCNN, *, channels_last: bool) -> MultitaskCNN:
@@ -87,5 +99,31 @@ def bench_step() -> None:
                 print(f"  {name:32s}{medians[name]:6.1f}   ({min(values):.1f} to {max(values):.1f})   {ratio:.2f} x")
 
 
+def bench_stream(mels: str, recipe: str = "paper") -> None:
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    data, numbers = Data(mels), replace(RECIPES[recipe], epochs=EPOCHS)
+    segments = len(data.of("train")) + len(data.of("validation"))
+    seconds: dict[str, list[float]] = {"plain loop": [], "Ray Train": []}
+    for _ in range(TRIES):
+        began_s = time.monotonic()
+        for epoch, model in enumerate(epochs(data, numbers, 0)):
+            validate(data, model, numbers)
+            if epoch:
+                seconds["plain loop"].append(time.monotonic() - began_s)
+            began_s = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            out = Location(folder)
+            train(mels=Location(mels), out=out, recipe=recipe, split="kfold", epochs=EPOCHS)
+            history = artifact.load(out).metrics["history"]
+        seconds["Ray Train"] += [epoch["seconds"] for epoch in history[1:]]
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    print(f"{recipe}, {segments} segments an epoch, {threads} threads; segments a second: median (lowest to highest)")
+    for name, values in seconds.items():
+        speeds = [segments / value for value in values]
+        print(f"  {name:12s}{segments / medians[name]:6.1f}   ({min(speeds):.1f} to {max(speeds):.1f})")
+    print(f"Ray Train / plain loop: {medians['plain loop'] / medians['Ray Train']:.1%}")
+
+
 if __name__ == "__main__":
-    {"step": bench_step}[sys.argv[1]]()
+    {"step": bench_step, "stream": bench_stream}[sys.argv[1]](*sys.argv[2:])

@@ -18,7 +18,8 @@ class Options:
     tasks: tuple[str, ...] = ("artist", "language")
     """What to learn: artist, language, or both."""
     recipe: str = "paper"
-    """The numbers of the training: paper (the source's, 100 epochs) or demo (short)."""
+    """The numbers of the training: paper (the source's, 100 epochs), best (what is known to be better) or
+    demo (short)."""
     split: str = "paper"
     """What is held out: paper, kfold, album or artist (for --tasks language alone)."""
     fold: int = 0
@@ -28,7 +29,7 @@ class Options:
     epochs: int | None = None
     """Passes over the training part, >= 1; by default the recipe's."""
     num_workers: int = 1
-    """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper, 16 of demo."""
+    """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper and best, 16 of demo."""
     use_gpu: bool = False
     """One GPU for each worker."""
     drop_head: tuple[str, ...] = ()

@@ -76,6 +76,12 @@ def multitask_loss(
     Returns:
         A scalar with a graph to every head.
     """
-    sums = cross_entropy_sums(logits, targets)
+    return loss_of_sums(cross_entropy_sums(logits, targets), counts=counts, weights=weights, world_size=world_size)
+
+
+def loss_of_sums(
+    sums: Mapping[str, Tensor], *, counts: Mapping[str, Tensor], weights: Mapping[str, float], world_size: int = 1
+) -> Tensor:
+    """`multitask_loss` of what `cross_entropy_sums` gives."""
     losses = [weights[task] * sums[task] * world_size / counts[task].clamp(min=1) for task in sums]
     return torch.stack(losses).sum()

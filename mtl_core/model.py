@@ -1,8 +1,9 @@
 """Model: the multitask CNN over one log-mel segment, one linear head a task.
 
-Five blocks of Conv 3x3 -> ReLU -> BatchNorm -> MaxPool 2x2 -> Dropout, flattened to the embedding, then one Linear a
-task. Source: Singh & Biswas, "Multitask Learning based Deep Learning Model for Music Artist and Language Recognition"
-(ReLU before BatchNorm is the paper's); initialisation and BatchNorm constants are Keras' defaults.
+The paper's trunk: five blocks of Conv 3x3 -> ReLU -> BatchNorm -> MaxPool 2x2 -> Dropout, flattened to the embedding.
+Source: Singh & Biswas, "Multitask Learning based Deep Learning Model for Music Artist and Language Recognition" (ReLU
+before BatchNorm is the paper's); initialisation and BatchNorm constants are Keras' defaults. Another trunk is in
+`statistics_trunk`; every trunk ends in 96 values.
 
 Legend: B batch, T frames (187), F mel bands (96), E embedding (96), C classes.
 """
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from mtl_core.blocks import Block
 from mtl_core.labels import TASKS
+from mtl_core.statistics_trunk import StatisticsTrunk
 
 FRAMES = 187
 BANDS = 96
+TRUNKS = ("paper", "statistics")
 EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would be 5 x 3 x 32
 
 
@@ -29,6 +32,7 @@ class ModelConfig:
 
     Args:
         classes: task -> number of classes, >= 1; the model has one head for each task in it.
+        trunk: one of `TRUNKS`; `channels` and `padding` are of "paper" alone.
         channels: output channels of each block.
         padding: "valid" (193,813 parameters with 68 and 17 classes: the paper's "193k") or "same" (226,453).
         dropout: share of activations dropped after each block, in [0, 1).
@@ -40,6 +44,7 @@ class ModelConfig:
     """
 
     classes: Mapping[str, int]
+    trunk: str = "paper"
     channels: tuple[int, ...] = (32, 64, 128, 64, 32)
     padding: str = "valid"
     dropout: float = 0.25
@@ -51,6 +56,8 @@ class ModelConfig:
             raise ValueError(f"classes must name at least one of {TASKS}, got {dict(self.classes)}")
         if not all(isinstance(count, int) and count >= 1 for count in self.classes.values()):
             raise ValueError(f"classes must be whole numbers >= 1, got {dict(self.classes)}")
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"trunk must be one of {TRUNKS}, got {self.trunk!r}")
         if self.padding not in ("valid", "same"):
             raise ValueError(f"padding must be 'valid' or 'same', got {self.padding!r}")
         if not 0 <= self.dropout < 1:
@@ -66,6 +73,8 @@ class ModelConfig:
     @property
     def embedding(self) -> int:
         """Number of values before the heads."""
+        if self.trunk != "paper":
+            return EMBEDDING
         frames, bands = FRAMES, BANDS
         border = 2 if self.padding == "valid" else 0
         for _ in self.channels:
@@ -91,19 +100,7 @@ class MultitaskCNN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk = nn.Sequential(
-            *(
-                Block(
-                    in_channels,
-                    out_channels,
-                    padding=config.padding,
-                    dropout=config.dropout,
-                    eps=config.batch_norm_eps,
-                    momentum=config.batch_norm_momentum,
-                )
-                for in_channels, out_channels in zip((1, *config.channels), config.channels, strict=False)
-            )
-        )
+        self.trunk = _trunk(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time, see `blocks`
         self.trunk.apply(_initialise)  # before a head exists, whose creation draws numbers too
         self.classifiers = nn.ModuleDict()
@@ -143,9 +140,22 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
+def _trunk(config: ModelConfig) -> nn.Sequential:
+    norms = {"eps": config.batch_norm_eps, "momentum": config.batch_norm_momentum}
+    if config.trunk == "statistics":
+        return nn.Sequential(StatisticsTrunk(BANDS, EMBEDDING, dropout=config.dropout, **norms))
+    channels = zip((1, *config.channels), config.channels, strict=False)
+    return nn.Sequential(
+        *(
+            Block(in_channels, out_channels, padding=config.padding, dropout=config.dropout, **norms)
+            for in_channels, out_channels in channels
+        )
+    )
+
+
 def _initialise(module: nn.Module) -> None:
     """Keras' defaults: Glorot uniform kernels, zero biases."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -55,7 +55,13 @@ class Quantization:
 
 @torch.inference_mode()
 def calibrate(model: MultitaskCNN, X_B1TF: Tensor) -> Quantization:
-    """The ranges that `quantized` needs, from the model's own values on segments (B, 1, 187, 96)."""
+    """The ranges that `quantized` needs, from the model's own values on segments (B, 1, 187, 96).
+
+    Raises:
+        ValueError: the trunk is not the paper's.
+    """
+    if model.config.trunk != "paper":
+        raise ValueError(f"8-bit integers are for the trunk 'paper', got {model.config.trunk!r}")
     ranges = []
     for block in list(model.trunk)[:-1]:
         *before, pool, _ = block.children()

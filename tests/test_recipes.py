@@ -26,7 +26,10 @@ def test_paper_is_the_papers():
 def test_every_recipe_has_an_embedding_of_96(name):
     numbers = RECIPES[name]
     config = ModelConfig(
-        classes={"artist": 2}, dropout=numbers.dropout, batch_norm_momentum=numbers.batch_norm_momentum
+        classes={"artist": 2},
+        trunk=numbers.trunk,
+        dropout=numbers.dropout,
+        batch_norm_momentum=numbers.batch_norm_momentum,
     )
     assert config.embedding == EMBEDDING
 
@@ -46,7 +49,7 @@ def test_epochs_replace_the_recipes_own():
     assert recipe("paper", epochs=3).epochs == 3
     with pytest.raises(InputError, match="epochs must be >= 1, got 0"):
         recipe("paper", epochs=0)
-    with pytest.raises(InputError, match="no recipe 'papier': allowed are paper, demo"):
+    with pytest.raises(InputError, match="no recipe 'papier': allowed are paper, best, demo"):
         recipe("papier")
 
 

@@ -30,7 +30,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: logical CPUs that a local Ray must have at the least; never fewer than 2 or than the machine has.
     """
     if ray.is_initialized():
-        _be_quiet()
+        be_quiet()
         yield
         return
     for name, value in _QUIET.items():
@@ -48,7 +48,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             include_dashboard=False,
             logging_level=logging.ERROR,
         )
-    _be_quiet()
+    be_quiet()
     try:
         with _without_noise():
             yield
@@ -108,7 +108,7 @@ def _without_noise() -> Iterator[None]:
         os.close(source)
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Keep Ray Data's bars and its execution plans off the terminal; its warnings and errors stay."""
     context = DataContext.get_current()
     context.enable_progress_bars = False

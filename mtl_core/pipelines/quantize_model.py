@@ -66,6 +66,8 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
     known = artifacts.load(model)
     if known.quantization is not None:
         raise InputError(f"{model} is quantized already")
+    if known.model.config.trunk != "paper":
+        raise InputError(f"{model} has the trunk {known.model.config.trunk!r}: 8-bit integers are for 'paper'")
     source = open_mels(mels)
     if source.front_end.hash() != known.front_end.hash():
         raise InputError(f"{mels} is of another front end than {model}")

@@ -1,28 +1,25 @@
 """Train: mels -> Ray Data -> Ray Train -> artifact.
 
-The mels stream; only the shuffle buffers are held. Shuffling is in three steps: the files are read in an order drawn
-anew each epoch, their blocks are dealt to the workers in turn, and each worker draws its batches at random out of a
-buffer of `shuffle_segments` (4,096 segments are some 100 tracks), so that a batch mixes songs. The order is kept
-through the stream and every draw is seeded: the same seed, files and workers give the same batches. Where the rows do
-not divide by the workers, fewer rows than workers are left out of an epoch, other ones in each.
+The mels stream (`training_data`); only the shuffle buffers are held. A training is named by all that shapes it: the
+same command takes up one that was interrupted, and recognises one that has ended.
 """
 
 import hashlib
 import json
 import os
 import platform
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
-from ray.data import DataContext, Dataset, ExecutionOptions, FileShuffleConfig
+from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -36,8 +33,9 @@ from mtl_core.failures import InputError
 from mtl_core.labels import MISSING, TASKS, Vocabulary
 from mtl_core.mels import Mels, open_mels
 from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
-from mtl_core.pipelines import cluster
-from mtl_core.pipelines.training_loop import Epoch, Plan, train_worker
+from mtl_core.pipelines import cluster, live
+from mtl_core.pipelines.training_data import TrainingStream, segments
+from mtl_core.pipelines.training_loop import Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
 from mtl_core.storage import Location, at_the_door, check_writable, content_id
 
@@ -65,11 +63,13 @@ def train(
 ) -> str:
     """Train a model on the mels and write its artifact to `out`, in place of one that is there.
 
-    The same call after a crash takes up where the last epoch ended. Classes are the labels of the training part.
+    The same call after a crash takes up where the last epoch ended, and does nothing after the end. Classes are the
+    labels of the training part.
 
     Args:
         mels: folder of mels.
-        out: folder of the artifact; checkpoints lie in its `_train` until the artifact is written.
+        out: folder of the artifact; checkpoints lie in its `_train` until the artifact is written, metrics for
+            TensorBoard in its `_tensorboard`.
         tasks: of `TASKS`, at least one.
         recipe: name in `RECIPES`.
         split: kind, one of `splits.KINDS`.
@@ -96,27 +96,35 @@ def train(
     parts = splits.split(source.tracks, kind=split, seed=seed, fold=fold, group_column=group_column)
     # Both are sorted by track_id.
     of_part = {part: source.tracks.filter(pc.equal(parts["split"], part)) for part in splits.PARTS}
-    segments = {part: pc.sum(table["segments"]).as_py() or 0 for part, table in of_part.items()}
+    n_segments = {part: pc.sum(table["segments"]).as_py() or 0 for part, table in of_part.items()}
     vocabularies = {task: Vocabulary.of(of_part["train"][task].to_pylist()) for task in tasks}
     for task, vocabulary in vocabularies.items():
         if not len(vocabulary):
             raise InputError(f"{mels}: no track of the training part has a label for {task!r}")
-    if segments["train"] < num_workers:
-        raise InputError(f"{segments['train']} training segments are too few for {num_workers} workers")
+    if n_segments["train"] < num_workers:
+        raise InputError(f"{n_segments['train']} training segments are too few for {num_workers} workers")
     plan = Plan(
         recipe=numbers,
         model=ModelConfig(
+            trunk=numbers.trunk,
             classes={task: len(vocabulary) for task, vocabulary in vocabularies.items()},
             dropout=numbers.dropout,
             batch_norm_momentum=numbers.batch_norm_momentum,
         ),
         seed=seed,
-        train_segments=segments["train"],
-        validates=segments["validation"] > 0,
+        train_segments=n_segments["train"],
+        validates=any(
+            (vocabulary.encode(of_part["validation"][task].to_pylist()) != MISSING).any()
+            for task, vocabulary in vocabularies.items()
+        ),
     )
+    run = _run_name(source, of_part, vocabularies, plan)
+    asked = {"run": run, "workers": num_workers, "gpu": use_gpu, "dropped_heads": sorted(drop_heads)}
+    if finished := _finished(out, asked):
+        return f"nothing to do: {out} holds the model {finished} of this training"
     with lease.held(out):
         with cluster.connected(num_cpus=num_workers + 2):
-            result = _fit(source, of_part, vocabularies, plan, out / "_train", num_workers, use_gpu)
+            result = _fit(source, of_part, vocabularies, plan, out, run, num_workers, use_gpu)
         model = MultitaskCNN(plan.model)
         model.load_state_dict({name: torch.tensor(array) for name, array in result["weights"].items()})
         for task in drop_heads:
@@ -126,15 +134,16 @@ def train(
             "split": {"kind": split, "seed": seed, "fold": fold, "group_column": group_column},
             "seed": seed,
             "tasks": tasks,
-            "workers": num_workers,
+            **asked,
             "tracks": {part: len(table) for part, table in of_part.items()},
-            "segments": segments,
-            "epochs": numbers.epochs,
+            "segments": n_segments,
+            "epochs": len(result["history"]),
             "best_epoch": result["best_epoch"],
             "validation_loss": best["validation_loss"],
             "validation": {
                 task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(vocabularies[task])}
                 for task, top1 in best["top1"].items()
+                if best["labelled"][task]
             },
             "history": result["history"],
         }
@@ -158,7 +167,7 @@ def train(
     top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
     seconds = sum(epoch["seconds"] for epoch in result["history"])
     return (
-        f"model {identity}: epoch {result['best_epoch']} of {numbers.epochs}, "
+        f"model {identity}: epoch {result['best_epoch']} of {len(result['history'])}, "
         f"{len(of_part['train']):,} training and {len(of_part['validation']):,} validation tracks, "
         f"{timedelta(seconds=round(seconds))} of training\n"
         f"validation segments right: {top1 or 'there is no validation part'}\n-> {out}"
@@ -197,7 +206,8 @@ def _fit(
     of_part: dict[str, pa.Table],
     vocabularies: dict[str, Vocabulary],
     plan: Plan,
-    storage: Location,
+    out: Location,
+    run: str,
     num_workers: int,
     use_gpu: bool,
 ) -> dict:
@@ -208,21 +218,29 @@ def _fit(
     cpus = 2.0 * num_workers + 2 if cluster.grows() else ray.cluster_resources()["CPU"]
     worker_cpus = min(1.0, round(cpus / 2 / num_workers, 2))
     task_cpus = min(1.0, round((cpus - num_workers * worker_cpus) / 2, 2))
+    storage = out / "_train"
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
     validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
-    names = ["train", "validation"] if plan.validates else ["train"]
-    datasets = {
-        name: _segments(
-            source, of_part[name]["track_id"], vocabularies, plan.seed if name == "train" else None, task_cpus
+    datasets: dict[str, Any] = {
+        "train": TrainingStream(
+            source=source,
+            track_ids=of_part["train"]["track_id"],
+            vocabularies=vocabularies,
+            seed=plan.seed,
+            task_cpus=task_cpus,
+            run=storage / run,
         )
-        for name in names
     }
-    if 0 < validation_segments <= HELD_SEGMENTS:
+    if plan.validates:
+        datasets["validation"] = segments(source, of_part["validation"]["track_id"], vocabularies, None, task_cpus)
+    if plan.validates and validation_segments <= HELD_SEGMENTS:
         datasets["validation"] = datasets["validation"].materialize()
     progress = Queue(actor_options={"num_cpus": 0})
-    watcher = threading.Thread(target=_report, args=(progress, plan.recipe.epochs), daemon=True)
+    watcher = threading.Thread(
+        target=live.report, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
+    )
     watcher.start()
     trainer = _Trainer(
         train_worker,
@@ -231,11 +249,12 @@ def _fit(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
         ),
         run_config=RunConfig(
-            name=_run_name(source, of_part, vocabularies, plan),
+            name=run,
             storage_path=storage.path,
             storage_filesystem=storage.arrow_filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": _MEMORY},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
         datasets=datasets,
@@ -250,6 +269,10 @@ def _fit(
     return result
 
 
+#: Torch then asks for large pages: activations of 70 MB are new memory at each update.
+_MEMORY = {"THP_MEM_ALLOC_ENABLE": "1"}
+
+
 class _Trainer(TorchTrainer):
     """Without the actor that warns each second that it cannot ask the dashboard, which a Ray of our own has not."""
 
@@ -258,34 +281,6 @@ class _Trainer(TorchTrainer):
         if os.environ.get("RAY_ADDRESS"):
             return callbacks
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
-
-
-def _segments(
-    source: Mels,
-    track_ids: pa.ChunkedArray,
-    vocabularies: dict[str, Vocabulary],
-    shuffle_seed: int | None,
-    task_cpus: float,
-) -> Dataset:
-    """Segments of tracks: `mel` float16 (187, 96), `track` int64 (its place in `track_ids`), an int64 a task."""
-    track_ids = track_ids.combine_chunks()
-    labels = {task: pa.array(vocabulary.labels, pa.string()) for task, vocabulary in vocabularies.items()}
-
-    def encode(table: pa.Table) -> pa.Table:
-        track = pc.index_in(table["track_id"], value_set=track_ids)
-        kept = table.append_column("track", track).filter(pc.is_valid(track))
-        targets = [pc.fill_null(pc.index_in(kept[task], value_set=labels[task]), MISSING) for task in labels]
-        columns = [kept["mel"], kept["track"].cast(pa.int64()), *(target.cast(pa.int64()) for target in targets)]
-        return pa.table(columns, names=["mel", "track", *labels])
-
-    DataContext.get_current().use_datasource_v2 = False  # it reads many small files as one block
-    return ray.data.read_parquet(
-        [file.path for file in source.files],
-        filesystem=source.files[0].arrow_filesystem,
-        columns=["track_id", *vocabularies, "mel"],
-        shuffle=None if shuffle_seed is None else FileShuffleConfig(seed=shuffle_seed),
-        num_cpus=task_cpus,
-    ).map_batches(encode, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=task_cpus)
 
 
 def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str, Vocabulary], plan: Plan) -> str:
@@ -300,22 +295,15 @@ def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _report(progress: Queue, epochs: int) -> None:
-    """Print a line an epoch until None comes."""
-    seconds: list[float] = []
-    while (epoch := progress.get()) is not None:
-        seconds.append(epoch.seconds)
-        left = timedelta(seconds=round((epochs - epoch.epoch) * sum(seconds) / len(seconds)))
-        print(_line(epoch, epochs, left), file=sys.stderr, flush=True)
-
-
-def _line(epoch: Epoch, epochs: int, left: timedelta) -> str:
-    scores = "".join(f", {task} {top1:.1%}" for task, top1 in epoch.top1.items())
-    validation = "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}{scores}"
-    return (
-        f"training: epoch {epoch.epoch} of {epochs}, loss {epoch.train_loss:.3f}{validation}, "
-        f"{epoch.seconds:.1f} s, {left} left"
-    )
+def _finished(out: Location, asked: dict[str, Any]) -> str | None:
+    """The `model_id` of the artifact in `out` if this very training made it."""
+    if not (out / artifact.MODEL).exists():
+        return None
+    try:
+        found = artifact.load(out)
+    except InputError:  # damaged, or of another version: it is replaced
+        return None
+    return artifact.model_id(found) if {key: found.metrics.get(key) for key in asked} == asked else None
 
 
 def _versions() -> dict[str, str]:

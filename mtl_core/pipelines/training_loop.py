@@ -30,13 +30,15 @@ from ray.util.queue import Queue
 from torch import Tensor
 
 from mtl_core.aggregate import fit_temperature
+from mtl_core.augment import mixed
 from mtl_core.labels import MISSING
-from mtl_core.losses import cross_entropy_sums, label_counts, multitask_loss, task_weights
+from mtl_core.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
 from mtl_core.model import ModelConfig, MultitaskCNN
 from mtl_core.recipes import Recipe
 
 STATE = "state.pt"
-VALIDATION_BATCH = 64
+#: On a CPU the values between two layers should stay in its caches: 16 take 4.6 ms a segment, 32 take 6.8.
+VALIDATION_BATCH = {"cpu": 16, "cuda": 256}
 PREFETCH_BATCHES = 2
 
 
@@ -95,9 +97,14 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     torch.manual_seed(plan.seed)  # the same start on every worker
     model = MultitaskCNN(plan.model).to(device)
     parallel = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
-    optimizer = torch.optim.Adam(model.parameters(), lr=plan.recipe.learning_rate, eps=plan.recipe.adam_eps)
+    optimizer = torch.optim.AdamW(  # Adam, to the bit, without decay
+        model.parameters(),
+        lr=plan.recipe.learning_rate,
+        eps=plan.recipe.adam_eps,
+        weight_decay=plan.recipe.weight_decay,
+    )
     state = _last_checkpoint(model, optimizer)
-    for epoch in range(len(state["history"]) + 1, plan.recipe.epochs + 1):
+    while (epoch := len(state["history"]) + 1) <= plan.recipe.epochs and not _has_stopped(state, plan.recipe):
         start = time.monotonic()
         torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
         train_loss = _train_epoch(parallel, optimizer, plan, epoch)
@@ -146,20 +153,27 @@ def _train_epoch(parallel: torch.nn.Module, optimizer: torch.optim.Optimizer, pl
         local_shuffle_seed=int(np.random.SeedSequence((plan.seed, epoch, rank, 1)).generate_state(1)[0]),
     )
     parallel.train()
-    totals = {task: torch.zeros(2, device=ray.train.torch.get_device()) for task in plan.model.classes}
+    device = ray.train.torch.get_device()
+    totals = {task: torch.zeros(2, device=device) for task in plan.model.classes}
     for update, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at((epoch - 1 + min(1.0, update / updates)) / recipe.epochs)
+        X_B1TF = batch["mel"].float().unsqueeze(1)
         targets = {task: batch[task] for task in plan.model.classes}
-        counts = _summed(label_counts(targets), world_size)
-        logits = parallel(batch["mel"].float().unsqueeze(1))
-        loss = multitask_loss(logits, targets, counts=counts, weights=weights, world_size=world_size)
+        parts = [(1.0, targets)]
+        if recipe.mixup:
+            X_B1TF, parts = mixed(X_B1TF, targets, recipe.mixup)
+        with precision(device):
+            logits = parallel(X_B1TF)
+        sums = _blended([(share, cross_entropy_sums(logits, part)) for share, part in parts])
+        own = _blended([(share, label_counts(part)) for share, part in parts])
+        counts = _summed(own, world_size)
+        loss = loss_of_sums(sums, counts=counts, weights=weights, world_size=world_size)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        sums = cross_entropy_sums({task: logits_BC.detach() for task, logits_BC in logits.items()}, targets)
         for task, total in totals.items():
-            total += torch.stack((sums[task], label_counts(targets)[task]))
+            total += torch.stack((sums[task].detach(), own[task]))
     return _total_loss(_summed(totals, world_size), weights)
 
 
@@ -180,7 +194,9 @@ def _validate(
     totals = {task: torch.zeros(3, device=ray.train.torch.get_device()) for task in tasks}
     seen: list[tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     model.eval()
-    batches = ray.train.get_dataset_shard("validation").iter_torch_batches(batch_size=VALIDATION_BATCH)
+    batches = ray.train.get_dataset_shard("validation").iter_torch_batches(
+        batch_size=VALIDATION_BATCH[ray.train.torch.get_device().type]
+    )
     for i, batch in enumerate(batches):
         if i % world_size != rank:
             continue
@@ -219,6 +235,21 @@ def _temperatures(seen: list[Any], tasks: list[str], rank: int, world_size: int)
             [np.stack(logits[track]) for track in ordered], np.array([targets[track] for track in ordered])
         )
     return temperatures
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """Convolutions and products in bfloat16 where a GPU has it; norms, losses and weights stay float32."""
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
+
+
+def _has_stopped(state: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether the last `patience` epochs brought no better validation loss."""
+    return recipe.patience is not None and len(state["history"]) - state["best_epoch"] >= recipe.patience
+
+
+def _blended(parts: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    return {task: torch.stack([share * values[task] for share, values in parts]).sum(0) for task in parts[0][1]}
 
 
 def _total_loss(totals: dict[str, Tensor], weights: dict[str, float]) -> float:

@@ -1,6 +1,5 @@
 """Training for real: two Ray Train workers on small mels, crashes of a worker and of the driver, and the door."""
 
-import json
 import os
 import runpy
 import shutil
@@ -17,52 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core import artifact
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
 from mtl_core.mels import open_mels
-from mtl_core.pipelines import train as pipeline
 from mtl_core.pipelines.train import train
-from mtl_core.schema import FRONT_END, FRONT_END_HASH, MELS
+from mtl_core.pipelines.training_data import segments
 from mtl_core.storage import Location
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "train.py"
-ARTISTS, SONGS, SEGMENTS, FILES = 4, 5, 3, 5
-
-
-def _write_mels(folder, *, front_end=None, artists=True):
-    """An artist sounds in bands of its own, two artists share a language; one track has no labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    front_end = front_end or FrontEnd()
-    metadata = {FRONT_END: json.dumps(front_end.to_dict()).encode(), FRONT_END_HASH: front_end.hash().encode()}
-    random = np.random.default_rng(0)
-    names = [(f"a{artist}", song) for song in range(SONGS) for artist in range(ARTISTS)] + [(None, 0)]
-    for file in range(FILES):
-        rows = []
-        for artist, song in names[file::FILES]:
-            for segment in range(SEGMENTS):
-                mel_TF = random.random((187, 96), np.float32)
-                if artist:
-                    band = 20 * int(artist[1])
-                    mel_TF[:, band : band + 20] += 2
-                language = artist and f"l{int(artist[1]) // 2}"
-                known = artist if artists else None
-                row = (f"{artist}-{song}", segment, 3.0 * segment, known, language, f"album{song}", mel_TF)
-                rows.append(row)
-        *columns, mels = zip(*rows, strict=True)
-        storage = pa.FixedSizeListArray.from_arrays(np.stack(mels).astype(np.float16).reshape(-1), 187 * 96)
-        tensors = pa.ExtensionArray.from_storage(MELS.field("mel").type, storage)
-        arrays = [pa.array(column, MELS.field(i).type) for i, column in enumerate(columns)]
-        table = pa.table([*arrays, tensors], schema=MELS.with_metadata(metadata))
-        pq.write_table(table, folder / f"{file}.parquet")
-    return Location(str(folder))
 
 
 @pytest.fixture(scope="module")
 def mels(tmp_path_factory):
-    return _write_mels(tmp_path_factory.mktemp("mels"))
+    return write_mels(tmp_path_factory.mktemp("mels"))
 
 
 def _once_checkpointed(out, action):
@@ -118,6 +88,44 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert artifact.model_id(loaded) in summary
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert len(lines) == 4
+    (events,) = (out / "_tensorboard").walk()
+    assert events[0].startswith(loaded.metrics["run"])
+    again = train(mels=mels, out=out, recipe="demo", epochs=4, num_workers=2)
+    assert again == f"nothing to do: {out} holds the model {artifact.model_id(loaded)} of this training"
+    assert "training: epoch" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
+    """Although one of three trainings loses a worker."""
+    weights = []
+    for name, action in (("a", _kill_worker), ("b", lambda: None), ("c", lambda: None)):
+        out = Location(str(tmp_path / name))
+        called = _once_checkpointed(out, action)
+        train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
+        assert (called[0] is not None) == (name == "a")
+        weights.append((out / artifact.WEIGHTS).read_bytes())
+    assert weights[0] == weights[1] == weights[2]
+
+
+@pytest.mark.slow
+def test_unequal_data(local_ray, tmp_path):
+    """One artist with a track, one with 30; one language; labels missing in either task; validation without any."""
+    tracks = [("rare", "x", "rare-0"), *(("common", "x", f"common-{i}") for i in range(30))]
+    tracks += [(None, "x", f"nobody-{i}") for i in range(3)] + [("silent", None, f"silent-{i}") for i in range(3)]
+    mels = write_tracks(tmp_path / "mels", tracks)
+    out = Location(str(tmp_path / "model"))
+    train(mels=mels, out=out, recipe="demo", epochs=1, num_workers=1)
+    loaded = artifact.load(out)
+    assert list(loaded.vocabularies["artist"].labels) == ["common", "rare", "silent"]
+    assert len(loaded.vocabularies["language"]) == 1
+    assert loaded.metrics["validation"]["artist"]["segments"] > 0
+    alone = write_tracks(tmp_path / "alone", [(f"a{i}", "x", f"a{i}") for i in range(4)])
+    summary = train(mels=alone, out=out, recipe="best", epochs=2, num_workers=2)
+    assert "there is no validation part" in summary
+    loaded = artifact.load(out)
+    assert loaded.metrics["validation_loss"] is None
+    assert loaded.metrics["best_epoch"] == 2
 
 
 def test_a_killed_worker_costs_no_run_and_a_model_is_replaced_on_s3(local_ray, mels, bucket):
@@ -163,7 +171,7 @@ def test_batches_mix_songs_and_missing_labels_are_masked(local_ray, mels):
     ids = source.tracks["track_id"]
     orders = []
     for _ in range(2):
-        data = pipeline._segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
+        data = segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
         data.context.execution_options.preserve_order = True
         epochs = [
             [
@@ -196,7 +204,7 @@ def _run_job(monkeypatch, capsys, *flags):
     [
         (["--num-workers", "3"], "num-workers must divide the global batch of 32, got 3"),
         (["--num-workers", "0"], "got 0"),
-        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, demo"),
+        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, best, demo"),
         (["--split", "random"], "no split 'random': allowed are paper"),
         (["--split", "kfold", "--fold", "9"], "no fold 9: allowed are 0 to 4"),
         (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
@@ -219,13 +227,13 @@ def test_wrong_flags(mels, tmp_path, monkeypatch, capsys, flags, said):
 
 
 def _mixed(folder):
-    _write_mels(folder)
-    other = _write_mels(folder.with_name("other"), front_end=FrontEnd(segments_per_excerpt=2))
+    write_mels(folder)
+    other = write_mels(folder.with_name("other"), front_end=FrontEnd(segments_per_excerpt=2))
     shutil.copy(Path(other.path) / "0.parquet", folder / "9.parquet")
 
 
 def _doubled(folder):
-    _write_mels(folder)
+    write_mels(folder)
     shutil.copy(folder / "0.parquet", folder / "9.parquet")
 
 
@@ -248,7 +256,7 @@ def _no_parquet(folder):
         (_no_mels, "holds no mels: no column 'segment'"),
         (_mixed, "mixes mels of 2 front ends"),
         (_doubled, "is in two files"),
-        (lambda folder: _write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
+        (lambda folder: write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
     ],
 )
 def test_wrong_mels(tmp_path, monkeypatch, capsys, make, said):

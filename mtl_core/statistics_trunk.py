@@ -1,0 +1,74 @@
+"""Statistics trunk: what a segment sounds like on the whole, whenever it sounds so.
+
+One small convolution over time and bands, then convolutions over time whose input channels are its maps' bands; the
+mean and the standard deviation over time of what they find, and of the bands themselves, are projected to the
+embedding. These are the x-vectors of speaker and language recognition (Snyder et al., "X-vectors: Robust DNN embeddings
+for speaker recognition", 2018), much smaller. The paper's trunk flattens a map of 3 moments instead, and has to learn a
+voice anew for each.
+
+The mean level of a segment is taken off first; each band is then normalised by its running statistics.
+Legend: B batch, T frames, F bands, M maps, H hidden channels, P pooled values, E embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+MAPS = 8
+MAP_KERNEL, MAP_POOLING = (3, 5), (2, 4)  # frames, bands
+HIDDEN = 128
+LAYERS = ((3, 1), (3, 2), (1, 1))  # pooled frames of the kernel, and between two of them: 0.24 s in all
+POOLED_DROPOUT = 0.3
+LEAST_VARIANCE = 1e-5  # of a band over time: a standard deviation has no slope at 0
+
+
+class StatisticsTrunk(nn.Module):
+    """Log-mel segments (B, 1, T, F) -> embeddings (B, E), float32.
+
+    Args:
+        bands: F.
+        embedding: E.
+        dropout: share of the hidden values dropped after each layer.
+        eps, momentum: of the norms.
+    """
+
+    def __init__(self, bands: int, embedding: int, *, dropout: float, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.bands_norm = nn.BatchNorm1d(bands, eps=eps, momentum=momentum, affine=False)
+        self.maps = nn.Sequential(
+            nn.Conv2d(1, MAPS, MAP_KERNEL, padding=(MAP_KERNEL[0] // 2, MAP_KERNEL[1] // 2)),
+            nn.ReLU(),
+            nn.BatchNorm2d(MAPS, eps=eps, momentum=momentum),
+            nn.MaxPool2d(MAP_POOLING),
+        )
+        layers: list[nn.Module] = []
+        channels = MAPS * (bands // MAP_POOLING[1])
+        for frames, apart in LAYERS:
+            layers += [
+                nn.Conv1d(channels, HIDDEN, frames, dilation=apart, padding=(frames // 2) * apart),
+                nn.ReLU(),
+                nn.BatchNorm1d(HIDDEN, eps=eps, momentum=momentum),
+                nn.Dropout(dropout),
+            ]
+            channels = HIDDEN
+        self.layers = nn.Sequential(*layers)
+        pooled = 2 * HIDDEN + 3 * bands
+        self.project = nn.Sequential(
+            nn.BatchNorm1d(pooled, eps=eps, momentum=momentum),
+            nn.Dropout(POOLED_DROPOUT),
+            nn.Linear(pooled, embedding),
+        )
+
+    def forward(self, X_B1TF: Tensor) -> Tensor:
+        X_BTF = X_B1TF.squeeze(1)
+        X_BFT = self.bands_norm((X_BTF - X_BTF.mean((1, 2), keepdim=True)).transpose(1, 2))
+        maps_BMTF = self.maps(X_BFT.transpose(1, 2).unsqueeze(1))
+        hidden_BHT = self.layers(maps_BMTF.transpose(2, 3).flatten(1, 2))
+        step_BF = (X_BFT[..., 1:] - X_BFT[..., :-1]).abs().mean(-1)
+        return self.project(torch.cat([_statistics(hidden_BHT), _statistics(X_BFT), step_BF], 1))
+
+
+def _statistics(X_BHT: Tensor) -> Tensor:
+    """Mean and standard deviation over time, (B, 2 H)."""
+    mean_BH = X_BHT.mean(-1)
+    variance_BH = (X_BHT - mean_BH[..., None]).square().mean(-1)
+    return torch.cat([mean_BH, variance_BH.clamp(min=LEAST_VARIANCE).sqrt()], 1)
