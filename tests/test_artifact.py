@@ -17,7 +17,7 @@ from mtl_core.artifact import Artifact, model_id
 from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
-from mtl_core.model import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.model import BANDS, FRAMES, TRUNKS, ModelConfig, MultitaskCNN
 from mtl_core.model_folder import CARD, MODEL, NETWORK_GRAPH, NETWORK_WEIGHTS, WEIGHTS
 from mtl_core.model_folder import SPLITS as SPLITS_FILE
 from mtl_core.network import open_network
@@ -66,8 +66,12 @@ def test_round_trip(folder):
     assert artifact.load_splits(folder).to_pydict() == SPLITS.to_pydict()
 
 
-def test_the_network_of_cpus_is_the_model_without_torch(folder):
-    known, network = _artifact(), open_network(folder)
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_the_network_of_cpus_is_the_model_without_torch(tmp_path, trunk):
+    torch.manual_seed(1)
+    known = _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}, trunk=trunk)))
+    artifact.save(known, SPLITS, Location(str(tmp_path)))
+    network = open_network(Location(str(tmp_path)))
     assert network.model_id == model_id(known)
     for field in ("front_end", "vocabularies", "aggregation"):
         assert getattr(network, field) == getattr(known, field)
