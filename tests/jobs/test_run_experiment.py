@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train import _write_mels
+from small_mels import write_mels
 
 JOB = Path(__file__).parents[2] / "jobs" / "run_experiment.py"
 
@@ -24,7 +24,7 @@ def run(monkeypatch, capfd):
 
 @pytest.mark.slow
 def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_path):
-    mels, out = _write_mels(tmp_path / "mels"), tmp_path / "out"
+    mels, out = write_mels(tmp_path / "mels"), tmp_path / "out"
     flags = ["--mels", mels, "--out", out, "--recipes", "demo", "--folds", 0, "--seeds", 0, "--epochs", 2]
     code, shown, said = run(*flags, "--resamples", 20)
     assert code == 0
@@ -52,7 +52,7 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
     assert (code, again) == (0, shown)
     assert "training:" not in said
 
-    other = _write_mels(tmp_path / "other", artists=False)
+    other = write_mels(tmp_path / "other", artists=False)
     code, _, said = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
     assert code == 2
     assert "is of other mels" in said and said.count("\n") == 1
@@ -70,7 +70,7 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
     ],
 )
 def test_wrong_flags_end_in_one_line(run, tmp_path, flags, said):
-    mels = _write_mels(tmp_path / "mels")
+    mels = write_mels(tmp_path / "mels")
     code, _, error = run("--mels", mels, "--out", tmp_path / "out", *flags)
     assert code == 2
     assert said in error
@@ -78,7 +78,7 @@ def test_wrong_flags_end_in_one_line(run, tmp_path, flags, said):
 
 
 def test_mels_without_labels_for_a_task_are_refused(run, tmp_path):
-    mels = _write_mels(tmp_path / "mels", artists=False)
+    mels = write_mels(tmp_path / "mels", artists=False)
     code, _, error = run("--mels", mels, "--out", tmp_path / "out")
     assert (code, error.count("\n")) == (2, 1)
     assert "has a label for 'artist'" in error
