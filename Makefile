@@ -57,6 +57,7 @@ check: lint types walls
 
 bench: $(READY)  ## measured side by side, see bench/
 	$(BIN)/python bench/bench_front_end.py
+	$(BIN)/python bench/bench_training.py step
 	$(BIN)/python bench/bench_tables.py 1 bench-run
 
 clean:

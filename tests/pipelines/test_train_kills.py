@@ -18,7 +18,8 @@ from mtl_core.pipelines.training_data import epochs_done
 from mtl_core.storage import Location
 
 ROOT = Path(__file__).parents[2]
-KILLS, EPOCHS = 10, 60
+KILLS, EPOCHS = 10, 45
+DRAW = random.Random(0)
 
 
 def _epochs(lines):
@@ -30,8 +31,8 @@ def _done(out):
     return max((epochs_done(out / "_train" / run) for run in runs), default=0)
 
 
-def _try(mels, out, kill_after_s):
-    """One call of the job, killed `kill_after_s` after its start; returns status and epochs."""
+def _try(mels, out, kill_at=None):
+    """One call of the job, killed at random soon after `kill_at` epochs are done; returns status and its epochs."""
     ray_folder = tempfile.mkdtemp(prefix="r-", dir="/tmp")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": ray_folder}
     environment.pop("RAY_ADDRESS", None)
@@ -40,14 +41,16 @@ def _try(mels, out, kill_after_s):
         job = subprocess.Popen(
             [sys.executable, str(ROOT / "jobs" / "train.py"), *flags], env=environment, stderr=errors
         )
-        try:
-            job.wait(kill_after_s)
-        except subprocess.TimeoutExpired:
+        while kill_at is not None and job.poll() is None and _done(out) < kill_at:
+            time.sleep(0.05)
+        if kill_at is not None:
+            time.sleep(DRAW.uniform(0, 1.5))
             job.send_signal(signal.SIGKILL)
-            job.wait()
-            time.sleep(4)  # its workers outlive it by some 3 s
+        job.wait(600)
         errors.seek(0)
         said = errors.read()
+    if kill_at is not None:
+        time.sleep(4)  # its workers outlive it by some 3 s
     shutil.rmtree(ray_folder, ignore_errors=True)
     return job.returncode, _epochs(said)
 
@@ -56,21 +59,17 @@ def _try(mels, out, kill_after_s):
 def test_ten_kills(tmp_path):
     mels = write_mels(tmp_path / "mels")
     undisturbed, out = Location(str(tmp_path / "undisturbed")), Location(str(tmp_path / "killed"))
-    began_s = time.monotonic()
-    assert _try(mels, undisturbed, 600) == (0, list(range(1, EPOCHS + 1)))
-    whole_s = time.monotonic() - began_s
-    training_s = sum(epoch["seconds"] for epoch in artifact.load(undisturbed).metrics["history"])
-    draw, seen = random.Random(0), []
+    assert _try(mels, undisturbed) == (0, list(range(1, EPOCHS + 1)))
+    seen = []
     for _ in range(KILLS):
         before = _done(out)
-        kill_after_s = whole_s - training_s + draw.uniform(-0.1, 1.5 / KILLS) * training_s
-        status, epochs = _try(mels, out, kill_after_s)
+        status, epochs = _try(mels, out, kill_at=before + DRAW.randint(0, 2))
         assert status == -signal.SIGKILL
         assert epochs == list(range(before + 1, before + 1 + len(epochs)))  # none before the checkpoint again
         seen.append((before, epochs))
     before = _done(out)
     assert before > 0
-    assert _try(mels, out, 600) == (0, list(range(before + 1, EPOCHS + 1)))
+    assert _try(mels, out) == (0, list(range(before + 1, EPOCHS + 1)))
     weights = [(folder / artifact.WEIGHTS).read_bytes() for folder in (undisturbed, out)]
     assert weights[0] == weights[1]
     history = [epoch["epoch"] for epoch in artifact.load(out).metrics["history"]]
