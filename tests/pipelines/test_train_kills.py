@@ -41,10 +41,11 @@ def _try(mels, out, kill_at=None):
         job = subprocess.Popen(
             [sys.executable, str(ROOT / "jobs" / "train.py"), *flags], env=environment, stderr=errors
         )
+        before = _done(out)
         while kill_at is not None and job.poll() is None and _done(out) < kill_at:
             time.sleep(0.05)
         if kill_at is not None:
-            time.sleep(DRAW.uniform(0, 1.5))
+            time.sleep(DRAW.uniform(0, 1.5 if kill_at > before else 12))  # while it trains, or while it starts
             job.send_signal(signal.SIGKILL)
         job.wait(600)
         errors.seek(0)
