@@ -225,12 +225,7 @@ def _fit(
     validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
     datasets: dict[str, Any] = {
         "train": TrainingStream(
-            source=source,
-            track_ids=of_part["train"]["track_id"],
-            vocabularies=vocabularies,
-            seed=plan.seed,
-            task_cpus=task_cpus,
-            run=storage / run,
+            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus), run=storage / run
         )
     }
     if plan.validates:

@@ -29,26 +29,18 @@ class TrainingStream:
     count: it is told here how many epochs were trained before.
 
     Args:
-        source: the mels.
-        track_ids: of the training part, sorted.
-        vocabularies: task -> classes.
-        seed: of the order of the files.
-        task_cpus: CPUs of a task of the stream.
+        data: of `segments`, made by the driver: that takes a task of a whole CPU, which a small cluster has no more
+            when the workers have theirs.
         run: where Ray Train keeps the run's checkpoints.
     """
 
-    source: Mels
-    track_ids: pa.ChunkedArray
-    vocabularies: dict[str, Vocabulary]
-    seed: int
-    task_cpus: float
+    data: Dataset
     run: Location
 
     def __call__(self) -> Dataset:
         cluster.be_quiet()
-        data = segments(self.source, self.track_ids, self.vocabularies, self.seed, self.task_cpus)
-        data.context._execution_idx = epochs_done(self.run)
-        return data
+        self.data.context._execution_idx = epochs_done(self.run)
+        return self.data
 
 
 def segments(
