@@ -3,7 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long chaos lint types walls check bench clean
+EXPERIMENT ?= experiment-run
+EXPERIMENT_FLAGS ?= --epochs 30
+
+.PHONY: demo experiment test test-long chaos lint types walls check bench clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -21,6 +24,15 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 	$(BIN)/python jobs/tag_catalogue.py --manifest demo-run/manifest.parquet --model demo-run/model --out demo-run/tagged
 	$(BIN)/python -m mtl_core.demo.table demo-run
 	@echo "report: $(CURDIR)/demo-run/report/report.html"
+
+$(EXPERIMENT)/.mels: $(READY)  # of the paper's shape: 17 languages x 4 artists x 5 songs, 1,360 segments
+	$(BIN)/python jobs/make_demo_catalogue.py --out $(EXPERIMENT)/catalogue --difficulty hard --languages 17 --song-s 130
+	$(BIN)/python jobs/build_manifest.py --catalogue $(EXPERIMENT)/catalogue --labels $(EXPERIMENT)/catalogue/labels.csv --out $(EXPERIMENT)/manifest.parquet
+	$(BIN)/python jobs/extract_mels.py --manifest $(EXPERIMENT)/manifest.parquet --out $(EXPERIMENT)/mels --segments-per-excerpt 2
+	touch $@
+
+experiment: $(READY) $(EXPERIMENT)/.mels  ## Table 1 on a hard synthetic catalogue; the same command goes on where it was stopped
+	$(BIN)/python jobs/run_experiment.py --mels $(EXPERIMENT)/mels --out $(EXPERIMENT)/table $(EXPERIMENT_FLAGS)
 
 test: $(READY)  ## all tests but the long ones, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"

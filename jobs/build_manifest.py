@@ -1,6 +1,7 @@
-"""python jobs/build_manifest.py --catalogue URI [--labels CSV] --out URI"""
+"""python jobs/build_manifest.py --catalogue URI [--labels CSV | --labels-from folders] --out URI"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mtl_core import command_line
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -17,15 +18,23 @@ class Options:
     """CSV with a column `path` relative to the catalogue; optional `artist`, `language`, `album`, `track_id`; other
     columns are carried.
     """
+    labels_from: Literal["csv", "folders"] = "csv"
+    """folders: no CSV, the folders that a song lies in are its labels: LANGUAGE_<language>/ARTIST_<artist>/SONG or
+    <language>/<artist>/SONG, either with a folder an album below; a prefix is no part of the name.
+    """
     out: str
     """Manifest to write, a Parquet file; one that is there is replaced."""
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.labels_from == "folders":
+            raise ValueError("--labels goes with --labels-from csv alone, got folders")
 
 
 def main(options: Options) -> None:
     with command_line.checked():
         catalogue, out = Location(options.catalogue), Location(options.out)
         labels = None if options.labels is None else Location(options.labels)
-    print(build_manifest(catalogue, labels, out))
+    print(build_manifest(catalogue, labels, out, labels_from_folders=options.labels_from == "folders"))
 
 
 if __name__ == "__main__":

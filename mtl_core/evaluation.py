@@ -7,7 +7,7 @@ of the logits. Legend: S segments, C classes, N samples (tracks or segments), A 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mtl_core import metrics
 from mtl_core.aggregate import Aggregation, tag, track_probabilities
 from mtl_core.labels import MISSING, Vocabulary
 
+HEARD_SHARE = 5  # the intervals of what is heard come of a fifth of the resamples
 _BASELINE_SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
 
 
@@ -70,6 +71,22 @@ class Heard:
         """Of each track."""
         return [len(logits_SC) for logits_SC in next(iter(self.logits.values()))]
 
+    def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N, C) of all segments, track by track, and (N,) the class index of each."""
+        logits_NC = np.concatenate(self.logits[task]).astype(np.float64)
+        return softmax(logits_NC / self.aggregation.temperature[task], axis=1), np.repeat(
+            self.targets(task), self.n_segments
+        )
+
+    def only(self, segments: int) -> "Heard":
+        """The same tracks with so many of their segments (>= 1), spread evenly; a shorter track keeps all."""
+        kept = [np.unique((np.arange(segments) + 0.5) * n // segments).astype(int) for n in self.n_segments]
+        logits = {
+            task: [logits_SC[i] for logits_SC, i in zip(of_tracks, kept, strict=True)]
+            for task, of_tracks in self.logits.items()
+        }
+        return replace(self, logits=logits)
+
     def targets(self, task: str) -> np.ndarray:
         """(N,) class index of each track, `MISSING` where it has no label or one that is no class."""
         return self.vocabularies[task].encode(self.tracks[task].to_pylist())
@@ -109,7 +126,8 @@ def _said(heard: Heard, task: str) -> list[Said]:
 
 def scores(heard: Heard, training: pa.Table, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
     """By task, as JSON values: `labels`; `order`, in which to show them; `metrics.scores` of `tracks` and `segments`;
-    and `baselines`: name -> the scores on tracks of what comes for free.
+    `baselines`: name -> the scores on tracks of what comes for free; and `heard`: the scores on tracks by how many
+    `segments` of each are heard.
 
     Args:
         heard: the tracks to score.
@@ -120,17 +138,31 @@ def scores(heard: Heard, training: pa.Table, *, resamples: int, seed: int) -> di
     ids, n_segments = heard.tracks["track_id"].to_pylist(), heard.n_segments
     found = {}
     for task, vocabulary in heard.vocabularies.items():
-        targets_N, temperature = heard.targets(task), heard.aggregation.temperature[task]
-        segments_NC = softmax(np.concatenate(heard.logits[task]).astype(np.float64) / temperature, axis=1)
+        segments_NC, segment_targets_N = heard.segment_probabilities(task)
         songs_N = np.repeat(ids, n_segments)
         found[task] = {
             "labels": list(vocabulary.labels),
             "order": _order(task, vocabulary.labels, [heard.tracks, training]),
-            "tracks": metrics.scores(heard.probabilities(task), targets_N, ids, **drawn),
-            "segments": metrics.scores(segments_NC, np.repeat(targets_N, n_segments), songs_N, **drawn),
+            "tracks": metrics.scores(heard.probabilities(task), heard.targets(task), ids, **drawn),
+            "segments": metrics.scores(segments_NC, segment_targets_N, songs_N, **drawn),
             "baselines": _baselines(heard, task, training),
+            "heard": [
+                {"segments": n, **_of_heard(heard.only(n), task, ids, resamples // HEARD_SHARE, seed)}
+                for n in heard_steps(max(n_segments))
+            ],
         }
     return found
+
+
+def heard_steps(most: int) -> list[int]:
+    """Numbers of segments from 1 to `most`: 1, 2, 3, 5, 10, 20, 30, 50, …"""
+    steps = [step * 10**power for power in range(len(str(most))) for step in (1, 2, 3, 5)]
+    return [*(step for step in steps if step < most), most]
+
+
+def _of_heard(heard: Heard, task: str, ids: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    found = metrics.scores(heard.probabilities(task), heard.targets(task), ids, resamples=resamples, seed=seed)
+    return {key: found[key] for key in ("auc_pr_macro", "top_1", "ci")}
 
 
 def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
@@ -141,7 +173,7 @@ def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[st
     prior_C = metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
     guesses = {"class prior": np.tile(prior_C, (n_tracks, 1))}
     if task == "language" and "artist" in heard.vocabularies:
-        language_of = _language_of_artist([training])
+        language_of = language_of_artist([training])
         language_A = vocabulary.encode([language_of.get(artist) for artist in heard.vocabularies["artist"].labels])
         artist_NA = heard.probabilities("artist")
         guesses["via artist"] = metrics.language_of_artists(artist_NA, language_A, len(vocabulary))
@@ -151,11 +183,11 @@ def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[st
 
 def _order(task: str, labels: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
     """Labels as people compare them: artists stand by their language."""
-    language_of = _language_of_artist(tables) if task == "artist" else {}
+    language_of = language_of_artist(tables) if task == "artist" else {}
     return sorted(labels, key=lambda label: (language_of.get(label, ""), label))
 
 
-def _language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
+def language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
     """Each artist's most frequent language; the first in order of those that tie."""
     pairs: Counter[tuple[str | None, str | None]] = Counter()
     for tracks in tables:

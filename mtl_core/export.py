@@ -12,6 +12,7 @@ import openvino
 import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from mtl_core.labels import TASKS
@@ -33,6 +34,9 @@ def export(model: MultitaskCNN, quantization: Quantization | None = None) -> tup
         reader = FrontEndManager().load_by_framework("pytorch")
         graph = reader.convert(reader.load(source))
     graph.reshape([-1, 1, FRAMES, BANDS])
+    folding = Manager()
+    folding.register_pass(ConstantFolding())  # integers are only recognised where the ranges of rounding are constants
+    folding.run_passes(graph)
     graph.set_friendly_name("network")
     for number, operation in enumerate(graph.get_ordered_ops()):  # the reader counts on through a process
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")

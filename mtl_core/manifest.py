@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mtl_core.database import database, stream
 from mtl_core.failures import InputError
+from mtl_core.folders import labels_of_folders
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
 from mtl_core.storage import S3, Location, at_the_door, check_reachable, content_id
 
@@ -33,37 +34,47 @@ _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A manifest just built: its rows, the paths of label rows without a file, and names that are no UTF-8."""
+    """A manifest just built: its rows, the paths of label rows without a file, names that are no UTF-8, and files whose
+    folders are no labels.
+    """
 
     table: pa.Table
     without_file: list[str]
     not_text: list[str]
+    misfits: list[str]
 
 
-def build(catalogue: Location, labels: Location | None) -> Built:
+def build(catalogue: Location, labels: Location | None, *, from_folders: bool = False) -> Built:
     """List a catalogue's tracks and join their labels.
 
     Args:
         catalogue: a folder or a prefix; everything below it is looked at.
         labels: a CSV file as `labels.csv` in JOBS.md, or None: no track has a label.
+        from_folders: take the labels from where a file lies, as `folders` has it; instead of `labels`.
 
     Returns:
         `MANIFEST` columns, then the labels' other columns as strings, sorted by track_id; an empty label is null.
 
     Raises:
-        InputError: nothing is there, or the labels are malformed.
+        InputError: nothing is there, the labels are malformed, or no folder is one.
     """
     check_reachable(catalogue)
     rows = {} if labels is None else read_labels(labels)
+    misfits: list[str] = []
     carried = [name for name in next(iter(rows.values()), {}) if name not in LABEL_COLUMNS]
     records, not_text = [], []
     with at_the_door(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():
             raise FileNotFoundError
-        for path, entry in catalogue.walk():
-            if path.encode(errors="replace").decode() != path:
+        found = list(catalogue.walk())
+        if from_folders:
+            rows, misfits = labels_of_folders(path for path, _ in found if _is_text(path) and _is_audio(path))
+            if misfits and not rows:
+                raise InputError(f"{catalogue}: no song lies in LANGUAGE/ARTIST/, {misfits[0]!r} for one")
+        for path, entry in found:
+            if not _is_text(path):
                 not_text.append(repr(path))
-            elif path in rows or path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
+            elif path in rows or _is_audio(path):
                 row = rows.pop(path, {})
                 records.append(
                     {
@@ -84,7 +95,15 @@ def build(catalogue: Location, labels: Location | None) -> Built:
             f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})"
         )
     _check_ids(table, catalogue)
-    return Built(table=table, without_file=sorted(rows), not_text=not_text)
+    return Built(table=table, without_file=sorted(rows), not_text=not_text, misfits=misfits)
+
+
+def _is_text(path: str) -> bool:
+    return path.encode(errors="replace").decode() == path
+
+
+def _is_audio(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
 def read_labels(location: Location) -> dict[str, dict[str, str | None]]:

@@ -3,14 +3,15 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `mels_schema` and `mels_file` (for those
-who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `segments_of`, `frames_of` (a few tracks'
+mels), `mels_schema` and `mels_file` (for those who write them).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,21 @@ def open_mels(location: Location) -> Mels:
     return Mels(files=tuple(files), front_end=opened[0][0], tracks=tracks)
 
 
+def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
+    """track_id -> the frames (T, F) of all its segments, in order, for a few tracks.
+
+    The column of names is read until all are found, the mels of their row groups alone.
+    """
+    wanted = set(track_ids)
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    for file in location.files(".parquet"):
+        open_ids = wanted - found.keys()  # a whole track is in one file
+        for names, _, mel_STF in segments_of(file, open_ids) if open_ids else ():
+            for name, mel_TF in zip(names, mel_STF, strict=True):
+                found[name].append(mel_TF)
+    return {name: np.concatenate(segments) for name, segments in found.items()}
+
+
 def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
     """A file's front end, its hash, and its tracks with their number of segments."""
     try:
@@ -110,6 +126,27 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
     )
     counted = grouped.select(["track_id", "segment_count", *(f"{name}_first" for name in carried)])
     return front_end, metadata[FRONT_END_HASH], counted.rename_columns(["track_id", "segments", *carried])
+
+
+def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """The segments of some tracks in a file, a row group at a time.
+
+    Yields:
+        Their track_ids, their numbers (S,) int32, and (S, 187, 96) float32.
+    """
+    with file.filesystem.open(file.path, "rb") as handle:
+        parquet = pq.ParquetFile(handle)
+        for group in range(parquet.num_row_groups):
+            names = parquet.read_row_group(group, columns=["track_id", "segment"])
+            wanted = np.array([track_id in picked for track_id in names["track_id"].to_pylist()], bool)
+            if wanted.any():
+                mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
+                kept = names.filter(pa.array(wanted))
+                yield (
+                    kept["track_id"].to_pylist(),
+                    kept["segment"].to_numpy(),
+                    mel.to_numpy_ndarray()[wanted].astype(np.float32),
+                )
 
 
 def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_core.areas import area, areas, class_means, hits
 from mtl_core.labels import MISSING
 
 RESAMPLES = 1000
@@ -51,10 +52,10 @@ def scores(
     songs = np.arange(len(targets_N)) if songs_N is None else np.asarray(songs_N)
     songs = songs[known]
     result: dict[str, Any] = {"n": len(t), "n_songs": len(np.unique(songs)), "classes": p.shape[1]}
-    ap_C, roc_C = (x[:, 0] for x in _areas(p, t, np.ones((1, len(t)))))
-    hits_KN = _hits(p, t)
+    ap_C, roc_C = (x[:, 0] for x in areas(p, t, np.ones((1, len(t)))))
+    hits_KN = hits(p, t)
     covered = np.flatnonzero(np.isin(np.arange(p.shape[1]), t))
-    micro = _area(p[:, covered].ravel(), (t[:, None] == covered).ravel(), np.ones((1, len(t) * len(covered))))
+    micro = area(p[:, covered].ravel(), (t[:, None] == covered).ravel(), np.ones((1, len(t) * len(covered))))
     values = {
         "auc_pr_macro": _mean(ap_C),
         "auc_roc_macro": _mean(roc_C),
@@ -106,37 +107,48 @@ def bootstrap(
     Source: Efron and Tibshirani 1993, chapters 8 (units) and 13 (percentile intervals).
     """
     known = _labelled(models_NC[0], targets_N)
-    t = np.asarray(targets_N)[known]
-    models = [np.asarray(p, np.float64)[known] for p in models_NC]
-    names_G, song_N = np.unique(np.asarray(songs_N)[known], return_inverse=True)
+    t, songs = np.asarray(targets_N)[known], np.asarray(songs_N)[known]
+    drawn = draws(songs, resamples=resamples, seed=seed)
+    return [resampled(np.asarray(p, np.float64)[known], t, songs, drawn) for p in models_NC]
+
+
+def draws(songs: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Songs drawn with replacement, as many as there are: their names (G,), sorted, and how often each is drawn (R, G).
+
+    Args:
+        songs: names, any number of times each.
+        resamples: R, 0 or more.
+        seed: of the draws.
+    """
+    names_G = np.unique(np.asarray(songs))
     if resamples < 1 or not len(names_G):
-        return [{name: np.empty(0) for name in HEADLINES} for _ in models]
+        return names_G, np.empty((0, len(names_G)), np.int64)
     rng = np.random.default_rng(seed)
-    counts_RG = rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
-    hits = [_hits(p, t) for p in models]
-    parts: list[list[np.ndarray]] = [[] for _ in models]
-    for some_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t) // _CHUNK_VALUES)))):
+    return names_G, rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
+
+
+def resampled(
+    p_NC: np.ndarray, t_N: np.ndarray, songs_N: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """headline -> (R,) of one model on the songs drawn.
+
+    Args:
+        p_NC, t_N: probabilities and targets, none `MISSING`.
+        songs_N: of the samples; they may be some of those drawn from.
+        drawn: of `draws`.
+    """
+    names_G, counts_RG = drawn
+    if not len(counts_RG) or not len(t_N):
+        return {name: np.empty(0) for name in HEADLINES}
+    song_N, resamples = np.searchsorted(names_G, songs_N), len(counts_RG)
+    hits_KN = hits(p_NC, t_N)
+    parts = []
+    for some_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t_N) // _CHUNK_VALUES)))):
         w_RN = some_RG[:, song_N].astype(np.float64)
-        for part, p, hits_KN in zip(parts, models, hits, strict=True):
-            areas = [_means(x) for x in _areas(p, t, w_RN)]
-            part.append(np.stack([*areas, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
-    return [dict(zip(HEADLINES, np.concatenate(part, 1), strict=True)) for part in parts]
-
-
-def paired_difference(
-    a_NC: np.ndarray,
-    b_NC: np.ndarray,
-    targets_N: np.ndarray,
-    songs_N: Sequence[str] | np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """a minus b, each headline: {"difference", "ci": [low, high]}, on the same resamples of songs for both."""
-    full = [scores(p, targets_N, songs_N, resamples=0) for p in (a_NC, b_NC)]
-    a, b = bootstrap([a_NC, b_NC], targets_N, songs_N, resamples=resamples, seed=seed)
-    differences = {name: None if full[0][name] is None else full[0][name] - full[1][name] for name in HEADLINES}
-    return {name: {"difference": d, "ci": interval(a[name] - b[name], d)} for name, d in differences.items()}
+        of_classes = [class_means(x) for x in areas(p_NC, t_N, w_RN)]
+        with np.errstate(invalid="ignore"):  # none of these songs was drawn
+            parts.append(np.stack([*of_classes, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
+    return dict(zip(HEADLINES, np.concatenate(parts, 1), strict=True))
 
 
 def interval(values_R: np.ndarray, value: float | None) -> list[float] | None:
@@ -187,7 +199,7 @@ def _of_random_order(support_C: np.ndarray, n: int) -> np.ndarray:
 def reliability(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> list[dict[str, float]]:
     """Confidence of the first class against how often it is right, in `BINS` equal bins that hold something."""
     confidence_N = probabilities_NC.max(1, initial=0.0)
-    right_N = _hits(probabilities_NC, targets_N)[0]
+    right_N = hits(probabilities_NC, targets_N)[0]
     bin_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     return [
         {
@@ -239,48 +251,6 @@ def _labelled(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray
             f"targets must be {MISSING} (missing) to {shape[1] - 1}, got {targets_N.min()} to {targets_N.max()}"
         )
     return targets_N != MISSING
-
-
-def _hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
-    """(2, N) whether the target is the first, and among the first five; ties go to the class that comes first."""
-    own_N1 = probabilities_NC[np.arange(len(targets_N)), targets_N][:, None]
-    earlier_NC = np.arange(probabilities_NC.shape[1]) < targets_N[:, None]
-    rank_N = ((probabilities_NC > own_N1) | ((probabilities_NC == own_N1) & earlier_NC)).sum(1)
-    return np.stack([rank_N < 1, rank_N < 5]).astype(np.float64)
-
-
-def _areas(p_NC: np.ndarray, targets_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC-PR and AUC-ROC, (C, R) each, of every class against the rest."""
-    areas = [_area(p_NC[:, c], targets_N == c, weights_RN) for c in range(p_NC.shape[1])]
-    return np.stack([a for a, _ in areas]), np.stack([b for _, b in areas])
-
-
-def _area(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and area under the ROC curve, (R,) each, under R weightings of the samples; nan: undefined.
-
-    As scikit-learn defines them (steps for the one, trapezoids for the other, equal scores together), from one sort.
-    """
-    order = np.argsort(-scores_N, kind="stable")
-    if not positive_N.any():
-        return (np.full(len(weights_RN), np.nan),) * 2
-    last_K = np.flatnonzero(np.append(np.diff(scores_N[order]) != 0, True))
-    tp_RK = np.cumsum(weights_RN[:, order] * positive_N[order], 1)[:, last_K]
-    n_RK = np.cumsum(weights_RN[:, order], 1)[:, last_K]
-    fp_RK = n_RK - tp_RK
-    positives_R, negatives_R = tp_RK[:, -1], fp_RK[:, -1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision_RK = np.where(n_RK > 0, tp_RK / n_RK, 0)
-        ap_R = (np.diff(tp_RK, axis=1, prepend=0) * precision_RK).sum(1) / positives_R
-        middle_RK = tp_RK - np.diff(tp_RK, axis=1, prepend=0) / 2
-        roc_R = (np.diff(fp_RK, axis=1, prepend=0) * middle_RK).sum(1) / (positives_R * negatives_R)
-    return ap_R, roc_R
-
-
-def _means(x_CR: np.ndarray) -> np.ndarray:
-    """(R,) mean over the classes that are defined."""
-    defined = np.isfinite(x_CR)
-    count_R = defined.sum(0)
-    return np.where(count_R > 0, np.where(defined, x_CR, 0).sum(0) / np.maximum(count_R, 1), np.nan)
 
 
 def _mean(x: np.ndarray) -> float:

@@ -6,6 +6,7 @@ the values between two layers stay in a core's cache.
 Legend: S segments, T frames, F mel bands, C classes, E embedding (96).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,10 @@ class Network:
     graph: bytes
     weights: bytes
 
+    def engine(self) -> "CpuEngine":
+        """What runs it, in this process."""
+        return CpuEngine(self.graph, self.weights, list(self.vocabularies))
+
 
 def open_network(location: Location) -> Network:
     """The network of the artifact in a folder.
@@ -84,16 +89,17 @@ def open_network(location: Location) -> Network:
 
 
 class CpuEngine:
-    """Runs a network on one core of this machine.
+    """Runs a network on one core of this machine; compiling it takes a fraction of a second.
 
     Args:
-        network: whose graph to compile, a fraction of a second.
+        graph, weights: OpenVINO's intermediate representation, as `export.export` makes it.
+        tasks: names of its outputs beside the embedding.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._tasks = list(network.vocabularies)
+    def __init__(self, graph: bytes, weights: bytes, tasks: Sequence[str]) -> None:
+        self._tasks = tasks
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(network.graph, network.weights), "CPU", _OF_ONE_CORE)
+        compiled = core.compile_model(core.read_model(graph, weights), "CPU", _OF_ONE_CORE)
         self._request = compiled.create_infer_request()
 
     def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -1,7 +1,8 @@
 """Quantize: the network with 8-bit integers for its convolutions' weights and inputs, as an artifact's choice.
 
-Convolutions of 8-bit integers take CPUs half the time. Each block's output is rounded to 256 steps between the least
-and the greatest value that it had on calibration segments, each output channel's weights to 255 steps around 0. The
+Convolutions of 8-bit integers take CPUs half the time. Each block's output is rounded to 256 steps over the range of
+its values on calibration segments, the outermost 1 in 100,000 left out (they would widen the steps of all others:
+probabilities were off by 0.04 with them, by 0.01 without); each output channel's weights to 255 steps around 0. The
 first convolution (its input is the mel spectrum) and the heads stay float32. Here rounding is simulated in torch;
 the CPU's runtime recognises it in the exported network and computes with integers.
 
@@ -13,12 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtl_core.model import MultitaskCNN
 
 LEVELS = 256
+LEFT_OUT = 1e-5  # of the values, at either end
+_SAMPLED = 7  # one value of so many is looked at: sorting millions takes longer than the network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,8 @@ def calibrate(model: MultitaskCNN, X_B1TF: Tensor) -> Quantization:
         *before, pool, _ = block.children()
         for module in before:
             X_B1TF = module(X_B1TF)
-        ranges.append((min(0.0, float(X_B1TF.min())), max(1e-6, float(X_B1TF.max()))))
+        low, high = np.quantile(X_B1TF.flatten()[::_SAMPLED].numpy(), (LEFT_OUT, 1 - LEFT_OUT))
+        ranges.append((min(0.0, float(low)), max(1e-6, float(high))))
         X_B1TF = pool(X_B1TF)
     least, greatest = zip(*ranges, strict=True)
     return Quantization(least=least, greatest=greatest)

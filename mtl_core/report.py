@@ -13,8 +13,11 @@ import numpy as np
 
 from mtl_core import plots
 from mtl_core.evaluation import EvaluatedTrack, Said
+from mtl_core.page import page
 
 MAX_ROWS = 1000
+MAX_PANELS = 120
+PICTURED = 4  # best tracks, and as many worst
 _NONE = "\N{EN DASH}"
 
 #: name in metrics.json -> (name for people, key of its chance)
@@ -45,20 +48,29 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def html(result: Mapping[str, Any], tracks: Sequence[EvaluatedTrack], history: Sequence[Mapping[str, Any]] = ()) -> str:
+def html(
+    result: Mapping[str, Any],
+    tracks: Sequence[EvaluatedTrack],
+    history: Sequence[Mapping[str, Any]] = (),
+    *,
+    curves: Mapping[str, Mapping[int, Mapping[str, Any]]] | None = None,
+    mels: Mapping[str, np.ndarray] | None = None,
+) -> str:
     """The page.
 
     Args:
         result: what metrics.json holds.
         tracks: the evaluated ones, in any order.
         history: the training's epochs, for `plots.training_curves`.
+        curves: task -> `areas.curves` of the segments.
+        mels: track_id -> the log-mel frames (T, F) of a track to be pictured.
     """
-    parts = [_head(result), *(_task(task, found, tracks) for task, found in result["tasks"].items())]
+    curves = curves or {}
+    parts = [_head(result), *(_task(t, found, tracks, curves.get(t, {})) for t, found in result["tasks"].items())]
     if any(epoch.get("train_loss") is not None for epoch in history):
         parts.append(f"<section><h2>Training</h2><figure>{plots.training_curves(history)}</figure></section>")
-    parts.append(_tracks(tracks))
-    title = escape(f"{result['model_id']} on {result['on']}")
-    return _PAGE.replace("TITLE", title, 1).replace("BODY", "\n".join(parts), 1)
+    parts += [_pictured(tracks, mels or {}), _tracks(tracks)]
+    return page(f"{result['model_id']} on {result['on']}", "\n".join(parts))
 
 
 def _head(result: Mapping[str, Any]) -> str:
@@ -88,7 +100,9 @@ def _scale(scores: Mapping[str, Any], key: str, of_chance: str | None) -> str:
     return f'<div class="scale">{marks}</div>'
 
 
-def _task(task: str, found: Mapping[str, Any], tracks: Sequence[EvaluatedTrack]) -> str:
+def _task(
+    task: str, found: Mapping[str, Any], tracks: Sequence[EvaluatedTrack], curves: Mapping[int, Mapping[str, Any]]
+) -> str:
     of_tracks = found["tracks"]
     said = [track.said[task] for track in tracks if track.said[task].p_true is not None]
     if not said:
@@ -112,12 +126,39 @@ def _task(task: str, found: Mapping[str, Any], tracks: Sequence[EvaluatedTrack])
 <div class="pair">
 <figure>{bars}<figcaption>Average precision of {len(shown)} of {of_tracks["classes"]} classes, with their number of
 tracks.{absent} The tick is what a random order would score.</figcaption></figure>
-<figure>{plots.reliability(task, of_tracks["reliability"])}<figcaption>Confidence of the first label against how
+<div><figure>{plots.reliability(task, of_tracks["reliability"])}<figcaption>Confidence of the first label against how
 often it is right: above the dashed line more often than it says. Calibration error {ece}, negative log-likelihood
 {nll} nats.</figcaption></figure>
+{_heard(task, found.get("heard", ()))}</div>
 </div>
 <figure class="wide">{plots.confusion(task, names, counts_CC)}<figcaption>Tracks by true and said label, over the labels
-that occur; red is wrong.</figcaption></figure></section>"""
+that occur; red is wrong.</figcaption></figure>
+{_curves(task, found, curves)}</section>"""
+
+
+def _heard(task: str, heard: Sequence[Mapping[str, Any]]) -> str:
+    """How the scores grow with the audio."""
+    if len(heard) < 2:
+        return ""
+    return f"""<figure>{plots.audio_heard(task, heard)}<figcaption>Score on tracks against how much of each is heard,
+its segments spread evenly over the track; a shorter track is heard whole. The bands are 95% bootstrap intervals over
+songs.</figcaption></figure>"""
+
+
+def _curves(task: str, found: Mapping[str, Any], curves: Mapping[int, Mapping[str, Any]]) -> str:
+    """Precision-recall and ROC of each class; of very many classes the best and the worst."""
+    if not curves:
+        return ""
+    per_class = found["segments"]["per_class"]
+    best_first = sorted(curves, key=lambda c: (-per_class["auc_pr"][c], found["labels"][c]))
+    half = MAX_PANELS // 2
+    shown = best_first if len(best_first) <= MAX_PANELS else [*best_first[:half], *best_first[-half:]]
+    of = "" if len(shown) == len(best_first) else f", the {half} best and the {half} worst of {len(best_first)}"
+    scores = [(per_class["auc_pr"][c], per_class["auc_roc"][c]) for c in shown]
+    svg = plots.class_curves(task, [found["labels"][c] for c in shown], [curves[c] for c in shown], scores)
+    return f"""<figure class="wide">{svg}<figcaption>Each class against the rest, on segments, best first{of}: precision
+over recall in colour, true over false positive rate in grey; both axes from 0 to 100%. The numbers are average
+precision and the area under the ROC curve, percent.</figcaption></figure>"""
 
 
 def _in_order(labels: Sequence[str], occurring: set[str | None], order: Sequence[str] | None) -> list[str]:
@@ -147,9 +188,46 @@ songs. Chance is a uniform guess or a random order of the tracks; always naming 
 {majority}. Baselines are on tracks. Where every song is right the interval has no width, however few they are.</p>"""
 
 
+def extremes(tracks: Sequence[EvaluatedTrack], n: int = PICTURED) -> tuple[list[EvaluatedTrack], list[EvaluatedTrack]]:
+    """The best n labelled tracks, best first, and the worst n of the others, worst first."""
+    ordered = [track for track in _worst_first(tracks) if _badness(track.said.values()) >= 0]
+    best = ordered[::-1][:n]
+    return best, ordered[: min(n, len(ordered) - len(best))]
+
+
+def _pictured(tracks: Sequence[EvaluatedTrack], mels: Mapping[str, np.ndarray]) -> str:
+    """The best and the worst tracks with their mels."""
+    if not mels:
+        return ""
+    columns = []
+    for name, picked in zip(("Best", "Worst"), extremes(tracks), strict=True):
+        cards = "".join(_picture(track, mels[track.track_id]) for track in picked if track.track_id in mels)
+        columns.append(f"<div><h3>{name}</h3>{cards}</div>")
+    return f"""<section><h2>Best and worst tracks</h2><p class="note">By the probability given to the true labels. The
+picture is the log-mel spectrogram of all segments, time from left to right, 0 to 8 kHz from bottom to top.</p>
+<div class="pair">{"".join(columns)}</div></section>"""
+
+
+def _picture(track: EvaluatedTrack, mel_TF: np.ndarray) -> str:
+    lines = "".join(
+        f"<li>{escape(task)}: {escape(str(said.true))}"
+        + (f", said {escape(said.first)}&nbsp;✗" if said.first != said.true else "")
+        + ("" if said.p_true is None else f", given {said.p_true:.0%}")
+        + "</li>"
+        for task, said in track.said.items()
+    )
+    name = escape(track.track_id)
+    return f"""<figure class="mel"><img alt="log-mel spectrogram of {name}" src="{plots.mel_picture(mel_TF)}">
+<figcaption><b>{name}</b><ul>{lines}</ul></figcaption></figure>"""
+
+
+def _worst_first(tracks: Sequence[EvaluatedTrack]) -> list[EvaluatedTrack]:
+    return sorted(tracks, key=lambda track: (-_badness(track.said.values()), track.track_id))
+
+
 def _tracks(tracks: Sequence[EvaluatedTrack]) -> str:
     tasks = list(tracks[0].said) if tracks else []
-    worst_first = sorted(tracks, key=lambda track: (-_badness(track.said.values()), track.track_id))
+    worst_first = _worst_first(tracks)
     head = "".join(f"<th>{escape(task)}</th><th>said</th><th>confidence</th>" for task in tasks)
     rows = "".join(
         f"<tr><td>{escape(track.track_id)}</td><td>{track.n_segments}</td>"
@@ -187,56 +265,3 @@ def _percent(value: float | None) -> str:
 
 def _interval(ci: Sequence[float] | None) -> str:
     return "" if ci is None else f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title><style>
-:root { color-scheme: light dark; --paper: #fbfbf9; --panel: #ffffff; --ink: #1d2126; --muted: #646b73; --grid: #dcdfe2;
-  --artist: #2f6fb5; --language: #b8651b; --wrong: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --panel: #1c2024; --ink: #e6e8ea; --muted: #9aa2aa;
-  --grid: #363c42; --artist: #6aa9ec; --language: #e59a54; --wrong: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 72rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; font-variant-numeric: tabular-nums; }
-h1 { font-size: 1.9rem; margin: 0 0 .6rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; margin: 0 0 .9rem; }
-section { margin-top: 3rem; padding-top: 1.6rem; border-top: 1px solid var(--grid); }
-dl { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: 0; }
-dl div { display: flex; gap: .45rem; min-width: 0; } dt { color: var(--muted); }
-dd { margin: 0; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: 1rem; margin-top: 1.8rem; }
-.card { background: var(--panel); border: 1px solid var(--grid); border-radius: 8px; padding: 1rem 1.1rem; }
-.what { color: var(--muted); } .what::first-letter { text-transform: uppercase; }
-.value { font-size: 2.1rem; font-weight: 650; line-height: 1.25; letter-spacing: -.02em; }
-.note, figcaption { color: var(--muted); font-size: .86rem; } .note { max-width: 60rem; }
-.artist { --task: var(--artist); } .language { --task: var(--language); }
-.scale { position: relative; height: 4px; margin: .55rem 0 .7rem; background: var(--grid); border-radius: 2px; }
-.scale i { position: absolute; top: 0; height: 4px; }
-.scale .band { background: var(--task); opacity: .55; min-width: 2px; }
-.scale .chance { width: 2px; margin-left: -1px; height: 12px; top: -4px; background: var(--ink); }
-.scale .dot { width: 12px; height: 12px; top: -4px; margin-left: -6px; border-radius: 50%; background: var(--task); }
-.scroll, figure.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px solid var(--grid);
-  vertical-align: baseline; }
-thead th { color: var(--muted); font-weight: 500; font-size: .86rem; white-space: nowrap; }
-tbody th { font-weight: 500; white-space: nowrap; }
-.scores td, .scores thead th:not(:first-child) { text-align: right; white-space: nowrap; }
-.scores span { color: var(--muted); }
-.tracks { font-size: .88rem; } .tracks td:first-child { overflow-wrap: anywhere; min-width: 12rem; }
-.tracks i { color: var(--muted); }
-.wrong { color: var(--wrong); font-weight: 600; }
-.confidence { min-width: 5rem; } .confidence i { display: block; height: 2px; background: var(--muted); }
-.pair { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; margin-top: 1.6rem; }
-.pair figure { flex: 1 1 22rem; min-width: 0; }
-figure { margin: 1.2rem 0 0; } figure svg { max-width: 100%; height: auto; display: block; }
-figure.wide { width: max-content; max-width: calc(50vw + 50%); }
-figure.wide svg { max-width: none; } figure.wide figcaption { position: sticky; left: 0; }
-figcaption { margin-top: .5rem; max-width: 40rem; }
-svg text { font-family: system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
-@media print { body { max-width: none; } section, .card { break-inside: avoid; } }
-</style></head><body>
-BODY
-</body></html>
-"""

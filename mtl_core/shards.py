@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from mtl_core.ahead import ahead
 from mtl_core.schema import FAILURES
+from mtl_core.spent import Spent
 from mtl_core.storage import Location
-from mtl_core.tracks import Spent
 
 MOST_TRACKS = 32  # what a crash can cost a worker
 _SHARDS_PER_FILE = 512  # ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB

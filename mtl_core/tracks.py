@@ -4,10 +4,7 @@ fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`.
 is decoded; a `TrackError` is caught here, and becomes data.
 """
 
-import contextlib
-import resource
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from typing import Any
 from mtl_core.decoding import DECODER, Decoder, DecoderLimits
 from mtl_core.failures import TrackError
 from mtl_core.features import FrontEnd, Segments, log_mel_segments
+from mtl_core.spent import Stopwatch
 from mtl_core.storage import fetching, open_track
 
 FETCH_AHEAD = 4  # tracks of at most storage.WHOLE_BYTES each
@@ -58,16 +56,8 @@ class FailedTrack:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """Wall seconds by stage, and CPU seconds of all."""
-
-    seconds: dict[str, float]
-    cpu_s: float
-
-
 class TrackReader:
-    """Reads tracks for one worker; owns its decoder child and its fetching threads.
+    """Reads tracks for one worker; owns its decoder child, its fetching threads and its stopwatch, `watch`.
 
     Args:
         front_end: what the segments are made with.
@@ -82,7 +72,7 @@ class TrackReader:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits, decoder)
         self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
-        self._seconds: defaultdict[str, float] = defaultdict(float)  # wall seconds by stage
+        self.watch = Stopwatch(self._decoder.cpu_s)  # of fetching, only what was waited for
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order."""
@@ -100,30 +90,12 @@ class TrackReader:
         return row, self._fetchers.submit(open_track, row["uri"], row.get("content_id"))
 
     def _track(self, row: Row, fetched: "Future[Any]") -> Track:
-        with self.timed("fetch"):
+        with self.watch.timed("fetch"):
             source = fetched.result()
-        with self.timed("decode"), fetching(row["uri"]):  # a local file is read by the decoder
+        with self.watch.timed("decode"), fetching(row["uri"]):  # a local file is read by the decoder
             recording = self._decoder.decode(source)
-        with self.timed("features"):
+        with self.watch.timed("features"):
             segments = log_mel_segments(
                 recording, self._front_end, draws=self._draws, seed=self._seed, track_id=row["track_id"]
             )
         return Track(row, segments, recording.duration_s)
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the body's wall seconds to `stage`; fetch counts only what was waited for."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[stage] += time.perf_counter() - start
-
-    def spent(self, before: "Spent | None" = None) -> "Spent":
-        """What this worker and its decoder child have spent, since `before` or in all."""
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = own.ru_utime + own.ru_stime + self._decoder.cpu_s()
-        if before is None:
-            return Spent(seconds=dict(self._seconds), cpu_s=cpu_s)
-        seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._seconds.items()}
-        return Spent(seconds=seconds, cpu_s=round(cpu_s - before.cpu_s, 4))

@@ -17,10 +17,10 @@ from mtl_core.artifact import Artifact, model_id
 from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
-from mtl_core.model import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.model import BANDS, FRAMES, TRUNKS, ModelConfig, MultitaskCNN
 from mtl_core.model_folder import CARD, MODEL, NETWORK_GRAPH, NETWORK_WEIGHTS, WEIGHTS
 from mtl_core.model_folder import SPLITS as SPLITS_FILE
-from mtl_core.network import CpuEngine, open_network
+from mtl_core.network import open_network
 from mtl_core.quantize import calibrate, quantized
 from mtl_core.storage import Location
 
@@ -66,13 +66,17 @@ def test_round_trip(folder):
     assert artifact.load_splits(folder).to_pydict() == SPLITS.to_pydict()
 
 
-def test_the_network_of_cpus_is_the_model_without_torch(folder):
-    known, network = _artifact(), open_network(folder)
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_the_network_of_cpus_is_the_model_without_torch(tmp_path, trunk):
+    torch.manual_seed(1)
+    known = _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}, trunk=trunk)))
+    artifact.save(known, SPLITS, Location(str(tmp_path)))
+    network = open_network(Location(str(tmp_path)))
     assert network.model_id == model_id(known)
     for field in ("front_end", "vocabularies", "aggregation"):
         assert getattr(network, field) == getattr(known, field)
     mel_STF = 4 * torch.rand(7, FRAMES, BANDS)
-    logits, embedding_SE = CpuEngine(network).infer(mel_STF.numpy())
+    logits, embedding_SE = network.engine().infer(mel_STF.numpy())
     with torch.inference_mode():
         X_SE = known.model.embed(mel_STF[:, None])
         assert np.abs(embedding_SE - X_SE.numpy()).max() < 1e-4
@@ -86,7 +90,7 @@ def test_quantization_is_part_of_the_model_and_what_the_cpu_computes(tmp_path):
     assert model_id(rounded) != model_id(known)
     artifact.save(rounded, SPLITS, Location(str(tmp_path)))
     assert artifact.load(Location(str(tmp_path))).quantization == rounded.quantization
-    logits, _ = CpuEngine(open_network(Location(str(tmp_path)))).infer(mel_STF.numpy())
+    logits, _ = open_network(Location(str(tmp_path))).engine().infer(mel_STF.numpy())
     with torch.inference_mode():
         exact, simulated = known.model(mel_STF[:, None]), quantized(known.model, rounded.quantization)(mel_STF[:, None])
     for task, logits_SC in exact.items():

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mtl_core import evaluation
+from mtl_core import areas, evaluation, report
 from mtl_core.aggregate import Aggregation
 from mtl_core.evaluation import Heard
 from mtl_core.labels import Vocabulary
@@ -89,3 +90,36 @@ def test_predictions_are_a_row_a_track_with_the_vocabularies():
     assert table["track_id"].to_pylist() == ["t1", "t2", "t3", "t4"]
     assert np.array(table["artist_probabilities"].to_pylist()).sum(1) == pytest.approx(np.ones(4))
     assert table["artist"].to_pylist() == ["a", "b", "nobody", None]
+
+
+def test_hearing_all_is_the_score_and_hearing_one_takes_the_middle_segment():
+    h = heard()
+    steps = evaluation.scores(h, TRAINING, resamples=10, seed=0)["language"]["heard"]
+    whole = evaluation.scores(h, TRAINING, resamples=0, seed=0)["language"]["tracks"]
+    assert [step["segments"] for step in steps] == [1, 2, 3]
+    assert steps[-1]["auc_pr_macro"] == whole["auc_pr_macro"]
+    three = np.arange(9.0).reshape(3, 3)
+    one = replace(h, logits={"artist": [three] * 4}).only(1)
+    assert [logits.tolist() for logits in one.logits["artist"]] == [[[3, 4, 5]]] * 4
+    assert replace(h, logits={"artist": [three] * 4}).only(2).n_segments == [2] * 4
+
+
+def test_the_steps_of_what_is_heard_go_to_the_end():
+    assert evaluation.heard_steps(1) == [1]
+    assert evaluation.heard_steps(40) == [1, 2, 3, 5, 10, 20, 30, 40]
+
+
+def test_one_class_or_no_label_is_scored_where_it_can_be_and_shown():
+    logits = {"artist": [np.zeros((2, 1)), np.zeros((1, 1))], "language": [np.zeros((2, 2)), np.zeros((1, 2))]}
+    tracks = pa.table({"track_id": ["1", "2"], "artist": ["a", "a"], "language": pa.array([None, None], pa.string())})
+    vocabularies = {"artist": Vocabulary(("a",)), "language": Vocabulary(("de", "en"))}
+    h = Heard(tracks=tracks, logits=logits, vocabularies=vocabularies, aggregation=Aggregation())
+    found = evaluation.scores(h, tracks, resamples=10, seed=0)
+    assert (found["artist"]["tracks"]["top_1"], found["artist"]["tracks"]["auc_roc_macro"]) == (1, None)
+    assert (found["language"]["tracks"]["n"], found["language"]["tracks"]["top_1"]) == (0, None)
+    json.dumps(found, allow_nan=False)
+    result = {"model_id": "m", "mels": "/m", "on": "test", "n_tracks": 2, "n_segments": 3, "tasks": found}
+    curves = {task: areas.curves(*h.segment_probabilities(task)) for task in vocabularies}
+    page = report.html(result, evaluation.said(h), curves=curves)
+    assert "No track of this part has a label" in page
+    assert "nan" not in page.lower()

@@ -89,6 +89,19 @@ def test_malformed_labels_are_refused(tmp_path: Path, labels: str, said: str | N
         manifest.build(top, at)
 
 
+def test_labels_may_lie_in_the_folders(root: str) -> None:
+    top = Location(root)
+    for path in ("LANGUAGE_xx/ARTIST_Ada/1.wav", "LANGUAGE_xx/ARTIST_Ada/cover.jpg", "loose.mp3"):
+        (top / path).write_bytes(b"x")
+    built = manifest.build(top, None, from_folders=True)
+    rows = {row["track_id"]: (row["language"], row["artist"], row["album"]) for row in built.table.to_pylist()}
+    assert rows == {"LANGUAGE_xx/ARTIST_Ada/1.wav": ("xx", "Ada", None), "loose.mp3": (None, None, None)}
+    assert (built.misfits, built.without_file) == (["loose.mp3"], [])
+    (top / "LANGUAGE_xx/ARTIST_Ada/1.wav").delete()
+    with pytest.raises(InputError, match=r"no song lies in LANGUAGE/ARTIST/, 'loose.mp3' for one"):
+        manifest.build(top, None, from_folders=True)
+
+
 def test_nothing_to_list_is_refused(root: str) -> None:
     with pytest.raises(InputError, match=r"nothing is there|no audio file"):
         manifest.build(Location(root), None)

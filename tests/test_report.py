@@ -1,13 +1,16 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from mtl_core import metrics, plots, report
+from mtl_core import areas, metrics, plots, report
 from mtl_core.evaluation import EvaluatedTrack, Said
 
-VOID = {"meta", "br", "path", "use", "rect", "image", "circle", "line"}
+VOID = {"meta", "br", "path", "use", "rect", "image", "circle", "line", "img"}
 
 
 def evaluation(n_tracks=12, classes=6, labels=None):
@@ -17,6 +20,7 @@ def evaluation(n_tracks=12, classes=6, labels=None):
     p = rng.dirichlet(np.ones(classes), n_tracks)
     scores = metrics.scores(p, t, resamples=20)
     found = {
+        "heard": [{"segments": n, "auc_pr_macro": 0.5, "top_1": None, "ci": {}} for n in (1, 2)],
         "labels": labels,
         "order": labels,
         "tracks": scores,
@@ -51,6 +55,14 @@ def evaluation(n_tracks=12, classes=6, labels=None):
     return result, tracks
 
 
+def curves(n_tracks=12, classes=6):
+    rng = np.random.default_rng(0)
+    return {"artist": areas.curves(rng.dirichlet(np.ones(classes), n_tracks), np.arange(n_tracks) % classes)}
+
+
+MELS = {f"track {i}": np.random.default_rng(i).random((1000, 96)).astype(np.float16) for i in range(12)}
+
+
 class _Balanced(HTMLParser):
     """Every element that opens closes, in order."""
 
@@ -71,12 +83,13 @@ HISTORY = [{"epoch": e, "train_loss": 2 / e, "validation_loss": 1 + (e - 3) ** 2
 
 
 def test_page_is_whole_and_needs_nothing_else():
-    page = report.html(*evaluation(), HISTORY)
+    page = report.html(*evaluation(), HISTORY, curves=curves(), mels=MELS)
     parser = _Balanced()
     parser.feed(page)
     assert parser.open == []
-    assert page.count("<svg") == 4
-    assert not re.search(r"""(src|href|url)[=(]["']?(?!#)[a-z/]""", page.split("</style>")[1])
+    assert page.count("<svg") == 6
+    assert page.count("<img") == 8
+    assert not re.search(r"""(src|href|url)[=(]["']?(?!#|data:image/png)[a-z/]""", page.split("</style>")[1])
     assert "<script" not in page
 
 
@@ -92,11 +105,40 @@ def test_every_colour_of_a_picture_comes_from_the_page():
 def test_labels_cannot_break_the_page():
     labels = ["<script>alert(1)</script>", "A$AP $ & co", "周杰伦", "TITLE", "BODY", 'quote"d']
     result, tracks = evaluation(labels=labels)
-    page = report.html(result, tracks)
+    page = report.html(result, tracks, curves=curves(), mels=MELS)
     assert "<script" not in page
     assert "A$AP $ &amp; co" in page
     assert "周杰伦" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
+
+
+def test_the_best_and_the_worst_tracks_are_others():
+    _, tracks = evaluation()
+    p_true = {track.track_id: track.said["artist"].p_true for track in tracks}
+    ordered = sorted(p_true, key=p_true.get)
+    best, worst = ([track.track_id for track in picked] for picked in report.extremes(tracks))
+    assert (best, worst) == (ordered[::-1][:4], ordered[:4])
+    best, worst = report.extremes(tracks[:5])
+    assert len(best) == 4 and len(worst) == 1 and worst[0] not in best
+    stranger = EvaluatedTrack(track_id="s", n_segments=1, said={})
+    assert report.extremes([stranger]) == ([], [])
+
+
+def test_of_very_many_classes_the_best_and_the_worst_curves_are_shown(monkeypatch):
+    monkeypatch.setattr(report, "MAX_PANELS", 4)
+    result, tracks = evaluation()
+    page = report.html(result, tracks, curves=curves())
+    assert "the 2 best and the 2 worst of 6" in page
+
+
+def test_the_picture_of_a_mel_is_bounded_and_has_low_bands_below():
+    mel_TF = np.zeros((5000, 96))
+    mel_TF[:, 0] = 1
+    picture = plots.mel_picture(mel_TF)
+    pixels = imread(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
+    assert pixels.shape[:2] == (96, plots.PICTURE_FRAMES)
+    assert pixels[-1].sum() > 2 * pixels[-2].sum()
+    assert plots.mel_picture(mel_TF[:3]) != picture
 
 
 def test_worst_track_comes_first_and_those_without_a_class_last():

@@ -6,8 +6,8 @@ import pytest
 from mtl_core import shards
 from mtl_core.schema import FAILURES
 from mtl_core.shards import Mark
+from mtl_core.spent import Spent
 from mtl_core.storage import Location
-from mtl_core.tracks import Spent
 
 
 def tracks(n: int) -> pa.Table:

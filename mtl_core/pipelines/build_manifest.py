@@ -8,7 +8,9 @@ from mtl_core import manifest
 from mtl_core.storage import Location, check_writable
 
 
-def build_manifest(catalogue: Location, labels: Location | None, out: Location) -> str:
+def build_manifest(
+    catalogue: Location, labels: Location | None, out: Location, *, labels_from_folders: bool = False
+) -> str:
     """Write the manifest of `catalogue` to `out`, a Parquet file.
 
     Returns:
@@ -18,7 +20,7 @@ def build_manifest(catalogue: Location, labels: Location | None, out: Location) 
         InputError: see `manifest.build`.
     """
     check_writable(out, folder=False)
-    built = manifest.build(catalogue, labels)
+    built = manifest.build(catalogue, labels, from_folders=labels_from_folders)
     manifest.write(built.table, out)
     table = built.table
     kinds = Counter(uri.rpartition(".")[2].lower() for uri in table["uri"].to_pylist())
@@ -32,6 +34,11 @@ def build_manifest(catalogue: Location, labels: Location | None, out: Location) 
     ]
     if built.without_file:
         lines.append(f"warning: {len(built.without_file):,} label rows have no file, {built.without_file[0]!r} for one")
+    if built.misfits:
+        lines.append(
+            f"warning: {len(built.misfits):,} files do not lie in LANGUAGE/ARTIST/ and have no labels, "
+            f"{built.misfits[0]!r} for one"
+        )
     if built.not_text:
         lines.append(
             f"warning: {len(built.not_text):,} files have names that are no UTF-8, {built.not_text[0]} for one"

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
+from mtl_core import areas, evaluation, metrics, report
 from mtl_core import artifact as artifacts
-from mtl_core import evaluation, metrics, report
 from mtl_core.artifact import Artifact
 from mtl_core.evaluation import Heard
 from mtl_core.failures import InputError
-from mtl_core.mels import Mels, open_mels
-from mtl_core.network import CpuEngine, Network, open_network
+from mtl_core.mels import Mels, frames_of, open_mels, segments_of
+from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.progress import Progress
 from mtl_core.splits import PARTS
@@ -60,10 +60,51 @@ def evaluate(
     Raises:
         InputError: no such part, no model, no mels or those of another front end, no labelled track in the part.
     """
-    if on not in (*PARTS, ALL):
-        raise InputError(f"no part {on!r} to evaluate on: allowed are {', '.join((*PARTS, ALL))}")
     if resamples < 0 or seed < 0:
         raise InputError(f"resamples and seed must be >= 0, got {resamples} and {seed}")
+    check_writable(out)
+    artifact, heard, training = hear(model=model, mels=mels, on=on, workers=workers)
+    evaluated = evaluation.said(heard)
+    result = {
+        "model_id": artifacts.model_id(artifact),
+        "model": str(model),
+        "mels": str(mels),
+        "on": on,
+        "n_tracks": len(heard.tracks),
+        "n_segments": sum(heard.n_segments),
+        "facts": _facts(artifact),
+        "tasks": evaluation.scores(heard, training, resamples=resamples, seed=seed),
+    }
+    page = report.html(
+        result,
+        evaluated,
+        artifact.metrics.get("history", ()),
+        curves={task: areas.curves(*heard.segment_probabilities(task)) for task in heard.vocabularies},
+        mels=frames_of(mels, [track.track_id for picked in report.extremes(evaluated) for track in picked]),
+    )
+    with at_the_door(out):
+        (out / "predictions.parquet").write_bytes(_parquet(evaluation.predictions(heard, evaluated)))
+        (out / "report.html").write_bytes(page.encode())
+        (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    return result
+
+
+def hear(
+    *, model: Location, mels: Location, on: str = "test", workers: int | None = None
+) -> tuple[Artifact, Heard, pa.Table]:
+    """Run an artifact on the labelled tracks of one part of its own splits.
+
+    Args:
+        model, mels, on, workers: as of `evaluate`.
+
+    Returns:
+        The artifact, what it makes of the part's tracks, and the tracks of its training part.
+
+    Raises:
+        InputError: no such part, no model, no mels or those of another front end, no labelled track in the part.
+    """
+    if on not in (*PARTS, ALL):
+        raise InputError(f"no part {on!r} to evaluate on: allowed are {', '.join((*PARTS, ALL))}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}")
     check_reachable(model)
@@ -72,7 +113,6 @@ def evaluate(
     if source.front_end.hash() != artifact.front_end.hash():
         differs = _differences(source.front_end.to_dict(), artifact.front_end.to_dict())
         raise InputError(f"{mels} is of another front end than {model}: {differs}")
-    check_writable(out)
     parts = _parts(source, artifacts.load_splits(model))
     tracks = _picked(source.tracks, parts, list(artifact.vocabularies), on)
     if not len(tracks):
@@ -81,24 +121,7 @@ def evaluate(
     with cluster.connected(num_cpus=workers):
         logits = _logits(source, tracks, open_network(model), cluster.room(workers))
     heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
-    evaluated = evaluation.said(heard)
-    training = source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
-    result = {
-        "model_id": artifacts.model_id(artifact),
-        "model": str(model),
-        "mels": str(mels),
-        "on": on,
-        "n_tracks": len(tracks),
-        "n_segments": sum(heard.n_segments),
-        "facts": _facts(artifact),
-        "tasks": evaluation.scores(heard, training, resamples=resamples, seed=seed),
-    }
-    page = report.html(result, evaluated, artifact.metrics.get("history", ()))
-    with at_the_door(out):
-        (out / "predictions.parquet").write_bytes(_parquet(evaluation.predictions(heard, evaluated)))
-        (out / "report.html").write_bytes(page.encode())
-        (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    return result
+    return artifact, heard, source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
 
 
 def _parts(source: Mels, splits: pa.Table) -> list[str | None]:
@@ -137,24 +160,13 @@ class _Model:
     """An actor: files of mels -> logits of the picked tracks' segments, a batch for each row group."""
 
     def __init__(self, network: Network, picked: frozenset[str], files: Sequence[Location]) -> None:
-        self._engine, self._picked, self._files = CpuEngine(network), picked, files
+        self._engine, self._picked, self._files = network.engine(), picked, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         for item in batch["item"]:
-            file = self._files[int(item)]
-            with file.filesystem.open(file.path, "rb") as handle:
-                parquet = pq.ParquetFile(handle)
-                for group in range(parquet.num_row_groups):
-                    names = parquet.read_row_group(group, columns=["track_id", "segment"])
-                    wanted = np.array([name in self._picked for name in names["track_id"].to_pylist()], bool)
-                    if wanted.any():
-                        mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
-                        kept = names.filter(pa.array(wanted))
-                        yield {
-                            "track_id": np.array(kept["track_id"].to_pylist(), object),
-                            "segment": kept["segment"].to_numpy(),
-                            **self._engine.infer(mel.to_numpy_ndarray()[wanted].astype(np.float32))[0],
-                        }
+            for track_ids, segment_S, mel_STF in segments_of(self._files[int(item)], self._picked):
+                found = {"track_id": np.array(track_ids, object), "segment": segment_S}
+                yield found | self._engine.infer(mel_STF)[0]
 
 
 def _logits(source: Mels, tracks: pa.Table, network: Network, workers: int) -> dict[str, list[np.ndarray]]:

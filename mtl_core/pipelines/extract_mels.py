@@ -22,7 +22,7 @@ from mtl_core.decoding import DecoderLimits
 from mtl_core.failures import InputError
 from mtl_core.features import FrontEnd
 from mtl_core.pipelines import cluster
-from mtl_core.pipelines.workers import work_off
+from mtl_core.pipelines.workers import Stage, work_off
 from mtl_core.shards import Mark, Plan
 from mtl_core.storage import Location, check_writable
 from mtl_core.tracks import FailedTrack, Track, TrackReader
@@ -82,7 +82,7 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
         make = partial(_Extractor, plan, out, extraction, mels.mels_schema(extraction.front_end, tracks.schema))
-        work_off(plan, make, workers=workers, what="extracting mels", num_cpus=1)
+        work_off(plan, [Stage(make=make, workers=workers, resources={"num_cpus": 1})], what="extracting mels")
         return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
 
 
@@ -133,12 +133,12 @@ class _Extractor:
         )
 
     def __call__(self, shard: int) -> Mark:
-        before = self._reader.spent()
+        before = self._reader.watch.spent()
         tracks = list(self._reader.read(shards.read(self._plan, shard)))
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
-        with self._reader.timed("write"):
+        with self._reader.watch.timed("write"):
             if done:
                 output.write_bytes(mels.mels_file(done, self._schema))
         mark = Mark(
@@ -148,7 +148,7 @@ class _Extractor:
             failed=len(failed),
             n_segments=sum(len(track.segments.start_s) for track in done),
             audio_s=sum(track.duration_s for track in done),
-            spent=self._reader.spent(before),
+            spent=self._reader.watch.spent(before),
         )
         failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
         shards.mark(self._plan, mark, failures)

@@ -13,25 +13,25 @@ import json
 import platform
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_core import lease, manifest, shards, tables
 from mtl_core.decoding import DECODER, DecoderLimits
 from mtl_core.lease import Lease
-from mtl_core.network import CpuEngine, Network, open_network
+from mtl_core.network import Network, open_network
 from mtl_core.pipelines import cluster
-from mtl_core.pipelines.workers import work_off
-from mtl_core.schema import TAGS
+from mtl_core.pipelines.workers import Stage, work_off
+from mtl_core.shard_tagging import ShardReader, ShardTagger, ShardWorker
 from mtl_core.shards import Mark, Plan
 from mtl_core.storage import Location, check_writable
 from mtl_core.tagger import Tagger
-from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
+from mtl_core.tracks import TrackReader
 from mtl_core.upkeep import UNFINISHED
 
 RECORDS = "runs"
@@ -46,7 +46,8 @@ class Tagging:
         retry_failed: plan tracks with a permanent failure too.
         limit: plan the first so many open tracks by `track_id`; None: all.
         workers: actors; None: one for each CPU of the cluster.
-        use_gpu: run the model on the cluster's GPUs, which the workers share.
+        use_gpu: run the model on the cluster's GPUs, one worker each, fed by `workers` that read.
+        gpu_device: of torch, where that worker runs it; tests without a GPU say "cpu".
         limits: of the decoder, for one track.
         decoder: the module whose process decodes: a deployment's own for formats of its own, see `decoding.serve`.
 
@@ -58,6 +59,7 @@ class Tagging:
     limit: int | None = None
     workers: int | None = None
     use_gpu: bool = False
+    gpu_device: str = "cuda"
     limits: DecoderLimits = field(default_factory=DecoderLimits)
     decoder: str = DECODER
 
@@ -109,27 +111,56 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         if still_open is not None and not len(still_open):
             return Tagged(runs=[], already_done=tracks.count_rows())  # no Ray is started for nothing
         with cluster.connected(num_cpus=tagging.workers):
-            resources, workers = _resources(tagging)
-            run = partial(
-                _run, network=network, out=out, tagging=tagging, workers=workers, resources=resources, held=held
-            )
+            workers = cluster.room(tagging.workers)
+            run = partial(_run, out=out, stages=_stages(tagging, network, model_at, workers), held=held)
             runs += [run(plan) for plan in unfinished]
             still_open = open_tracks() if still_open is None else still_open
             already_done = tracks.count_rows() - len(still_open)
             planned = still_open.slice(0, tagging.limit)
             if len(planned):
                 held.check()  # a paused run that wakes up leaves no plan behind
-                runs.append(run(_freeze(planned, out, asked | {"already_done": already_done}, workers)))
+                runs.append(
+                    run(_freeze(planned, out, asked | {"already_done": already_done}, cluster.room(tagging.workers)))
+                )
     return Tagged(runs=runs, already_done=already_done)
 
 
-def _resources(tagging: Tagging) -> tuple[dict[str, float], int]:
-    """What an actor holds, and how many there are."""
+def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int) -> Callable[[Plan], list[Stage]]:
+    """Who works a plan off: workers that read and tag, or, where GPUs are asked for, readers before them.
+
+    Raises:
+        InputError: the cluster has no room for a GPU's worker.
+    """
+    reader = partial(TrackReader, network.front_end, tagging.limits, decoder=tagging.decoder)
     if not tagging.use_gpu:
-        return {"num_cpus": 1}, cluster.room(tagging.workers)
-    gpus = cluster.gpus() or cluster.room(tagging.workers, num_gpus=1)
-    workers = cluster.room(tagging.workers)
-    return {"num_cpus": 1, "num_gpus": gpus / workers if workers > gpus else 1}, workers
+        tagger = partial(_cpu_tagger, network)
+        return lambda plan: [Stage(make=partial(ShardWorker, plan, reader, tagger), workers=workers, resources=ONE_CPU)]
+    gpus = cluster.room(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
+    tagger = partial(_gpu_tagger, _torch_model(model_at), network, tagging.gpu_device)
+    return lambda plan: [
+        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU),
+        Stage(make=partial(ShardTagger, plan, tagger), workers=gpus, resources={"num_cpus": 0, "num_gpus": 1}),
+    ]
+
+
+ONE_CPU = {"num_cpus": 1}
+
+
+def _cpu_tagger(network: Network) -> Tagger:
+    return Tagger(network.engine(), network.vocabularies, network.aggregation)
+
+
+def _torch_model(model_at: Location) -> Any:
+    """The model in torch, which nobody but a GPU needs: its import takes seconds."""
+    from mtl_core.artifact import load
+
+    return load(model_at).model
+
+
+def _gpu_tagger(model: Any, network: Network, device: str) -> Tagger:
+    from mtl_core.cuda import CudaEngine
+
+    return Tagger(CudaEngine(model, device), network.vocabularies, network.aggregation)
 
 
 def _unfinished(out: Location, model_id: str) -> list[Plan]:
@@ -156,17 +187,13 @@ def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: in
 def _run(
     plan: Plan,
     *,
-    network: Network,
     out: Location,
-    tagging: Tagging,
-    workers: int,
-    resources: dict[str, float],
+    stages: Callable[[Plan], list[Stage]],
     held: Lease,
 ) -> dict[str, Any]:
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
-    make = partial(_Worker, plan, network, tagging)
-    n_now = work_off(plan, make, workers=workers, what="tagging", may_go_on=held.still, **resources)
+    n_now = work_off(plan, stages(plan), what="tagging", may_go_on=held.still)
     worked_s = time.monotonic() - begun
     found, failures = shards.marks(plan, range(plan.n_shards))
     planned = shards.read_all(plan, ["track_id"])
@@ -178,56 +205,6 @@ def _run(
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
     shards.discard(plan.folder)
     return record
-
-
-class _Worker:
-    """Does shards: reads their tracks, tags them, writes the tags."""
-
-    def __init__(self, plan: Plan, network: Network, tagging: Tagging) -> None:
-        self._plan = plan
-        self._model_id = plan.asked["model_id"]
-        self._reader = TrackReader(network.front_end, tagging.limits, decoder=tagging.decoder)
-        self._tagger = Tagger(CpuEngine(network), network.vocabularies, network.aggregation)
-        # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
-        self._own = uuid.uuid4().hex[:8]
-
-    def __call__(self, shard: int) -> Mark:
-        before = self._reader.spent()
-        rows: list[Row] = []
-        failed: list[FailedTrack] = []
-        for track in self._reader.read(shards.read(self._plan, shard)):
-            with self._reader.timed("model"):
-                result = track if isinstance(track, FailedTrack) else self._tag(track)
-            if isinstance(result, FailedTrack):
-                failed.append(result)
-            else:
-                rows.append(result)
-        output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
-        with self._reader.timed("write"):
-            if rows:
-                buffer = pa.BufferOutputStream()
-                pq.write_table(pa.Table.from_pylist(rows, schema=TAGS), buffer)
-                output.write_bytes(memoryview(buffer.getvalue()))
-        mark = Mark(
-            shard=shard,
-            output=output.name if rows else "",
-            done=len(rows),
-            failed=len(failed),
-            n_segments=sum(row["n_segments"] for row in rows),
-            audio_s=sum(row["duration_s"] for row in rows),
-            spent=self._reader.spent(before),
-        )
-        failures = [self._failure(track) for track in failed]
-        shards.mark(self._plan, mark, failures)
-        return mark
-
-    def _failure(self, track: FailedTrack) -> Row:
-        attempts = track.row["attempts"] + 1  # the plan has those of earlier nights
-        return track.as_row(attempts=attempts, model_id=self._model_id, run_id=self._plan.run_id)
-
-    def _tag(self, track: Track) -> Row | FailedTrack:
-        (result,) = self._tagger.tag([track], model_id=self._model_id, run_id=self._plan.run_id)
-        return result
 
 
 def _record(

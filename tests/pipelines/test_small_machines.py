@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from catalogue import write_catalogue
 
@@ -24,12 +25,14 @@ from mtl_core.storage import Location
 
 at = Location(sys.argv[1])
 with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-    ray.init(address="local", num_cpus=int(sys.argv[2]), include_dashboard=False, _temp_dir=folder)
+    ray.init(address="local", num_cpus=int(sys.argv[2]), num_gpus=1, include_dashboard=False, _temp_dir=folder)
     build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
     print(extract_mels(at / "manifest.parquet", at / "mels", Extraction()), flush=True)
     print(train(mels=at / "mels", out=at / "model", epochs=2, num_workers=2), flush=True)
     evaluate(model=at / "model", mels=at / "mels", out=at / "report", on="all", resamples=0)
     tag_catalogue(at / "manifest.parquet", at / "model", at / "tagged", Tagging())
+    # A GPU in name alone: the workers are those of one, their device is not.
+    tag_catalogue(at / "manifest.parquet", at / "model", at / "by-gpu", Tagging(use_gpu=True, gpu_device="cpu"))
     ray.shutdown()
 """
 
@@ -43,5 +46,18 @@ def test_the_whole_chain_ends(bucket: str, n_cpus: int) -> None:
     chain = [sys.executable, "-c", CHAIN, bucket, str(n_cpus)]
     ended = subprocess.run(chain, cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    tags = tables.open_table(at / "tagged", "tags")
-    assert tags is not None and tags.to_pyarrow_table().num_rows == 24
+    by_cpu, by_gpu = (rows(at / name) for name in ("tagged", "by-gpu"))
+    assert len(by_cpu) == 24
+    for one, other in zip(by_cpu, by_gpu, strict=True):
+        assert {name: one[name] for name in ALIKE} == {name: other[name] for name in ALIKE}
+        assert np.allclose(one["embedding"], other["embedding"], atol=1e-3)
+        assert one["artist_confidence"] == pytest.approx(other["artist_confidence"], abs=1e-3)
+
+
+ALIKE = ("track_id", "content_id", "duration_s", "n_segments", "model_id")
+
+
+def rows(root: Location) -> list[dict]:
+    table = tables.open_table(root, "tags")
+    assert table is not None
+    return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: row["track_id"])

@@ -155,5 +155,5 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, untrained: Artifact) ->
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 1)
     build_manifest(at / "catalogue", None, at / "m.parquet")
-    with pytest.raises(InputError, match="1 CPU and 1 GPU each: the cluster has room for 0 "):
+    with pytest.raises(InputError, match="1 workers of 1 GPU each: the cluster has room for 0 "):
         tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", Tagging(use_gpu=True))

@@ -1,0 +1,25 @@
+"""naive.py FOLDER OUT: the job that a user writes from Ray Data's documentation, both cores busy."""
+
+import sys
+
+import numpy as np
+import ray
+from straightforward import Tagger
+
+
+class Tag:
+    def __init__(self) -> None:
+        self.tagger = Tagger()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tags = np.array([self.tagger.tag(data) for data in batch["bytes"]])
+        return {"path": batch["path"], "artist": tags[:, 0], "language": tags[:, 1]}
+
+
+if __name__ == "__main__":
+    # 2 for the actors, the rest so that reads never wait
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    tracks = ray.data.read_binary_files(sys.argv[1], include_paths=True)
+    tracks.map_batches(Tag, batch_size=4, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1).write_parquet(
+        sys.argv[2]
+    )

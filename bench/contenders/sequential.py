@@ -1,0 +1,12 @@
+"""sequential.py FOLDER OUT: a loop over the files, one process, one thread."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from straightforward import Tagger
+
+if __name__ == "__main__":
+    tagger = Tagger()
+    rows = [(str(path), *tagger.tag(path.read_bytes())) for path in sorted(Path(sys.argv[1]).iterdir())]
+    pd.DataFrame(rows, columns=["path", "artist", "language"]).to_parquet(sys.argv[2])

@@ -1,0 +1,10 @@
+"""A night whose decoding is stubbed: python stubbed_night.py MANIFEST MODEL OUT"""
+
+import sys
+
+from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.storage import Location
+
+if __name__ == "__main__":
+    tagged = tag_catalogue(*map(Location, sys.argv[1:4]), Tagging(decoder="stub_decoder"))
+    print([run["tagged"] for run in tagged.runs])

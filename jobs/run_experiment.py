@@ -1,0 +1,129 @@
+"""python jobs/run_experiment.py --mels URI --out URI [--recipes paper] [--split kfold --folds 0 1] [--seeds 0 1 2]"""
+
+import json
+from dataclasses import dataclass
+
+from ray.exceptions import RayError
+from ray.train import TrainingFailedError
+
+from mtl_core import artifact, command_line, comparison, experiment, experiment_report, metrics, table1
+from mtl_core.experiment import MODELS, Result, Run
+from mtl_core.failures import InputError, RunError
+from mtl_core.mels import open_mels
+from mtl_core.pipelines import cluster
+from mtl_core.pipelines.evaluate import hear
+from mtl_core.pipelines.train import train
+from mtl_core.storage import Location, at_the_door, check_writable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train artist-only, language-only and multi-task models on the same splits and seeds and print Table 1.
+
+    Every run is stored as it ends; the same command goes on with those that are not, and other seeds, folds and recipes
+    join those that are there.
+    """
+
+    mels: str
+    """Folder or s3:// prefix of mels, as extract_mels writes them."""
+    out: str
+    """Folder or s3:// prefix of the experiment: runs, models, table1.json, table1.md, report.html."""
+    recipes: tuple[str, ...] = ("paper",)
+    """Recipes to train; every other one is compared with paper."""
+    tasks: tuple[str, ...] = experiment.VARIANTS
+    """Models to train of each: artist, language (alone), both (multi-task)."""
+    split: str = "kfold"
+    """What is held out: paper, kfold, album or artist (for --tasks language alone)."""
+    folds: tuple[int, ...] | None = None
+    """Folds of --split kfold, from 0; default: 0 1 2 3 4. Table 1 pools them."""
+    group_column: str | None = None
+    """Column whose values are never straddled by train and test; by default that of the split."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the splits and trainings, >= 0."""
+    epochs: int | None = None
+    """Passes over the training part, >= 1; by default each recipe's."""
+    num_workers: int = 1
+    """Data-parallel workers of a training, >= 1; must divide the recipes' global batches."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    resamples: int = metrics.RESAMPLES
+    """Resamples of the bootstrap over songs, >= 0; 0 gives no intervals. Segments take a fifth of them."""
+    table_only: bool = False
+    """Train nothing: print the table of what is stored."""
+
+
+def main(options: Options) -> int:
+    with command_line.checked():
+        mels, out = Location(options.mels), Location(options.out)
+    if options.resamples < 0:
+        raise InputError(f"resamples must be >= 0, got {options.resamples}")
+    check_writable(out)
+    source = open_mels(mels)
+    folds = options.folds or (tuple(range(5)) if options.split == "kfold" else (0,))
+    runs = experiment.plan(
+        source,
+        recipes=options.recipes,
+        tasks=options.tasks,
+        split=options.split,
+        folds=folds,
+        group_column=options.group_column,
+        seeds=options.seeds,
+        epochs=options.epochs,
+        num_workers=options.num_workers,
+    )
+    experiment.check_same(_stored(out, options), source.fingerprint, out)
+    failed: list[str] = []
+    if not options.table_only:
+        with cluster.connected(num_cpus=options.num_workers + 2):  # one Ray for all
+            failed = experiment.complete(runs, out, lambda run: _work(run, mels, out, options))
+    results = _stored(out, options)
+    if not results:
+        raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
+    table = comparison.table(results, resamples=options.resamples)
+    with at_the_door(out):
+        (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
+        (out / "table1.md").write_bytes(table1.markdown(table).encode())
+        (out / "report.html").write_bytes(experiment_report.html(table, results).encode())
+    print(table1.text(table))
+    print(f"-> {out / 'report.html'}")
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(runs)} runs failed, {failed[0]} for one; the same command tries them again"
+        )
+    return command_line.DONE
+
+
+def _stored(out: Location, options: Options) -> list[Result]:
+    """The stored runs of the split asked for."""
+    results = [experiment.load(key, out) for key in experiment.stored(out)]
+    wanted = (options.split, options.group_column)
+    return [result for result in results if (result.run.split, result.run.group_column) == wanted]
+
+
+def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
+    """Train and evaluate; a model that is there, its evaluation cut off, is not trained again."""
+    model = out / MODELS / run.key
+    try:
+        if not (model / artifact.MODEL).exists():
+            train(
+                mels=mels,
+                out=model,
+                tasks=run.of_tasks,
+                recipe=run.recipe,
+                split=run.split,
+                fold=run.fold,
+                group_column=run.group_column,
+                epochs=run.epochs,
+                num_workers=options.num_workers,
+                use_gpu=options.use_gpu,
+                seed=run.seed,
+            )
+        trained, heard, training = hear(model=model, mels=mels)
+    except (TrainingFailedError, RayError) as error:
+        said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
+        raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
+    return experiment.result(run, trained, heard, training)
+
+
+if __name__ == "__main__":
+    command_line.main(main, Options)

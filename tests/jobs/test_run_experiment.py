@@ -1,0 +1,84 @@
+"""The experiment end to end: three models are trained, stored, compared; then nothing is left to do."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from small_mels import write_mels
+
+JOB = Path(__file__).parents[2] / "jobs" / "run_experiment.py"
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, flags)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(JOB), run_name="__main__")
+        return ended.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.slow
+def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_path):
+    mels, out = write_mels(tmp_path / "mels"), tmp_path / "out"
+    flags = ["--mels", mels, "--out", out, "--recipes", "demo", "--folds", 0, "--seeds", 0, "--epochs", 2]
+    code, shown, said = run(*flags, "--resamples", 20)
+    assert code == 0
+    assert said.count("training: epoch 2 of 2") == 3
+    for row in (
+        "artist: multi-task \N{MINUS SIGN} artist-only",
+        "language: multi-task \N{MINUS SIGN} language-only",
+        "language: via artist-only",
+    ):
+        assert row in shown
+    table = json.loads((out / "table1.json").read_text())
+    assert {row["tracks"]["n"][0] for row in table["groups"][0]["systems"]} == {4}
+    assert (out / "table1.md").exists() and "<h2>Gains</h2>" in (out / "report.html").read_text()
+
+    code, again, said = run(*flags, "--resamples", 20)
+    assert (code, again) == (0, shown)
+    assert "training:" not in said
+    assert "3 runs, 3 of them stored" in said
+
+    key = (
+        "demo-both-kfold-fold-0-seed-0-epochs-2"  # killed between training and storing: the model is not trained again
+    )
+    (out / "runs" / key / "run.json").unlink()
+    code, again, said = run(*flags, "--resamples", 20)
+    assert (code, again) == (0, shown)
+    assert "training:" not in said
+
+    other = write_mels(tmp_path / "other", artists=False)
+    code, _, said = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
+    assert code == 2
+    assert "is of other mels" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--folds", "9"], "no fold 9: allowed are 0 to 4"),
+        (["--recipes", "papier"], "no recipe 'papier'"),
+        (["--split", "artist"], "--tasks language"),
+        (["--num-workers", "3"], "num-workers must divide"),
+        (["--table-only"], "no run of the split 'kfold' is stored"),
+        (["--folds", "-1"], "-1"),
+    ],
+)
+def test_wrong_flags_end_in_one_line(run, tmp_path, flags, said):
+    mels = write_mels(tmp_path / "mels")
+    code, _, error = run("--mels", mels, "--out", tmp_path / "out", *flags)
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_mels_without_labels_for_a_task_are_refused(run, tmp_path):
+    mels = write_mels(tmp_path / "mels", artists=False)
+    code, _, error = run("--mels", mels, "--out", tmp_path / "out")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "has a label for 'artist'" in error
