@@ -56,6 +56,8 @@ walls: $(READY)
 check: lint types walls
 
 bench: $(READY)  ## measured side by side, see bench/
+	$(BIN)/python bench/bench_tagging.py
+	$(BIN)/python bench/bench_small_files.py 2500
 	$(BIN)/python bench/bench_front_end.py
 	$(BIN)/python bench/bench_training.py step
 	$(BIN)/python bench/bench_tables.py 1 bench-run

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -21,7 +21,7 @@ class Spent:
 
     Args:
         wall_s: until it ended itself.
-        cpu_s: of all its processes.
+        cpu_s: of all its processes, each as it was last seen: up to 0.2 s of each may be missing.
         said: what it printed on its standard output.
         driver_mib: peak of resident memory of the command's own process.
         worker_mib: the same of the largest worker actor with its decoder child; 0 where there was none.
@@ -51,66 +51,101 @@ def run(command: list[str], **environment: str) -> Spent:
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"} | environment,
     )
     assert process.stdout is not None and process.stderr is not None
-    peaks = _Peaks()
+    watch = _Watch()
+    watch.start()
     said: list[bytes] = []
     reader = threading.Thread(target=lambda: said.append(process.stdout.read()))  # type: ignore[union-attr]
     reader.start()
     complaint = b""
     for line in process.stderr:
         complaint = (complaint + line)[-4000:]
-    cpu_s, largest_kib, driver_kib, wall_s = 0.0, 0, 0, 0.0
+    largest_kib, driver_kib, wall_s = 0, 0, 0.0
     while True:
         try:
             pid, status, usage = os.wait4(-1, 0)
         except ChildProcessError:
             break
-        cpu_s += usage.ru_utime + usage.ru_stime
         largest_kib = max(largest_kib, usage.ru_maxrss)
         if pid == process.pid:
             wall_s, driver_kib = time.monotonic() - begun, usage.ru_maxrss
             if status:
                 raise SystemExit(f"{' '.join(command)} failed:\n{complaint.decode(errors='replace')}")
-    peaks.stop()
+    watch.stop()
     reader.join()
     return Spent(
         wall_s=wall_s,
-        cpu_s=cpu_s,
+        cpu_s=watch.cpu_s,
         said=b"".join(said).decode(),
         driver_mib=driver_kib / 1024,
-        worker_mib=peaks.worker_kib / 1024,
+        worker_mib=watch.worker_kib / 1024,
         largest_mib=largest_kib / 1024,
     )
 
 
-@dataclass
-class _Peaks:
-    """Looks at the workers while they live: what is waited for are their parents' children, not they by name."""
+class _Watch(threading.Thread):
+    """Looks at the tree while it lives: who reaps his children unseen (Ray does) keeps their CPU seconds to himself."""
 
-    worker_kib: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.worker_kib = 0
+        self._cpu_s: dict[tuple[str, str], float] = {}  # of each process, by its number and start
+        self._over = threading.Event()
 
-    def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
+    @property
+    def cpu_s(self) -> float:
+        return sum(self._cpu_s.values())
 
     def stop(self) -> None:
         self._over.set()
-        self._thread.join()
+        self.join()
 
-    def _look(self) -> None:
+    def run(self) -> None:
         while not self._over.wait(_EVERY_S):
+            parents: dict[str, str] = {}
+            found: dict[str, tuple[str, float]] = {}
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
-                    if not (folder / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
-                        continue
-                    children = (folder / "task" / folder.name / "children").read_text().split()
-                    threads = [(task / "children").read_text().split() for task in (folder / "task").iterdir()]
-                    family = {folder.name, *children, *(child for found in threads for child in found)}
-                    self.worker_kib = max(self.worker_kib, sum(_peak_kib(Path("/proc") / pid) for pid in family))
+                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # it has just ended
+                parents[folder.name] = fields[1]
+                found[folder.name] = (fields[19], (int(fields[11]) + int(fields[12])) / _TICKS)
+            tree = _descendants(parents)
+            for pid in tree:
+                start, cpu_s = found[pid]
+                self._cpu_s[pid, start] = cpu_s
+            for pid in tree:
+                family = [pid, *(child for child in tree if parents[child] == pid)]
+                if _command(pid).startswith(b"ray::MapWorker"):
+                    self.worker_kib = max(self.worker_kib, sum(map(_peak_kib, family)))
 
 
-def _peak_kib(folder: Path) -> int:
-    lines = (folder / "status").read_text().splitlines()
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _descendants(parents: dict[str, str]) -> list[str]:
+    """Of this process."""
+    own = str(os.getpid())
+    tree = []
+    for pid in parents:
+        at = pid
+        while at in parents and at != own:
+            at = parents[at]
+        if at == own and pid != own:
+            tree.append(pid)
+    return tree
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return (Path("/proc") / pid / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _peak_kib(pid: str) -> int:
+    try:
+        lines = (Path("/proc") / pid / "status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
