@@ -1,5 +1,6 @@
 """A training whose driver is killed ten times, at random, ends in the model of an undisturbed one."""
 
+import json
 import os
 import random
 import shutil
@@ -28,7 +29,12 @@ def _epochs(lines):
 
 def _done(out):
     runs = {path.split("/")[0] for path, _ in (out / "_train").walk()} - {".validate_storage_marker"}
-    return max((epochs_done(out / "_train" / run) for run in runs), default=0)
+    for _ in range(100):
+        try:
+            return max((epochs_done(out / "_train" / run) for run in runs), default=0)
+        except json.JSONDecodeError:  # Ray Train writes its list in place: it is empty for a moment
+            time.sleep(0.05)
+    raise AssertionError("Ray Train's list of checkpoints stays unreadable")
 
 
 def _try(mels, out, kill_at=None):
