@@ -36,6 +36,8 @@ from mtl_core.model_folder import (
     NETWORK_WEIGHTS,
     SPLITS,
     WEIGHTS,
+    check_identity,
+    fields_of,
     identity,
     no_model,
     read_file,
@@ -139,7 +141,7 @@ def load(location: Location) -> Artifact:
     values = read_values(location)
     weights = read_file(location, WEIGHTS, values)
     read_file(location, SPLITS, values)
-    try:
+    with fields_of(location):
         config = ModelConfig.from_dict(values["model"])
         artifact = Artifact(
             model=_model(config, weights, location),
@@ -152,13 +154,7 @@ def load(location: Location) -> Artifact:
             versions=values["versions"],
             recipe=values["recipe"],
         )
-    except KeyError as error:
-        raise no_model(location, f"{MODEL} has no {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise no_model(location, f"{MODEL}: {error}") from None
-    found = model_id(artifact)
-    if found != values["model_id"]:
-        raise no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
+    check_identity(location, values, model_id(artifact))
     return artifact
 
 

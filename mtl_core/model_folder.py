@@ -3,12 +3,14 @@
 `model.json` is written last and carries the hashes of the others: a folder in which two saves mix, or one was not
 finished, is no model. Nothing here needs torch: a tagging job that runs on CPUs never imports it (it costs seconds).
 
-Contents: the files' names, `identity` (the `model_id`), `read_values`, `read_file`, `no_model`.
+Contents: the files' names, `identity` (the `model_id`), `read_values`, `read_file`, `fields_of`, `check_identity`,
+`no_model`.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,23 @@ def read_file(location: Location, name: str, values: Mapping[str, Any]) -> bytes
     if hashlib.sha256(data).hexdigest() != values["sha256"].get(name):
         raise no_model(location, f"{name} is not the file that {MODEL} describes (damaged, or a save that did not end)")
     return data
+
+
+@contextlib.contextmanager
+def fields_of(location: Location) -> Iterator[None]:
+    """Where the fields of model.json become what they stand for: one that is missing or does not fit is no model."""
+    try:
+        yield
+    except KeyError as error:
+        raise no_model(location, f"{MODEL} has no {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise no_model(location, f"{MODEL}: {error}") from None
+
+
+def check_identity(location: Location, values: Mapping[str, Any], found: str) -> None:
+    """Raises InputError where the content's `model_id` is not the one that model.json claims."""
+    if found != values["model_id"]:
+        raise no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
 
 
 def no_model(location: Location, why: str) -> InputError:

@@ -18,10 +18,11 @@ from mtl_core.aggregate import Aggregation
 from mtl_core.features import FrontEnd
 from mtl_core.labels import Vocabulary
 from mtl_core.model_folder import (
-    MODEL,
     NETWORK_GRAPH,
     NETWORK_WEIGHTS,
     WEIGHTS,
+    check_identity,
+    fields_of,
     identity,
     no_model,
     read_file,
@@ -68,6 +69,9 @@ def open_network(location: Location) -> Network:
     files = {name: read_file(location, name, values) for name in (WEIGHTS, NETWORK_GRAPH, NETWORK_WEIGHTS)}
     try:
         state = safetensors.numpy.load(files[WEIGHTS])
+    except safetensors.SafetensorError as error:
+        raise no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
+    with fields_of(location):
         network = Network(
             model_id=values["model_id"],
             front_end=FrontEnd.from_dict(values["front_end"]),
@@ -76,15 +80,7 @@ def open_network(location: Location) -> Network:
             graph=files[NETWORK_GRAPH],
             weights=files[NETWORK_WEIGHTS],
         )
-    except safetensors.SafetensorError as error:
-        raise no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
-    except KeyError as error:
-        raise no_model(location, f"{MODEL} has no {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise no_model(location, f"{MODEL}: {error}") from None
-    found = identity(what_tags(values), state)
-    if found != values["model_id"]:
-        raise no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
+    check_identity(location, values, identity(what_tags(values), state))
     return network
 
 
