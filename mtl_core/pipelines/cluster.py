@@ -6,6 +6,7 @@ machine: a Ray of our own is started with as many logical CPUs as the pipeline s
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import re
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
-from ray.data import DataContext
 
 import mtl_core
 from mtl_core.failures import InputError
@@ -35,6 +35,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # Ray Data takes half a second to import, and Ray longer to start: the two share the time.
+    threading.Thread(target=importlib.import_module, args=("ray.data",)).start()
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _check_answers(address)
@@ -42,6 +44,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
         ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level=logging.ERROR)
     else:
+        os.environ.setdefault("RAY_enable_autoscaler_v2", "1")  # version 1 makes every Ray a second slower to end
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
@@ -110,6 +113,8 @@ def _without_noise() -> Iterator[None]:
 
 def be_quiet() -> None:
     """Keep Ray Data's bars and its execution plans off the terminal; its warnings and errors stay."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
