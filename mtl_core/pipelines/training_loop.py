@@ -17,7 +17,10 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +107,12 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         weight_decay=plan.recipe.weight_decay,
     )
     state = _last_checkpoint(model, optimizer)
+    batches = None
     while (epoch := len(state["history"]) + 1) <= plan.recipe.epochs and not _has_stopped(state, plan.recipe):
         start = time.monotonic()
         torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
-        train_loss = _train_epoch(parallel, optimizer, plan, epoch)
+        train_loss = _train_epoch(parallel, optimizer, plan, epoch, batches or _batches(plan, epoch))
+        batches = _batches(plan, epoch + 1) if epoch < plan.recipe.epochs else None
         _average_running_statistics(model, world_size)
         validation_loss, top1, labelled, _ = _validate(model, plan)
         result = Epoch(
@@ -138,20 +143,43 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _train_epoch(parallel: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, epoch: int) -> float:
+def _batches(plan: Plan, epoch: int) -> Iterator[dict[str, Tensor]]:
+    """This worker's batches of an epoch; Ray Data starts on them now, and not when the first one is asked for.
+
+    A stream takes about a second to start: the validation before it hides that.
+    """
+    context = ray.train.get_context()
+    batches = iter(
+        ray.train.get_dataset_shard("train").iter_torch_batches(
+            batch_size=plan.recipe.global_batch // context.get_world_size(),
+            prefetch_batches=PREFETCH_BATCHES,
+            local_shuffle_buffer_size=plan.recipe.shuffle_segments,
+            local_shuffle_seed=int(
+                np.random.SeedSequence((plan.seed, epoch, context.get_world_rank(), 1)).generate_state(1)[0]
+            ),
+        )
+    )
+    first = ThreadPoolExecutor(1).submit(lambda: list(islice(batches, 1)))
+
+    def all_of_them() -> Iterator[dict[str, Tensor]]:
+        yield from first.result()
+        yield from batches
+
+    return all_of_them()
+
+
+def _train_epoch(
+    parallel: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    epoch: int,
+    batches: Iterator[dict[str, Tensor]],
+) -> float:
     """One pass over this worker's share; returns L over the epoch's examples of all workers."""
     recipe = plan.recipe
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    batch_size = recipe.global_batch // world_size
+    world_size = ray.train.get_context().get_world_size()
     weights = task_weights(plan.model.classes, recipe.alpha)
-    updates = -(-(plan.train_segments // world_size) // batch_size)
-    batches = ray.train.get_dataset_shard("train").iter_torch_batches(
-        batch_size=batch_size,
-        prefetch_batches=PREFETCH_BATCHES,
-        local_shuffle_buffer_size=recipe.shuffle_segments,
-        local_shuffle_seed=int(np.random.SeedSequence((plan.seed, epoch, rank, 1)).generate_state(1)[0]),
-    )
+    updates = -(-(plan.train_segments // world_size) // (recipe.global_batch // world_size))
     parallel.train()
     device = ray.train.torch.get_device()
     totals = {task: torch.zeros(2, device=device) for task in plan.model.classes}
