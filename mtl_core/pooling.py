@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtl_core import metrics
-from mtl_core.experiment import BOTH, Result
 from mtl_core.labels import MISSING, TASKS, Vocabulary
+from mtl_core.results import BOTH, Result
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
@@ -27,7 +27,7 @@ class System:
     Args:
         task: of `TASKS`.
         name: for people.
-        variants: whose runs it is computed from, of `experiment.VARIANTS`: the first that is stored.
+        variants: whose runs it is computed from, of `results.VARIANTS`: the first that is stored.
     """
 
     task: str

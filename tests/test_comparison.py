@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_experiment import SONGS, result, run
+from test_results import SONGS, result, run
 
 from mtl_core import comparison, metrics, table1
 from mtl_core.comparison import table
@@ -16,11 +16,16 @@ from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, pool
 MULTI_ARTIST = next(system for system in SYSTEMS if (system.task, system.name) == ("artist", MULTI))
 
 
-def results(*, seeds=(0, 1), gain=0.0, noise=1.0, recipe="paper", variants=("artist", "language", "both"), draw=0):
+def results(
+    *, seeds=(0, 1), gain=0.0, noise=1.0, recipe="paper", variants=("artist", "language", "both"), draw=0, alpha=None
+):
     """Every fold of every seed; the multi-task model's logits of the truth are `gain` higher."""
     return [
         result(
-            run(tasks, fold=fold, seed=seed, name=recipe), skill=1 + gain * (tasks == "both"), noise=noise, draw=draw
+            run(tasks, fold=fold, seed=seed, name=recipe, alpha=alpha),
+            skill=1 + gain * (tasks == "both"),
+            noise=noise,
+            draw=draw,
         )
         for seed in seeds
         for fold in range(SONGS)

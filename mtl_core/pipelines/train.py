@@ -56,6 +56,7 @@ def train(
     fold: int = 0,
     group_column: str | None = None,
     epochs: int | None = None,
+    alpha: float | None = None,
     num_workers: int = 1,
     use_gpu: bool = False,
     drop_heads: Sequence[str] = (),
@@ -76,6 +77,7 @@ def train(
         fold: for the split `kfold`.
         group_column: column whose values are never straddled; None is the kind's own.
         epochs: >= 1; None is the recipe's.
+        alpha: weight of the language loss beside the artist loss, >= 0; None is the recipe's.
         num_workers: data-parallel workers, >= 1; must divide the recipe's global batch.
         use_gpu: one GPU a worker.
         drop_heads: tasks whose heads are left out of the artifact.
@@ -88,7 +90,7 @@ def train(
         InputError: an argument or the mels are wrong; nothing was done.
         ray.train.TrainingFailedError: a worker failed again and again.
     """
-    numbers = recipe_named(recipe, epochs=epochs)
+    numbers = recipe_named(recipe, epochs=epochs, alpha=alpha)
     tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
     _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
     check_writable(out)
