@@ -37,7 +37,8 @@ class Options:
     folds: tuple[int, ...] | None = None
     """Folds of --split kfold, from 0; default: 0 1 2 3 4. Table 1 pools them."""
     group_column: str | None = None
-    """Column whose values are never straddled by train and test; by default that of the split."""
+    """Column whose values are never straddled by train and test, by default that of the split; a value that is named
+    here counts as one song in the intervals."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the splits and trainings, >= 0."""
     epochs: int | None = None
@@ -83,8 +84,9 @@ def main(options: Options) -> int:
     found = _stored(out, options)
     if not found:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
-    table = comparison.table(found, resamples=options.resamples)
-    table["alphas"] = alphas.effects(found, resamples=options.resamples)
+    songs = source.groups(options.group_column) if options.group_column else None
+    table = comparison.table(found, resamples=options.resamples, songs=songs)
+    table["alphas"] = alphas.effects(found, resamples=options.resamples, songs=songs)
     with at_the_door(out):
         (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
         (out / "table1.md").write_bytes(table1.markdown(table).encode())

@@ -23,13 +23,20 @@ NOTE = (
 )
 
 
-def effects(results: Sequence[Result], *, resamples: int = metrics.RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
+def effects(
+    results: Sequence[Result],
+    *,
+    resamples: int = metrics.RESAMPLES,
+    seed: int = 0,
+    songs: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
     """Scores against alpha, as JSON values.
 
     Args:
         results: stored runs of one kind of split, on the same mels.
         resamples: of the bootstrap over songs, 0 for no intervals.
         seed: of the bootstrap.
+        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
 
     Returns:
         One for each recipe and number of epochs with a run of another alpha than its own: name, epochs, seeds, folds,
@@ -41,7 +48,7 @@ def effects(results: Sequence[Result], *, resamples: int = metrics.RESAMPLES, se
     for result in results:
         run = result.run
         of_group[run.recipe, run.epochs][run.seed, run.fold][_variant(result)] = result
-    scorer = Scorer(resamples, seed)
+    scorer = Scorer(resamples, seed, songs)
     return [
         _effect(*key, cells, scorer)
         for key, cells in sorted(of_group.items())

@@ -4,12 +4,12 @@ Every model has its recipe's own alpha; `alphas` compares the others. Shares, 0 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_core import metrics
 from mtl_core.labels import TASKS
-from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, Cells, whole
+from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, Cells, System, whole
 from mtl_core.results import BOTH, Result
 from mtl_core.scoring import LEVELS, Scorer, can, difference, row
 
@@ -29,27 +29,34 @@ DIFFERENCES = (
 )
 
 
-def table(results: Sequence[Result], *, resamples: int = metrics.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def table(
+    results: Sequence[Result],
+    *,
+    resamples: int = metrics.RESAMPLES,
+    seed: int = 0,
+    songs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Table 1, as JSON values.
 
     Args:
         results: stored runs of one kind of split, on the same mels; at least one.
         resamples: of the bootstrap over songs, 0 for no intervals; segments take a fifth of them.
         seed: of the bootstrap.
+        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
 
     Returns:
         `groups`, one for each recipe and number of epochs: name, recipe, epochs, alpha (of its multi-task model),
         seeds, folds, left_out (keys of runs that lack others of their cell or seed), `systems` (task, system and, by
         level, the scores with `ci`, `by_seed`, n, classes, classes_covered and chance) and `differences` (task, of,
         minus and, by level, headline -> difference and `ci`); `against_paper`: the same of each group's multi-task
-        model minus the `paper` recipe's.
+        model (without one, its models of one task) minus the `paper` recipe's.
     """
     of_group: dict[tuple[str, int], dict[tuple[int, int], dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         run = result.run
         if run.alpha is None:
             of_group[run.recipe, run.epochs][run.seed, run.fold][run.tasks] = result
-    scorer = Scorer(resamples, seed)
+    scorer = Scorer(resamples, seed, songs)
     ordered = sorted(of_group, key=lambda key: (key[0] != REFERENCE_RECIPE, key))
     names = {key: _name(key, ordered) for key in ordered}
     groups = [_group(names[key], key, of_group[key], scorer) for key in ordered]
@@ -112,19 +119,23 @@ def _group(name: str, key: tuple[str, int], cells: Cells, scorer: Scorer) -> dic
 
 
 def _against(name: str, cells: Cells, paper_name: str, paper: Cells, scorer: Scorer) -> list[dict[str, Any]]:
-    """The multi-task model's gain over the reference's on the cells that both have."""
-    both = [{cell: {BOTH: r[BOTH]} for cell, r in of.items() if BOTH in r} for of in (cells, paper)]
-    common = both[0].keys() & both[1].keys()
-    ours, theirs = (whole({cell: of[cell] for cell in sorted(common)}) for of in both)
-    systems = [system for system in SYSTEMS if system.name == MULTI and can(ours, system)]
-    return [
-        {"task": system.task, "of": name, "minus": paper_name, "seeds": sorted({seed for seed, _ in ours})}
-        | {
-            level: difference(scorer.scored(ours, system, level), scorer.scored(theirs, system, level))
-            for level in LEVELS
-        }
-        for system in systems
-    ]
+    """The gain over the reference on the cells that both have: of the multi-task models, or of those of one task."""
+    gains = []
+    for task in TASKS:
+        for system in (System(task, MULTI, (BOTH,)), System(task, f"{task}-only", (task,))):
+            (variant,) = system.variants
+            both = [{cell: {variant: r[variant]} for cell, r in of.items() if variant in r} for of in (cells, paper)]
+            common = both[0].keys() & both[1].keys()
+            ours, theirs = (whole({cell: of[cell] for cell in sorted(common)}) for of in both)
+            if not ours:
+                continue
+            gain: dict[str, Any] = {"task": task, "system": system.name, "of": name, "minus": paper_name}
+            gain["seeds"] = sorted({seed for seed, _ in ours})
+            for level in LEVELS:
+                gain[level] = difference(*(scorer.scored(of, system, level) for of in (ours, theirs)))
+            gains.append(gain)
+            break
+    return gains
 
 
 def alpha(result: Result) -> float | None:

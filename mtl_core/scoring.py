@@ -5,6 +5,7 @@ systems of a task, so that differences are paired. Shares, 0 to 1. A cell is a (
 Legend: N samples (tracks or segments), C classes, R resamples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +69,11 @@ class Scorer:
     Args:
         resamples: of the bootstrap over songs, 0 for no intervals; segments take a fifth of them.
         seed: of the bootstrap.
+        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
     """
 
-    def __init__(self, resamples: int, seed: int) -> None:
-        self._resamples, self._seed = resamples, seed
+    def __init__(self, resamples: int, seed: int, songs: Mapping[str, str] | None = None) -> None:
+        self._resamples, self._seed, self._songs = resamples, seed, songs
         self._known: dict[tuple[Any, ...], Scored] = {}
 
     def scored(self, cells: Cells, system: System, level: str) -> Scored:
@@ -82,7 +84,7 @@ class Scorer:
         return self._known[key]
 
     def _score(self, cells: Cells, system: System, level: str) -> Scored:
-        pooled = pool(cells, system, level)
+        pooled = pool(cells, system, level, self._songs)
         songs = np.concatenate([samples.songs_N for samples in pooled])
         resamples = self._resamples if level == "tracks" else self._resamples // SEGMENT_SHARE
         resamples = 0 if system.name == PRIOR else resamples  # it says the same of every song

@@ -56,7 +56,8 @@ def rows(table: Mapping[str, Any], level: str) -> list[tuple[str, list[list[str]
             [f"{row['task']}: {row['of']} \N{MINUS SIGN} {row['minus']}", *_gains(row[level]), ""]
             for row in table["against_paper"]
         ]
-        blocks.append(("multi-task of each recipe minus that of paper", lines))
+        systems = " and ".join(dict.fromkeys(row["system"] for row in table["against_paper"]))
+        blocks.append((f"{systems} of each recipe minus that of paper", lines))
     return blocks
 
 

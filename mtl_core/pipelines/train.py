@@ -34,6 +34,7 @@ from mtl_core.labels import MISSING, TASKS, Vocabulary
 from mtl_core.mels import Mels, open_mels
 from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines import cluster, live
+from mtl_core.pipelines.checkpoints import start_of
 from mtl_core.pipelines.training_data import TrainingStream, segments
 from mtl_core.pipelines.training_loop import Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
@@ -224,10 +225,13 @@ def _fit(
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
+        start = start_of(storage / run)
     validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
     datasets: dict[str, Any] = {
         "train": TrainingStream(
-            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus), run=storage / run
+            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus),
+            run=storage / run,
+            start=start,
         )
     }
     if plan.validates:
@@ -241,7 +245,7 @@ def _fit(
     watcher.start()
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"plan": plan, "progress": progress},
+        train_loop_config={"plan": plan, "start": start.checkpoint, "progress": progress},
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
         ),
