@@ -1,4 +1,4 @@
-"""Checkpoints of a training: which one it is taken up from.
+"""Checkpoints of a training: written after each epoch, and which one it is taken up from.
 
 Ray Train keeps a list of a run's checkpoints, and writes it in place: a kill at that moment leaves a file that is cut
 off, from which it starts no more. The checkpoints themselves are whole by then. Such a list is deleted, and the newest
@@ -10,7 +10,10 @@ import io
 import json
 import pickle
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import ray.train
 import torch
@@ -69,3 +72,28 @@ def listed_epochs(run: Location) -> int | None:
     except (FileNotFoundError, ValueError):
         return None
     return int(latest["metrics"]["epoch"]) if latest else 0
+
+
+def load(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, start: ray.train.Checkpoint | None
+) -> dict[str, Any]:
+    """Load model and optimiser from the last checkpoint, or `start`; the state of the training there, or before it."""
+    checkpoint = ray.train.get_checkpoint() or start
+    if checkpoint is None:
+        return {"history": [], "best_loss": float("inf"), "best_epoch": 0, "best_weights": None}
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+    model.load_state_dict(state.pop("model"))
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return state
+
+
+def save(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> None:
+    """Put the end of an epoch into the run's storage; every worker reports, the first one writes."""
+    metrics = {"epoch": len(state["history"])}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / STATE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -13,7 +13,6 @@ Legend: B batch, T frames, F bands, C classes, S segments.
 import logging
 import math
 import os
-import tempfile
 import time
 import warnings
 from collections import defaultdict
@@ -21,7 +20,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +35,7 @@ from mtl_core.augment import mixed
 from mtl_core.labels import MISSING
 from mtl_core.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
 from mtl_core.model import ModelConfig, MultitaskCNN
-from mtl_core.pipelines.checkpoints import STATE
+from mtl_core.pipelines import checkpoints
 from mtl_core.recipes import Recipe
 
 #: On a CPU the values between two layers should stay in its caches: 16 take 4.6 ms a segment, 32 take 6.8.
@@ -107,7 +105,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         eps=plan.recipe.adam_eps,
         weight_decay=plan.recipe.weight_decay,
     )
-    state = _last_checkpoint(model, optimizer, arguments["start"])
+    state = checkpoints.load(model, optimizer, arguments["start"])
     batches = None
     while (epoch := len(state["history"]) + 1) <= plan.recipe.epochs and not _has_stopped(state, plan.recipe):
         start = time.monotonic()
@@ -129,7 +127,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         if validation_loss is None or state["best_weights"] is None or loss < state["best_loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             state.update(best_loss=loss, best_epoch=epoch, best_weights=weights)
-        _checkpoint(state, model, optimizer, rank)
+        checkpoints.save(state, model, optimizer, rank)
         if rank == 0:
             progress.put(result)
     model.load_state_dict(state["best_weights"])
@@ -301,28 +299,3 @@ def _average_running_statistics(model: torch.nn.Module, world_size: int) -> None
             if buffer.is_floating_point():
                 torch.distributed.all_reduce(buffer)
                 buffer /= world_size
-
-
-def _last_checkpoint(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, start: ray.train.Checkpoint | None
-) -> dict[str, Any]:
-    """Load model and optimiser from the last checkpoint; where there is none, the state before the first epoch."""
-    checkpoint = ray.train.get_checkpoint() or start
-    if checkpoint is None:
-        return {"history": [], "best_loss": float("inf"), "best_epoch": 0, "best_weights": None}
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
-    model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
-    return state
-
-
-def _checkpoint(state: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> None:
-    """Put the end of an epoch into the run's storage; every worker reports, the first one writes."""
-    metrics = {"epoch": len(state["history"])}
-    if rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / STATE)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
