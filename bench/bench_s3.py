@@ -34,8 +34,6 @@ from mtl_core.storage import Location
 SERVERS, WORKER = (sorted(os.sched_getaffinity(0)) * 2)[:2]  # cores
 STORE = Location("s3://bucket")
 CONNECTIONS = 4  # of the look at the server
-#: As it comes, moto's server ends a connection with each answer; S3 does not.
-KEEPS_ALIVE = "from moto import server; server.MotoRequestHandler.protocol_version = 'HTTP/1.1'; server.main()"
 
 
 def start(core: int, *command: str, **how: Any) -> subprocess.Popen[str]:
@@ -50,7 +48,7 @@ def server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = start(SERVERS, "-c", KEEPS_ALIVE, "-H", "127.0.0.1", "-p", address.partition(":")[2], **quiet)
+    process = start(SERVERS, str(ROOT / "bench" / "s3_server.py"), address.partition(":")[2], **quiet)
     try:
         while True:
             with contextlib.suppress(ConnectionRefusedError):
