@@ -8,6 +8,7 @@ reads from it what the child asks for.
 The child inherits the socket alone, and dies with its parent, however that ends.
 """
 
+import contextlib
 import ctypes
 import io
 import json
@@ -114,10 +115,11 @@ class Decoder:
     def cpu_s(self) -> float:
         """CPU seconds of all the children so far: of those that ended, and of the one that lives."""
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ticks = 0
-        if self._process is not None and self._process.poll() is None:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-            ticks = int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        ticks, process = 0, self._process  # another thread may be decoding
+        if process is not None:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
         return ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ track, its audio does not.
 
 import pickle
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mtl_core import shards
 from mtl_core.schema import TAGS
 from mtl_core.shards import Mark, Plan
-from mtl_core.spent import Spent, Stopwatch
+from mtl_core.spent import NOTHING, Spent, Stopwatch
 from mtl_core.tagger import Tagger
 from mtl_core.tracks import FailedTrack, Row, Track, TrackReader
 
@@ -33,17 +33,15 @@ class ReadShard:
 
 
 class ShardReader:
-    """Reads the tracks of shards, for a worker of another process that tags them."""
+    """Reads the tracks of shards, for a worker of another process that tags them; called by several threads."""
 
     def __init__(self, plan: Plan, make_reader: Callable[[], TrackReader]) -> None:
         self._plan, self._reader = plan, make_reader()
 
     def __call__(self, shard: int) -> bytes:
         """A pickled `ReadShard`."""
-        before = self._reader.watch.spent()
-        tracks = list(self._reader.read(shards.read(self._plan, shard)))
-        spent = self._reader.watch.spent(before)
-        return pickle.dumps(ReadShard(shard=shard, tracks=tracks, spent=spent), protocol=5)
+        tracks = self._reader.in_turn(partial(shards.read, self._plan, shard), list)
+        return pickle.dumps(ReadShard(shard=shard, tracks=tracks, spent=self._reader.watch.lap()), protocol=5)
 
 
 class ShardTagger:
@@ -54,21 +52,21 @@ class ShardTagger:
         self._write = _Writer(plan, make_tagger(), self._watch)
 
     def __call__(self, pickled: bytes) -> Mark:
-        before = self._watch.spent()
         read: ReadShard = pickle.loads(pickled)
-        return self._write(read.shard, read.tracks, shards.MOST_TRACKS, lambda: read.spent + self._watch.spent(before))
+        results = self._write.tagged(read.tracks, shards.MOST_TRACKS)
+        return self._write(read.shard, results, read.spent)
 
 
 class ShardWorker:
-    """Reads and tags shards; a track at a time is held."""
+    """Reads and tags shards, a track at a time; called by several threads, it fetches for one what another tags."""
 
     def __init__(self, plan: Plan, make_reader: Callable[[], TrackReader], make_tagger: Callable[[], Tagger]) -> None:
         self._plan, self._reader = plan, make_reader()
         self._write = _Writer(plan, make_tagger(), self._reader.watch)
 
     def __call__(self, shard: int) -> Mark:
-        spent = partial(self._reader.watch.spent, self._reader.watch.spent())
-        return self._write(shard, self._reader.read(shards.read(self._plan, shard)), 1, spent)
+        tag = partial(self._write.tagged, at_once=1)
+        return self._write(shard, self._reader.in_turn(partial(shards.read, self._plan, shard), tag))
 
 
 class _Writer:
@@ -76,17 +74,22 @@ class _Writer:
         self._plan, self._tagger, self._watch = plan, tagger, watch
         # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
         self._own = uuid.uuid4().hex[:8]
+        watch.lap()  # starting is no shard's work
 
-    def __call__(
-        self, shard: int, tracks: Iterable[Track | FailedTrack], at_once: int, spent: Callable[[], Spent]
-    ) -> Mark:
-        rows: list[Row] = []
-        failed: list[FailedTrack] = []
-        for result in self._tagged(iter(tracks), at_once):
-            if isinstance(result, FailedTrack):
-                failed.append(result)
-            else:
-                rows.append(result)
+    def tagged(self, tracks: Iterable[Track | FailedTrack], at_once: int) -> list[Row | FailedTrack]:
+        """Their rows of tags, and those that failed."""
+        results: list[Row | FailedTrack] = []
+        tracks = iter(tracks)
+        while some := list(islice(tracks, at_once)):
+            results += [track for track in some if isinstance(track, FailedTrack)]
+            read = [track for track in some if isinstance(track, Track)]
+            with self._watch.timed("model"):
+                results += self._tagger.tag(read, model_id=self._plan.asked["model_id"], run_id=self._plan.run_id)
+        return results
+
+    def __call__(self, shard: int, results: list[Row | FailedTrack], spent_before: Spent = NOTHING) -> Mark:
+        rows = [result for result in results if not isinstance(result, FailedTrack)]
+        failed = [result for result in results if isinstance(result, FailedTrack)]
         output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
         with self._watch.timed("write"):
             if rows:
@@ -100,18 +103,10 @@ class _Writer:
             failed=len(failed),
             n_segments=sum(row["n_segments"] for row in rows),
             audio_s=sum(row["duration_s"] for row in rows),
-            spent=spent(),
+            spent=spent_before + self._watch.lap(),
         )
         shards.mark(self._plan, mark, [self._failure(track) for track in failed])
         return mark
-
-    def _tagged(self, tracks: Iterator[Track | FailedTrack], at_once: int) -> Iterator[Row | FailedTrack]:
-        while some := list(islice(tracks, at_once)):
-            yield from (track for track in some if isinstance(track, FailedTrack))
-            read = [track for track in some if isinstance(track, Track)]
-            with self._watch.timed("model"):
-                tagged = self._tagger.tag(read, model_id=self._plan.asked["model_id"], run_id=self._plan.run_id)
-            yield from tagged
 
     def _failure(self, track: FailedTrack) -> Row:
         attempts = track.row["attempts"] + 1  # the plan has those of earlier nights

@@ -22,6 +22,7 @@ from mtl_core.spent import Spent
 from mtl_core.storage import Location
 
 MOST_TRACKS = 32  # what a crash can cost a worker
+AT_ONCE = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
 _PLAN = "plan.json"
 _COUNTS = b"counts"
 

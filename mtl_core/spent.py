@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ class Spent:
         return Spent(seconds=dict(seconds), cpu_s=round(self.cpu_s + other.cpu_s, 4))
 
 
+NOTHING = Spent(seconds={}, cpu_s=0.0)
+
+
 class Stopwatch:
-    """Times the stages of this process.
+    """Times the stages of this process, in whatever threads they run.
 
     Args:
         others_cpu_s: CPU seconds so far of other processes that work for this one.
@@ -30,7 +34,9 @@ class Stopwatch:
 
     def __init__(self, others_cpu_s: Callable[[], float] = lambda: 0.0) -> None:
         self._others_cpu_s = others_cpu_s
+        self._lock = threading.Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._before = self._spent()
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -39,13 +45,17 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._seconds[stage] += time.perf_counter() - start
+            with self._lock:
+                self._seconds[stage] += time.perf_counter() - start
 
-    def spent(self, before: Spent | None = None) -> Spent:
-        """What was spent since `before`, or in all."""
+    def lap(self) -> Spent:
+        """What was spent since the last lap: laps add up to the whole, whoever takes them."""
+        with self._lock:
+            before, self._before = self._before, self._spent()
+            seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._before.seconds.items()}
+            return Spent(seconds=seconds, cpu_s=round(self._before.cpu_s - before.cpu_s, 4))
+
+    def _spent(self) -> Spent:
         own = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = own.ru_utime + own.ru_stime + self._others_cpu_s()
-        if before is None:
-            return Spent(seconds=dict(self._seconds), cpu_s=cpu_s)
-        seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._seconds.items()}
-        return Spent(seconds=seconds, cpu_s=round(cpu_s - before.cpu_s, 4))
+        return Spent(seconds=dict(self._seconds), cpu_s=cpu_s)

@@ -16,6 +16,7 @@ import io
 import os
 import posixpath
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ DOOR_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to g
 #: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20
 RANGE_BYTES = 8 * 2**20
+CONNECTIONS = 32  # of a process to a store, kept open: more than a worker fetches ahead
 
 
 @functools.lru_cache
@@ -48,6 +50,7 @@ def _filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileS
     filesystem = s3fs.S3FileSystem(
         use_listings_cache=False,  # another machine's write must be seen
         config_kwargs={
+            "max_pool_connections": CONNECTIONS,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S if attempts == ATTEMPTS else CONNECT_TIMEOUT_S,
             "retries": {"mode": "standard", "max_attempts": attempts},
@@ -334,21 +337,54 @@ def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str 
     except ValueError as error:
         raise TrackError("fetch", "not_found", str(error)) from None
     with fetching(uri):
+        if location.on_s3:
+            return _open_object(location, expected_content_id)
         entry = location.filesystem.info(location.path)
         if entry["type"] != "file":
             raise TrackError("fetch", "not_found", f"{uri} is no file but a {entry['type']}")
-        found = content_id(entry)
-        if expected_content_id is not None and found != expected_content_id:
-            raise TrackError("fetch", "changed", f"{uri} is {found}, the manifest has {expected_content_id}")
-        if not location.on_s3:
-            with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
-                return location.path
-        if entry["size"] > WHOLE_BYTES:
-            return io.BufferedReader(
-                _RangedFile(location.filesystem.open(location.path, "rb", block_size=RANGE_BYTES), uri)
-            )
-        with location.filesystem.open(location.path, "rb", cache_type="all") as file:  # GET if-match the etag just seen
-            return bytes(file.read())
+        _check_unchanged(uri, content_id(entry), expected_content_id)
+        with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
+            return location.path
+
+
+def _check_unchanged(uri: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise TrackError("fetch", "changed", f"{uri} is {found}, the manifest has {expected}")
+
+
+def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
+    """One request: the head of its answer says whether its body is wanted."""
+    from fsspec.asyn import sync
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
+    if not key:
+        raise TrackError("fetch", "not_found", f"{location} is no file but a bucket")
+    for number in range(1, filesystem.retries + 1):
+        answer = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
+        found, large = content_id(answer), answer["ContentLength"] > WHOLE_BYTES
+        wanted = not large and expected in (None, found)
+        try:
+            data: bytes = sync(filesystem.loop, _body, answer["Body"], wanted)
+            break
+        except S3_RETRYABLE_ERRORS as error:  # the request was answered, but its body was cut short
+            if number == filesystem.retries:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+            time.sleep(0.1 * 2**number)
+    _check_unchanged(location.uri, found, expected)
+    if not large:
+        return data
+    file = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
+    _check_unchanged(location.uri, content_id(file.details), expected)  # its ranges are of what is there now
+    return io.BufferedReader(_RangedFile(file, location.uri))
+
+
+async def _body(body: Any, wanted: bool) -> bytes:
+    """What an answer carries; where it is not wanted its connection is given up."""
+    try:
+        return bytes(await body.read()) if wanted else b""
+    finally:
+        body.close()
 
 
 @contextlib.contextmanager

@@ -99,18 +99,18 @@ def plan(
         retry_failed: permanent failures too.
 
     Returns:
-        track_id, uri, content_id, attempts (int32, earlier failures of the same content and model); sorted by track_id.
-        The rows lie in a file, not in memory.
+        track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model); sorted
+        by track_id. The rows lie in a file, not in memory.
     """
     with database() as connection:
-        connection.register("manifest", stream(manifest, ["track_id", "uri", "content_id"]))
+        connection.register("manifest", stream(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
         connection.register("tags", _of_model(root, "tags", model_id, ["track_id", "content_id"]))
         columns = ["track_id", "content_id", "attempts", "permanent"]
         connection.register("failed", _of_model(root, "failures", model_id, columns))
         return fetch(
             connection,
             """
-            SELECT m.track_id, m.uri, m.content_id, coalesce(f.attempts, 0)::INTEGER AS attempts
+            SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
             FROM manifest m
             ANTI JOIN tags t
                 ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id

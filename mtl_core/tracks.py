@@ -4,23 +4,23 @@ fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`.
 is decoded; a `TrackError` is caught here, and becomes data.
 """
 
+import contextlib
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any
+from typing import TypeVar
 
 from mtl_core.decoding import DECODER, Decoder, DecoderLimits
 from mtl_core.failures import TrackError
 from mtl_core.features import FrontEnd, Segments, log_mel_segments
+from mtl_core.fetcher import Fetch, Fetcher, Row
 from mtl_core.spent import Stopwatch
-from mtl_core.storage import fetching, open_track
+from mtl_core.storage import fetching
 
-FETCH_AHEAD = 4  # tracks of at most storage.WHOLE_BYTES each
-
-Row = dict[str, Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,45 @@ class TrackReader:
     ) -> None:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits, decoder)
-        self._fetchers = ThreadPoolExecutor(FETCH_AHEAD, thread_name_prefix="fetch")
+        self._fetcher = Fetcher()
+        self._order = threading.Lock()
+        self._asking, self._using = ThreadPoolExecutor(1, "ask"), ThreadPoolExecutor(1, "use")
         self.watch = Stopwatch(self._decoder.cpu_s)  # of fetching, only what was waited for
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
-        """The tracks of `rows`, in their order."""
-        ahead = iter(rows)
-        waiting = deque(self._fetch(row) for row in islice(ahead, FETCH_AHEAD))
-        while waiting:
-            row, source = waiting.popleft()
-            try:
-                yield self._track(row, source)
-            except TrackError as error:
-                yield FailedTrack(row, error)
-            waiting.extend(self._fetch(row) for row in islice(ahead, 1))
+        """The tracks of `rows`, in their order; they are fetched from now on."""
+        return self._tracks(self._fetcher.fetch(rows))
 
-    def _fetch(self, row: Row) -> "tuple[Row, Future[Any]]":
-        return row, self._fetchers.submit(open_track, row["uri"], row.get("content_id"))
+    def in_turn(self, rows: Callable[[], list[Row]], use: Callable[[Iterator[Track | FailedTrack]], Result]) -> Result:
+        """`use` of the tracks of `rows`, for callers in several threads.
 
-    def _track(self, row: Row, fetched: "Future[Any]") -> Track:
+        They are served one after another, in the order in which they came, and the rows and the audio of the next are
+        fetched meanwhile: between two shards nobody waits for a store.
+        """
+        with self._order:
+            asked = self._asking.submit(lambda: self._fetcher.fetch(rows()))
+            used = self._using.submit(self._use, asked, use)
+        return used.result()
+
+    def _use(self, asked: "Future[deque[Fetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]) -> Result:
+        with contextlib.closing(self._tracks(asked.result())) as tracks:  # whatever happens, the next has its turn
+            return use(tracks)
+
+    def _tracks(self, fetches: deque[Fetch]) -> Generator[Track | FailedTrack, None, None]:
+        try:
+            while fetches:
+                one = fetches.popleft()
+                try:
+                    yield self._track(one)
+                except TrackError as error:
+                    yield FailedTrack(one.row, error)
+        finally:
+            self._fetcher.drop(fetches)
+
+    def _track(self, one: Fetch) -> Track:
+        row = one.row
         with self.watch.timed("fetch"):
-            source = fetched.result()
+            source = self._fetcher.take(one)
         with self.watch.timed("decode"), fetching(row["uri"]):  # a local file is read by the decoder
             recording = self._decoder.decode(source)
         with self.watch.timed("features"):

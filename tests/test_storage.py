@@ -1,6 +1,8 @@
 """Truths about storage, on a disk and on a real S3 server."""
 
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,33 @@ def test_a_large_object_is_read_by_range(bucket: str, monkeypatch: pytest.Monkey
     assert file.read() == data[-6:]
     file.seek(100)
     assert file.read(50) == data[100:150]
+    with pytest.raises(TrackError, match="the manifest has another"):
+        storage.open_track(f"{bucket}/large", "another")
+
+
+def test_a_body_cut_short_is_asked_for_again(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that keeps half of its first answer to itself."""
+    bodies = [b"audio", b"audio and more"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "14")
+            self.send_header("ETag", '"e"')
+            self.end_headers()
+            self.wfile.write(bodies.pop(0))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        storage._filesystem.cache_clear()
+        assert storage.open_track("s3://bucket/track", "e") == b"audio and more"
+        assert not bodies
+        server.shutdown()
+    storage._filesystem.cache_clear()
 
 
 def test_changed_audio_is_not_taken_for_the_manifests(root: str) -> None:

@@ -124,7 +124,7 @@ def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
     assert open_ids(tables.plan(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
     night(at, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
     plan = tables.plan(manifest("abcd"), at, "m", retry_failed=False)
-    assert plan.schema.names == ["track_id", "uri", "content_id", "attempts"]
+    assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts"]
     assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
     assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
     assert open_ids(tables.plan(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]

@@ -82,7 +82,8 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
         make = partial(_Extractor, plan, out, extraction, mels.mels_schema(extraction.front_end, tracks.schema))
-        work_off(plan, [Stage(make=make, workers=workers, resources={"num_cpus": 1})], what="extracting mels")
+        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=shards.AT_ONCE)
+        work_off(plan, [stage], what="extracting mels")
         return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
 
 
@@ -133,8 +134,7 @@ class _Extractor:
         )
 
     def __call__(self, shard: int) -> Mark:
-        before = self._reader.watch.spent()
-        tracks = list(self._reader.read(shards.read(self._plan, shard)))
+        tracks = self._reader.in_turn(partial(shards.read, self._plan, shard), list)
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
@@ -148,7 +148,7 @@ class _Extractor:
             failed=len(failed),
             n_segments=sum(len(track.segments.start_s) for track in done),
             audio_s=sum(track.duration_s for track in done),
-            spent=self._reader.watch.spent(before),
+            spent=self._reader.watch.lap(),
         )
         failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
         shards.mark(self._plan, mark, failures)

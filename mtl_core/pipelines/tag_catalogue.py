@@ -134,11 +134,18 @@ def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int
     reader = partial(TrackReader, network.front_end, tagging.limits, decoder=tagging.decoder)
     if not tagging.use_gpu:
         tagger = partial(_cpu_tagger, network)
-        return lambda plan: [Stage(make=partial(ShardWorker, plan, reader, tagger), workers=workers, resources=ONE_CPU)]
+        return lambda plan: [
+            Stage(
+                make=partial(ShardWorker, plan, reader, tagger),
+                workers=workers,
+                resources=ONE_CPU,
+                calls=shards.AT_ONCE,
+            )
+        ]
     gpus = cluster.room(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
     tagger = partial(_gpu_tagger, _torch_model(model_at), network, tagging.gpu_device)
     return lambda plan: [
-        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU),
+        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU, calls=shards.AT_ONCE),
         Stage(make=partial(ShardTagger, plan, tagger), workers=gpus, resources={"num_cpus": 0, "num_gpus": 1}),
     ]
 

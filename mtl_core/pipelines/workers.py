@@ -26,11 +26,13 @@ class Stage:
             before gave, bytes; the last one writes the shard's mark and gives it back.
         workers: actors.
         resources: of an actor, as `ray.remote` takes them: `num_cpus`, `num_gpus`, `memory`.
+        calls: that an actor takes at a time, each in a thread; a worker that overlaps shards wants 2.
     """
 
     make: Callable[[], Callable[[Any], Any]]
     workers: int
     resources: Mapping[str, float]
+    calls: int = 1
 
 
 class _Actor:
@@ -76,7 +78,12 @@ def _run(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
         flow = flow.map_batches(
             _Actor,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=2,
+                max_concurrent_calls_per_actor=stage.calls,
+                enable_true_multi_threading=stage.calls > 1,
+            ),
             fn_constructor_args=(stage.make,),
             **stage.resources,
         )

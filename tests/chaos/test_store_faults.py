@@ -51,8 +51,17 @@ def test_what_is_refused_is_not_asked_for_again(bucket: str, proxy: Proxy, statu
     with pytest.raises(TrackError) as caught:
         open_track(track.uri)
     assert caught.value.error == error
-    assert proxy.requests["HEAD", f"/{track.path}"] == 1 and proxy.requests.total() <= 2, proxy.requests
+    assert proxy.requests == {("GET", f"/{track.path}"): 1}
     assert time.monotonic() - begun < 2
+
+
+def test_a_track_is_one_request(bucket: str, proxy: Proxy) -> None:
+    track = Location(bucket) / "track.wav"
+    write_track(track, 0)
+    known = storage.content_id(track.filesystem.info(track.path))
+    proxy.requests.clear()
+    assert isinstance(open_track(track.uri, known), bytes)
+    assert proxy.requests == {("GET", f"/{track.path}"): 1}
 
 
 @pytest.mark.parametrize("status", [500, 503])
