@@ -22,6 +22,7 @@ from mtl_core.model import ModelConfig, MultitaskCNN
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.quantize import calibrate
+from mtl_core.recipes import recipe
 from mtl_core.storage import Location
 
 
@@ -47,13 +48,17 @@ def models(folder: Path) -> None:
     """Untrained ones of the paper's size: what they say does not matter here, what they cost does."""
     torch.manual_seed(0)
     names = {"artist": tuple(f"a{i:02}" for i in range(68)), "language": tuple(f"l{i:02}" for i in range(17))}
-    model = MultitaskCNN(ModelConfig(classes={task: len(labels) for task, labels in names.items()}))
+    classes = {task: len(labels) for task, labels in names.items()}
+    model = MultitaskCNN(ModelConfig(classes=classes))
     vocabularies = {task: Vocabulary(labels) for task, labels in names.items()}
     splits = pa.table({"track_id": ["a"], "split": ["train"]})
     quantization = calibrate(model.eval(), 3 * torch.rand(40, 1, 187, 96))
     for name, choice in (("float32", None), ("int8", quantization)):
         known = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies, quantization=choice)
         artifact.save(known, splits, Location(str(folder / name)))
+    best = MultitaskCNN(ModelConfig(classes=classes, trunk=recipe("best").trunk)).eval()
+    known = Artifact(model=best, front_end=FrontEnd(), vocabularies=vocabularies)
+    artifact.save(known, splits, Location(str(folder / "best")))
 
 
 if __name__ == "__main__":

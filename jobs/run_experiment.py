@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from mtl_core import artifact, command_line, comparison, experiment, experiment_report, metrics, table1
-from mtl_core.experiment import MODELS, Result, Run
+from mtl_core import alphas, artifact, command_line, comparison, experiment, experiment_report, metrics, results, table1
 from mtl_core.failures import InputError, RunError
 from mtl_core.mels import open_mels
 from mtl_core.pipelines import cluster
 from mtl_core.pipelines.evaluate import hear
 from mtl_core.pipelines.train import train
+from mtl_core.results import MODELS, Result, Run
 from mtl_core.storage import Location, at_the_door, check_writable
 
 
@@ -27,21 +27,25 @@ class Options:
     mels: str
     """Folder or s3:// prefix of mels, as extract_mels writes them."""
     out: str
-    """Folder or s3:// prefix of the experiment: runs, models, table1.json, table1.md, report.html."""
+    """Folder or s3:// prefix of the experiment: runs, models, table1.json, table1.md, alphas.md, report.html."""
     recipes: tuple[str, ...] = ("paper",)
     """Recipes to train; every other one is compared with paper."""
-    tasks: tuple[str, ...] = experiment.VARIANTS
+    tasks: tuple[str, ...] = results.VARIANTS
     """Models to train of each: artist, language (alone), both (multi-task)."""
     split: str = "kfold"
     """What is held out: paper, kfold, album or artist (for --tasks language alone)."""
     folds: tuple[int, ...] | None = None
     """Folds of --split kfold, from 0; default: 0 1 2 3 4. Table 1 pools them."""
     group_column: str | None = None
-    """Column whose values are never straddled by train and test; by default that of the split."""
+    """Column whose values are never straddled by train and test, by default that of the split; a value that is named
+    here counts as one song in the intervals."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the splits and trainings, >= 0."""
     epochs: int | None = None
     """Passes over the training part, >= 1; by default each recipe's."""
+    alphas: tuple[float, ...] = ()
+    """More multi-task models, one of each weight of the language loss, >= 0; the one of the recipe's own alpha
+    (N_artist / N_language) is always trained. Table 1 is of that alone, alphas.md compares them."""
     num_workers: int = 1
     """Data-parallel workers of a training, >= 1; must divide the recipes' global batches."""
     use_gpu: bool = False
@@ -70,21 +74,28 @@ def main(options: Options) -> int:
         seeds=options.seeds,
         epochs=options.epochs,
         num_workers=options.num_workers,
+        alphas=options.alphas,
     )
-    experiment.check_same(_stored(out, options), source.fingerprint, out)
+    results.check_same(_stored(out, options), source.fingerprint, out)
     failed: list[str] = []
     if not options.table_only:
         with cluster.connected(num_cpus=options.num_workers + 2):  # one Ray for all
             failed = experiment.complete(runs, out, lambda run: _work(run, mels, out, options))
-    results = _stored(out, options)
-    if not results:
+    found = _stored(out, options)
+    if not found:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
-    table = comparison.table(results, resamples=options.resamples)
+    songs = source.groups(options.group_column) if options.group_column else None
+    table = comparison.table(found, resamples=options.resamples, songs=songs)
+    table["alphas"] = alphas.effects(found, resamples=options.resamples, songs=songs)
     with at_the_door(out):
         (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
         (out / "table1.md").write_bytes(table1.markdown(table).encode())
-        (out / "report.html").write_bytes(experiment_report.html(table, results).encode())
+        if table["alphas"]:
+            (out / "alphas.md").write_bytes(alphas.markdown(table["alphas"]).encode())
+        (out / "report.html").write_bytes(experiment_report.html(table, found).encode())
     print(table1.text(table))
+    if table["alphas"]:
+        print("\n" + alphas.text(table["alphas"]))
     print(f"-> {out / 'report.html'}")
     if failed:
         raise RunError(
@@ -95,9 +106,9 @@ def main(options: Options) -> int:
 
 def _stored(out: Location, options: Options) -> list[Result]:
     """The stored runs of the split asked for."""
-    results = [experiment.load(key, out) for key in experiment.stored(out)]
+    found = [results.load(key, out) for key in results.stored(out)]
     wanted = (options.split, options.group_column)
-    return [result for result in results if (result.run.split, result.run.group_column) == wanted]
+    return [result for result in found if (result.run.split, result.run.group_column) == wanted]
 
 
 def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
@@ -114,6 +125,7 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
                 fold=run.fold,
                 group_column=run.group_column,
                 epochs=run.epochs,
+                alpha=run.alpha,
                 num_workers=options.num_workers,
                 use_gpu=options.use_gpu,
                 seed=run.seed,
@@ -122,7 +134,7 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
     except (TrainingFailedError, RayError) as error:
         said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
         raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
-    return experiment.result(run, trained, heard, training)
+    return results.result(run, trained, heard, training)
 
 
 if __name__ == "__main__":

@@ -1,95 +1,16 @@
-"""Experiment: many trainings that are to be compared, each stored as it ends and never done twice.
+"""Experiment: many trainings that are to be compared: planned, done one after the other, never done twice."""
 
-    OUT/runs/KEY/logits.parquet   the test part, one row a segment: track_id, artist, language (true labels), and for
-                                  each task of the model its logits, list<float32> in the vocabulary's order
-    OUT/runs/KEY/run.json         everything else of a `Result`; written last: it makes the run stored
-    OUT/models/KEY                the artifact
-
-A run's key names all that tells it from the others of the experiment; the mels and the numbers of its recipe must be
-the same for all time, and are checked. Legend: S segments, C classes.
-"""
-
-import io
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from mtl_core import metrics, splits
-from mtl_core.aggregate import Aggregation
-from mtl_core.artifact import Artifact
-from mtl_core.evaluation import Heard, language_of_artist
+from mtl_core import splits
 from mtl_core.failures import InputError, RunError
-from mtl_core.labels import TASKS, Vocabulary
 from mtl_core.mels import Mels
-from mtl_core.recipes import Recipe, recipe
-from mtl_core.storage import Location, at_the_door
-
-BOTH = "both"
-VARIANTS = (*TASKS, BOTH)
-RUNS, MODELS, LOGITS, RUN = "runs", "models", "logits.parquet", "run.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training of an experiment.
-
-    Args:
-        recipe: its name.
-        tasks: one of `VARIANTS`.
-        split, fold, group_column: as in `splits.split`; fold is 0 in all kinds but `kfold`.
-        seed: of the split and of the training.
-        epochs: >= 1.
-    """
-
-    recipe: str
-    tasks: str
-    split: str
-    fold: int
-    group_column: str | None
-    seed: int
-    epochs: int
-
-    @property
-    def key(self) -> str:
-        """The name of its folder."""
-        fold = f"-fold-{self.fold}" if self.split == "kfold" else ""
-        by = f"-by-{self.group_column}" if self.group_column else ""
-        return f"{self.recipe}-{self.tasks}-{self.split}{by}{fold}-seed-{self.seed}-epochs-{self.epochs}"
-
-    @property
-    def of_tasks(self) -> tuple[str, ...]:
-        """What is trained."""
-        return TASKS if self.tasks == BOTH else (self.tasks,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a training came to.
-
-    Args:
-        run: which.
-        fingerprint: of the mels.
-        recipe: every number of its recipe; JSON values.
-        heard: the test part.
-        priors: task -> (C,) how frequent each class is in the training part.
-        language_of: artist -> its language in the training part.
-        metrics: of the artifact: split, history, best epoch, counts; JSON values.
-    """
-
-    run: Run
-    fingerprint: str
-    recipe: dict[str, Any]
-    heard: Heard
-    priors: dict[str, list[float]]
-    language_of: dict[str, str]
-    metrics: dict[str, Any]
+from mtl_core.recipes import recipe
+from mtl_core.results import BOTH, VARIANTS, Result, Run, save, stored
+from mtl_core.storage import Location
 
 
 def plan(
@@ -103,14 +24,17 @@ def plan(
     seeds: Sequence[int],
     epochs: int | None,
     num_workers: int,
+    alphas: Sequence[float] = (),
 ) -> list[Run]:
     """The runs of an experiment in the order in which they are done: a seed and a fold with all its models first.
 
+    Each of `alphas` is one more multi-task model; without them there is that of the recipe's own alpha alone.
+
     Raises:
-        InputError: something is no recipe, task, split, fold or seed, or a training part would be without labels.
+        InputError: something is no recipe, task, split, fold, seed or alpha, or a part would be without labels.
     """
-    for name, given in (("recipes", recipes), ("tasks", tasks), ("seeds", seeds), ("folds", folds)):
-        if not given or len(set(given)) < len(given):
+    for name, given in (("recipes", recipes), ("tasks", tasks), ("seeds", seeds), ("folds", folds), ("alphas", alphas)):
+        if (not given and name != "alphas") or len(set(given)) < len(given):
             raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, given)) or 'none'}")
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
@@ -118,6 +42,9 @@ def plan(
         raise InputError("the split 'artist' has no artist in both train and test: --tasks language")
     if split != "kfold" and tuple(folds) != (0,):
         raise InputError(f"folds are of the split 'kfold' alone, got {split!r}")
+    if alphas and BOTH not in tasks:
+        raise InputError(f"alphas are of the model of both tasks alone, got --tasks {' '.join(tasks)}")
+    models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
     for name in recipes:
         batch = recipe(name, epochs=epochs).global_batch
         if num_workers < 1 or batch % num_workers:
@@ -132,13 +59,13 @@ def plan(
             fold=fold,
             group_column=group_column,
             seed=seed,
-            epochs=recipe(name, epochs=epochs).epochs,
+            epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
+            alpha=alpha,
         )
         for seed in seeds
         for fold in folds
         for name in recipes
-        for variant in VARIANTS
-        if variant in tasks
+        for variant, alpha in models
     ]
     for seed in seeds:
         for fold in folds:
@@ -153,23 +80,6 @@ def _check_parts(mels: Mels, kind: str, fold: int, column: str | None, seed: int
         for task in sorted(tasks):
             if not len(tracks[task].drop_null()):
                 raise InputError(f"no track of the {part} part (split {kind}, seed {seed}) has a label for {task!r}")
-
-
-def result(run: Run, artifact: Artifact, heard: Heard, training: pa.Table) -> Result:
-    """A `Result` out of a run's artifact, what that makes of the test part, and the tracks of the training part."""
-    priors = {
-        task: metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
-        for task, vocabulary in heard.vocabularies.items()
-    }
-    return Result(
-        run=run,
-        fingerprint=artifact.fingerprint,
-        recipe=artifact.recipe,
-        heard=heard,
-        priors=priors,
-        language_of=language_of_artist([training]),
-        metrics=artifact.metrics,
-    )
 
 
 def complete(runs: Sequence[Run], out: Location, work: Callable[[Run], Result]) -> list[str]:
@@ -197,114 +107,3 @@ def complete(runs: Sequence[Run], out: Location, work: Callable[[Run], Result]) 
             print(f"experiment: {run.key} failed: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
             failed.append(run.key)
     return failed
-
-
-def stored(out: Location) -> list[str]:
-    """Keys of the runs that are stored under `out`, sorted."""
-    with at_the_door(out):
-        if not (out / RUNS).exists():
-            return []
-        found = [path for path, _ in (out / RUNS).walk()]
-    return sorted(path.removesuffix(f"/{RUN}") for path in found if path.endswith(f"/{RUN}"))
-
-
-def save(found: Result, out: Location) -> None:
-    """Store a run under `out`."""
-    heard, folder = found.heard, out / RUNS / found.run.key
-    lengths = heard.n_segments
-    columns: dict[str, Any] = {
-        name: np.repeat(np.array(heard.tracks[name].to_pylist(), object), lengths) for name in ("track_id", *TASKS)
-    }
-    arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
-    for task in heard.vocabularies:
-        logits_SC = np.concatenate(heard.logits[task]).astype(np.float32)
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(logits_SC.ravel()), logits_SC.shape[1])
-        arrays[f"{task}_logits"] = rows.cast(pa.list_(pa.float32()))
-    sink = io.BytesIO()
-    pq.write_table(pa.table(arrays), sink, compression="zstd")
-    values = {
-        "run": asdict(found.run),
-        "fingerprint": found.fingerprint,
-        "recipe": found.recipe,
-        "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in heard.vocabularies.items()},
-        "aggregation": heard.aggregation.to_dict(),
-        "priors": found.priors,
-        "language_of": found.language_of,
-        "metrics": found.metrics,
-    }
-    with at_the_door(out):
-        (folder / LOGITS).write_bytes(sink.getvalue())
-        (folder / RUN).write_bytes((json.dumps(values, indent=1) + "\n").encode())
-
-
-def load(key: str, out: Location) -> Result:
-    """A stored run.
-
-    Raises:
-        InputError: a file of it is damaged.
-    """
-    folder = out / RUNS / key
-    with at_the_door(folder):
-        try:
-            values = json.loads((folder / RUN).read_bytes())
-            table = pq.read_table(io.BytesIO((folder / LOGITS).read_bytes()))
-            vocabularies = {task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()}
-            track_ids = table["track_id"].to_numpy()
-            starts = np.flatnonzero(np.append(True, track_ids[1:] != track_ids[:-1]))
-            logits = {}
-            for task, vocabulary in vocabularies.items():
-                flat = table[f"{task}_logits"].combine_chunks().flatten().to_numpy()
-                logits[task] = np.split(flat.reshape(-1, len(vocabulary)), starts[1:])
-            return Result(
-                run=Run(**values["run"]),
-                fingerprint=values["fingerprint"],
-                recipe=values["recipe"],
-                heard=Heard(
-                    tracks=table.select(["track_id", *TASKS]).take(starts),
-                    logits=logits,
-                    vocabularies=vocabularies,
-                    aggregation=Aggregation.from_dict(values["aggregation"]),
-                ),
-                priors=values["priors"],
-                language_of=values["language_of"],
-                metrics=values["metrics"],
-            )
-        except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
-            raise InputError(f"{folder} is no stored run: {' '.join(str(error).split())}: delete it") from None
-
-
-def check_same(results: Iterable[Result], fingerprint: str, out: Location) -> None:
-    """That stored runs are of these mels, and of their recipes as they are now.
-
-    Raises:
-        InputError: one is not.
-    """
-    for found in results:
-        place = out / RUNS / found.run.key
-        if found.fingerprint != fingerprint:
-            raise InputError(f"{place} is of other mels (data, labels or front end): choose another --out")
-        differs = changed(found.recipe, found.run)
-        if differs:
-            raise InputError(
-                f"{place} was trained when the recipe {found.run.recipe!r} had {differs}: name the new one otherwise, "
-                f"or delete the run and its model"
-            )
-
-
-def changed(numbers: dict[str, Any], run: Run) -> str:
-    """In what the numbers of a stored recipe differ from today's, in words; "" where in nothing.
-
-    A number that recipes did not have at the time counts as its default; a recipe that is gone, as it was.
-    """
-    try:
-        today = recipe(run.recipe, epochs=run.epochs)
-    except InputError:
-        return ""
-    now = _plain(asdict(today))
-    then = {field.name: _plain(numbers.get(field.name, getattr(Recipe(), field.name))) for field in fields(Recipe)}
-    differing = [name for name in now if name != "epochs" and then[name] != now[name]]  # the key has the epochs
-    return ", ".join(f"{name} {then[name]}, not {now[name]}" for name in differing)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))

@@ -70,27 +70,31 @@ def _line(
         ax.plot(*np.array(points).T, color=colour, linewidth=1, linestyle=style, alpha=0.75)
 
 
-def alphas(points: Mapping[str, Sequence[tuple[float, float, Sequence[float] | None]]]) -> str:
+def alphas(
+    points: Mapping[str, Sequence[tuple[float, float, Sequence[float] | None]]], alone: Mapping[str, float | None]
+) -> str:
     """Track AUC-PR of each task against alpha.
 
     Args:
-        points: task -> (alpha, score, interval or None), alpha rising, 0 among them where it was trained.
+        points: task -> (alpha, score, interval or None), alpha rising.
+        alone: task -> the score of the model of that task alone, where there is one.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         ax = figure.subplots()
-        for task, of_task in points.items():
-            x, y = [alpha for alpha, _, _ in of_task], [score for _, score, _ in of_task]
-            ax.plot(x, y, "o-", color=COLOURS[task], linewidth=1.8, label=task)
-            for alpha, _, ci in of_task:
-                if ci is not None:
-                    ax.vlines(alpha, *ci, color=COLOURS[task], linewidth=2.4, alpha=0.4)
         known = sorted({alpha for of_task in points.values() for alpha, _, _ in of_task})
-        ax.set_xscale("symlog", linthresh=min((alpha for alpha in known if alpha > 0), default=1), base=2)
-        ax.set_xticks(known, [f"{alpha:g}" for alpha in known])
-        ax.minorticks_off()
-        ax.set(xlabel="alpha, the weight of the language loss", ylabel="AUC-PR macro, tracks", ylim=(0, 1))
+        place = {alpha: at for at, alpha in enumerate(known)}  # as names: 0 has no place on a logarithmic axis
+        for (task, of_task), aside in zip(points.items(), (-0.04, 0.04), strict=False):
+            x = [place[alpha] + aside for alpha, _, _ in of_task]
+            ax.plot(x, [score for _, score, _ in of_task], "o-", color=COLOURS[task], linewidth=1.8, label=task)
+            for at, (_, _, ci) in zip(x, of_task, strict=True):
+                if ci is not None:
+                    ax.vlines(at, *ci, color=COLOURS[task], linewidth=2.4, alpha=0.4)
+            if (score := alone.get(task)) is not None:
+                ax.axhline(score, color=COLOURS[task], linewidth=1.2, linestyle="--", label=f"{task}-only")
+        ax.set_xticks(range(len(known)), [f"{alpha:g}" for alpha in known])
+        ax.set(xlabel="alpha, the weight of the language loss", ylabel="AUC-PR macro, tracks", ylim=(0, None))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
-        ax.grid(linewidth=0.6)
-        ax.legend()
+        ax.grid(axis="y", linewidth=0.6)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return svg(figure)

@@ -1,15 +1,15 @@
-"""Experiment report: Table 1, its gains and its training curves as one HTML page, for people who look."""
+"""Experiment report: Table 1, its gains, the effect of alpha and training curves as one HTML page."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mtl_core import experiment_plots, table1
-from mtl_core.comparison import LEVELS
-from mtl_core.experiment import BOTH, VARIANTS, Result
+from mtl_core import alphas, experiment_plots, table1
 from mtl_core.page import page
 from mtl_core.pooling import MULTI
+from mtl_core.results import BOTH, VARIANTS, Result
+from mtl_core.scoring import LEVELS
 
 _MODEL_NAMES = {BOTH: MULTI} | {task: f"{task}-only" for task in VARIANTS if task != BOTH}
 
@@ -18,7 +18,7 @@ def html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
     """The page.
 
     Args:
-        table: of `comparison.table`.
+        table: of `comparison.table`, and in its `alphas` what `alphas.effects` gives.
         results: the runs it was made of.
     """
     by = f" by {table['group_column']}" if table["group_column"] else ""
@@ -31,7 +31,7 @@ def html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
     listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
     parts = [f"<header><h1>Table 1</h1><dl>{listed}</dl></header>", _gains(table)]
     parts += [_level(table, level) for level in LEVELS]
-    parts += [_reported(table), _alphas(table), _histories(results)]
+    parts += [_reported(table), _alphas(table["alphas"]), _histories(results)]
     return page(f"Table 1, split {table['split']}{by}", "\n".join(parts))
 
 
@@ -55,16 +55,20 @@ def _gains(table: Mapping[str, Any]) -> str:
 def _level(table: Mapping[str, Any], level: str) -> str:
     blocks = []
     for title, lines in table1.rows(table, level):
-        head = "".join(f"<th>{escape(name)}</th>" for name in table1.head(level))
-        body = "".join(
-            f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{_cell(cell)}</td>' for cell in line[1:])}</tr>"
-            for line in lines
-        )
-        blocks.append(
-            f'<h3>{escape(title)}</h3><div class="scroll"><table class="scores"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>"
-        )
+        blocks.append(f"<h3>{escape(title)}</h3>{_scores([table1.head(level), *lines])}")
     return f'<section><h2>On {level}</h2>{"".join(blocks)}<p class="note">{escape(table1.NOTE)}</p></section>'
+
+
+def _scores(lines: Sequence[Sequence[str]]) -> str:
+    """A table of scores; its first line names the columns, the first cell of the others the line."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in lines[0])
+    body = "".join(
+        f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{_cell(cell)}</td>' for cell in line[1:])}</tr>"
+        for line in lines[1:]
+    )
+    return (
+        f'<div class="scroll"><table class="scores"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _cell(text: str) -> str:
@@ -81,29 +85,35 @@ def _reported(table: Mapping[str, Any]) -> str:
 <tbody>{body}</tbody></table></div></section>"""
 
 
-def _alphas(table: Mapping[str, Any]) -> str:
-    """Groups of the `paper` recipe's numbers but for alpha, and its artist-only model, whose alpha is 0."""
-    points: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
-    for group in table["groups"]:
-        if not group["only_alpha_differs"]:
-            continue
-        for row in group["systems"]:
-            found = row["tracks"]
-            alpha = group["alpha"] if row["system"] == MULTI else 0.0 if row["system"] == "artist-only" else None
-            known = {x for x, _, _ in points[row["task"]]}
-            if alpha is not None and alpha not in known and found["auc_pr_macro"] is not None:
-                points[row["task"]].append((alpha, found["auc_pr_macro"], found["ci"].get("auc_pr_macro")))
-    shown = {task: sorted(of_task) for task, of_task in points.items() if of_task}
-    if len({alpha for of_task in shown.values() for alpha, _, _ in of_task}) < 2:
+def _alphas(effects: Sequence[Mapping[str, Any]]) -> str:
+    shown = []
+    for effect in effects:
+        points: dict[str, list[Any]] = defaultdict(list)
+        alone = {}
+        for model in effect["models"]:
+            for task, found in model["tasks"].items():
+                point = (model["alpha"], found["auc_pr_macro"], found["ci"].get("auc_pr_macro"))
+                if model["alpha"] is None:
+                    alone[task] = found["auc_pr_macro"]
+                elif found["auc_pr_macro"] is not None:
+                    points[task].append(point)
+        if points:
+            shown.append(
+                f"<h3>{escape(table1.title(effect))}</h3><figure>{experiment_plots.alphas(points, alone)}</figure>"
+                + _scores([alphas.HEAD, *alphas.lines(effect)])
+            )
+    if not shown:
         return ""
-    return f"""<section><h2>The effect of alpha</h2><figure>{experiment_plots.alphas(shown)}<figcaption>Recipes that
-differ from paper in alpha alone; alpha 0 is the artist-only model.</figcaption></figure></section>"""
+    return f"""<section><h2>The effect of alpha</h2><p class="note">{escape(alphas.NOTE)} Dashed: the model of that task
+alone.</p>{"".join(shown)}</section>"""
 
 
 def _histories(results: Sequence[Result]) -> str:
     of_recipe: dict[tuple[str, int], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         run = result.run
+        if run.alpha is not None:  # losses of another alpha are on another scale
+            continue
         of_recipe[run.recipe, run.epochs][_MODEL_NAMES[run.tasks]].append(result.metrics.get("history", []))
     figures = "".join(
         f"<h3>{escape(recipe)}, {epochs} epochs</h3><figure>{experiment_plots.histories(of_model)}</figure>"

@@ -10,15 +10,14 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
-from mtl_core.storage import WHOLE_BYTES, open_track
+from mtl_core.track_source import WHOLE_BYTES, Source, open_track
 
 MOST_TRACKS = 16  # at once: short files are waited for longer than they are worked on
 MOST_BYTES = 4 * WHOLE_BYTES
 
 Row = dict[str, Any]
-Source = bytes | str | BinaryIO
 
 
 @dataclass(eq=False)
@@ -59,10 +58,10 @@ class Fetcher:
         return asked
 
     def take(self, one: Fetch) -> Source:
-        """A track's audio, as `storage.open_track` gives it; waits for it. It is the caller's from now on.
+        """A track's audio, as `track_source.open_track` gives it; waits for it. It is the caller's from now on.
 
         Raises:
-            TrackError: as `storage.open_track` does.
+            TrackError: as `track_source.open_track` does.
         """
         assert one.source is not None, "tracks are taken in their order"
         try:

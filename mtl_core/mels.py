@@ -56,6 +56,11 @@ class Mels:
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
+    def groups(self, column: str) -> dict[str, str]:
+        """track_id -> its value in a carried column, of the tracks that have one."""
+        pairs = zip(self.tracks["track_id"].to_pylist(), self.tracks[column].to_pylist(), strict=True)
+        return {track_id: str(value) for track_id, value in pairs if value is not None}
+
 
 def open_mels(location: Location) -> Mels:
     """Look into a folder of mels: footers and label columns are read, the mels are not.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtl_core import metrics
-from mtl_core.experiment import BOTH, Result
 from mtl_core.labels import MISSING, TASKS, Vocabulary
+from mtl_core.results import BOTH, Result
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
@@ -27,7 +27,7 @@ class System:
     Args:
         task: of `TASKS`.
         name: for people.
-        variants: whose runs it is computed from, of `experiment.VARIANTS`: the first that is stored.
+        variants: whose runs it is computed from, of `results.VARIANTS`: the first that is stored.
     """
 
     task: str
@@ -72,8 +72,14 @@ def runs_of(cells: Cells, system: System) -> list[str]:
     return [next(of[v] for v in system.variants if v in of).run.key for of in cells.values()]
 
 
-def pool(cells: Cells, system: System, level: str) -> list[Samples]:
+def pool(cells: Cells, system: System, level: str, songs: Mapping[str, str] | None = None) -> list[Samples]:
     """What a system says of the test parts, the folds of a seed together: one `Samples` for each seed, in order.
+
+    Args:
+        cells: as `whole` gives them.
+        system: who says it.
+        level: "tracks" or "segments".
+        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
 
     Raises:
         ValueError: folds of one seed test a song twice.
@@ -90,7 +96,8 @@ def pool(cells: Cells, system: System, level: str) -> list[Samples]:
         tracks, repeats = result.heard.tracks, 1 if level == "tracks" else result.heard.n_segments
         truth = [label if label in own else None for label in tracks[system.task].to_pylist()]
         t_N = np.repeat(place.encode(truth), repeats)
-        songs_N = np.repeat(np.array(tracks["track_id"].to_pylist()), repeats)
+        names = [(songs or {}).get(track_id, track_id) for track_id in tracks["track_id"].to_pylist()]
+        songs_N = np.repeat(np.array(names), repeats)
         known = t_N != MISSING
         of_seed[seed].append(Samples(p_NC[known], t_N[known], songs_N[known]))
     pooled = []

@@ -65,8 +65,8 @@ class Recipe:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be None or >= 1, got {self.patience}")
-        if self.alpha is not None and not self.alpha >= 0:
-            raise ValueError(f"alpha must be None or >= 0, got {self.alpha}")
+        if self.alpha is not None and not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha must be None, or >= 0 and finite, got {self.alpha}")
         if not 0 <= self.dropout < 1 or not 0 < self.batch_norm_momentum <= 1:
             raise ValueError(
                 "dropout must be in [0, 1) and batch_norm_momentum in (0, 1], "
@@ -107,14 +107,17 @@ RECIPES = {
 }
 
 
-def recipe(name: str, *, epochs: int | None = None) -> Recipe:
-    """A recipe by its name, with another number of epochs where one is given.
+def recipe(name: str, *, epochs: int | None = None, alpha: float | None = None) -> Recipe:
+    """A recipe by its name, with another number of epochs and another alpha where they are given.
 
     Raises:
-        InputError: no such recipe, or epochs < 1.
+        InputError: no such recipe, or a number that it may not have.
     """
     if name not in RECIPES:
         raise InputError(f"no recipe {name!r}: allowed are {', '.join(RECIPES)}")
-    if epochs is not None and epochs < 1:
-        raise InputError(f"epochs must be >= 1, got {epochs}")
-    return RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
+    found = RECIPES[name]
+    try:
+        found = found if epochs is None else replace(found, epochs=epochs)
+        return found if alpha is None else replace(found, alpha=alpha)
+    except ValueError as error:
+        raise InputError(str(error)) from None

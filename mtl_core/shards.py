@@ -23,7 +23,6 @@ from mtl_core.storage import Location
 
 MOST_TRACKS = 32  # what a crash can cost a worker
 AT_ONCE = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
-_SHARDS_PER_FILE = 512  # ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB
 _PLAN = "plan.json"
 _COUNTS = b"counts"
 
@@ -38,6 +37,7 @@ class Plan:
         n_tracks: tracks in the plan.
         tracks_per_shard: in every shard but the last.
         asked: what the plan was made from; a plan made from something else is another run.
+        shards_per_file: ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB.
     """
 
     folder: Location
@@ -45,10 +45,15 @@ class Plan:
     n_tracks: int
     tracks_per_shard: int
     asked: dict[str, Any]
+    shards_per_file: int = 512
 
     @property
     def n_shards(self) -> int:
         return -(-self.n_tracks // self.tracks_per_shard)
+
+    @property
+    def n_files(self) -> int:
+        return -(-self.n_shards // self.shards_per_file)
 
 
 def size(n_tracks: int, workers: int) -> int:
@@ -59,7 +64,7 @@ def size(n_tracks: int, workers: int) -> int:
 def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, asked: dict[str, Any]) -> Plan:
     """Write a plan of `tracks`, in their order."""
     plan = Plan(folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, asked=asked)
-    tracks_per_file = _SHARDS_PER_FILE * tracks_per_shard
+    tracks_per_file = plan.shards_per_file * tracks_per_shard
 
     def write(number: int) -> None:
         buffer = pa.BufferOutputStream()
@@ -67,7 +72,7 @@ def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard:
         pq.write_table(rows, buffer, row_group_size=tracks_per_shard, compression="zstd")
         _file(folder, number).write_bytes(memoryview(buffer.getvalue()))
 
-    for _ in ahead(write, range(-(-len(tracks) // tracks_per_file))):
+    for _ in ahead(write, range(plan.n_files)):
         pass
     about = asdict(plan) | {"folder": folder.uri}
     (folder / _PLAN).write_bytes(json.dumps(about, indent=1).encode())
@@ -94,9 +99,9 @@ def _file(folder: Location, number: int) -> Location:
 
 def read(plan: Plan, shard: int) -> list[dict[str, Any]]:
     """The tracks of a shard, as rows."""
-    part = _file(plan.folder, shard // _SHARDS_PER_FILE)
+    part = _file(plan.folder, shard // plan.shards_per_file)
     with part.arrow_filesystem.open_input_file(part.path) as file:
-        return list(pq.ParquetFile(file).read_row_group(shard % _SHARDS_PER_FILE).to_pylist())
+        return list(pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file).to_pylist())
 
 
 def read_all(plan: Plan, columns: list[str]) -> pa.Table:
@@ -107,7 +112,7 @@ def read_all(plan: Plan, columns: list[str]) -> pa.Table:
         with part.arrow_filesystem.open_input_file(part.path) as file:
             return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
 
-    return pa.concat_tables(ahead(columns_of, range(-(-plan.n_shards // _SHARDS_PER_FILE))))
+    return pa.concat_tables(ahead(columns_of, range(plan.n_files)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ embedding. These are the x-vectors of speaker and language recognition (Snyder e
 for speaker recognition", 2018), much smaller. The paper's trunk flattens a map of 3 moments instead, and has to learn a
 voice anew for each.
 
-The mean level of a segment is taken off first; each band is then normalised by its running statistics.
+The mean level of a segment is taken off first; each band is then normalised by its running statistics. Hidden values
+are normalised segment by segment (group norm): with their batch's statistics it scored less, docs/recipes.md.
 Legend: B batch, T frames, F bands, M maps, H hidden channels, P pooled values, E embedding.
 """
 
@@ -17,6 +18,7 @@ MAPS = 8
 MAP_KERNEL, MAP_POOLING = (3, 5), (2, 4)  # frames, bands
 HIDDEN = 128
 LAYERS = ((3, 1), (3, 2), (1, 1))  # pooled frames of the kernel, and between two of them: 0.24 s in all
+GROUPS = 8  # of hidden channels: each is normalised over itself and time, segment by segment
 POOLED_DROPOUT = 0.3
 LEAST_VARIANCE = 1e-5  # of a band over time: a standard deviation has no slope at 0
 
@@ -28,7 +30,7 @@ class StatisticsTrunk(nn.Module):
         bands: F.
         embedding: E.
         dropout: share of the hidden values dropped after each layer.
-        eps, momentum: of the norms.
+        eps, momentum: of the norms with running statistics: of the bands, and of what is pooled.
     """
 
     def __init__(self, bands: int, embedding: int, *, dropout: float, eps: float, momentum: float) -> None:
@@ -37,7 +39,7 @@ class StatisticsTrunk(nn.Module):
         self.maps = nn.Sequential(
             nn.Conv2d(1, MAPS, MAP_KERNEL, padding=(MAP_KERNEL[0] // 2, MAP_KERNEL[1] // 2)),
             nn.ReLU(),
-            nn.BatchNorm2d(MAPS, eps=eps, momentum=momentum),
+            nn.GroupNorm(1, MAPS),
             nn.MaxPool2d(MAP_POOLING),
         )
         layers: list[nn.Module] = []
@@ -46,7 +48,7 @@ class StatisticsTrunk(nn.Module):
             layers += [
                 nn.Conv1d(channels, HIDDEN, frames, dilation=apart, padding=(frames // 2) * apart),
                 nn.ReLU(),
-                nn.BatchNorm1d(HIDDEN, eps=eps, momentum=momentum),
+                nn.GroupNorm(GROUPS, HIDDEN),
                 nn.Dropout(dropout),
             ]
             channels = HIDDEN

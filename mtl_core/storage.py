@@ -4,29 +4,26 @@ A URI is a path, `file:///path` or `s3://bucket/key`, taken as it is: never perc
 reached with the standard AWS environment variables, `AWS_ENDPOINT_URL` among them. A file is written whole or not at
 all: on S3 an object appears when its upload ends, on a disk it is renamed into place.
 
-Contents: `Location`, `at_the_door` (a location that cannot be used -> InputError), `open_track` (a track's bytes ->
-TrackError).
+Contents: `Location`, and the checks at the door: a location that cannot be used -> InputError.
 """
 
 import contextlib
 import fcntl
 import functools
 import hashlib
-import io
 import os
 import posixpath
 import re
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from mtl_core.failures import InputError, TrackError
+from mtl_core.failures import InputError
 
 S3 = "s3://"
 CONNECT_TIMEOUT_S = 5
@@ -35,9 +32,6 @@ READ_TIMEOUT_S = 30
 #: 403 or 404.
 ATTEMPTS = 8
 DOOR_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to give up on a dead one in 30 s
-#: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
-WHOLE_BYTES = 64 * 2**20
-RANGE_BYTES = 8 * 2**20
 CONNECTIONS = 32  # of a process to a store, kept open: more than a worker fetches ahead
 
 
@@ -196,7 +190,7 @@ class Location:
             except FileNotFoundError:  # S3 says so where there is nothing to match
                 raise Changed(self.uri) from None
             except OSError as error:
-                if not _is_unmet_condition(error):
+                if not is_unmet_condition(error):
                     raise
             found = self.read_version()  # a request whose answer was lost is sent again, and finds its own data
             if found is None or found[0] != data:
@@ -309,132 +303,18 @@ def at_the_door(location: Location) -> Iterator[None]:
         raise InputError(f"{location}: nothing is there") from None
     except PermissionError as error:
         raise InputError(
-            f"{location}: access denied{endpoint} ({_one_line(error)}): check the credentials and permissions"
+            f"{location}: access denied{endpoint} ({one_line(error)}): check the credentials and permissions"
         ) from None
     except (BotoCoreError, OSError) as error:
-        raise InputError(f"{location}: cannot be reached{endpoint}: {_one_line(error)}") from None
+        raise InputError(f"{location}: cannot be reached{endpoint}: {one_line(error)}") from None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def open_track(uri: str, expected_content_id: str | None = None) -> bytes | str | BinaryIO:
-    """A track's audio, ready for the decoder.
-
-    Args:
-        uri: of the manifest.
-        expected_content_id: of the manifest; None where it has none.
-
-    Returns:
-        A path on a local disk; the bytes of an object of at most `WHOLE_BYTES`; a seekable file that reads a larger
-        one by range.
-
-    Raises:
-        TrackError: fetch not_found, forbidden, unavailable, or changed since the manifest was built.
-    """
-    try:
-        location = Location(uri)
-    except ValueError as error:
-        raise TrackError("fetch", "not_found", str(error)) from None
-    with fetching(uri):
-        if location.on_s3:
-            return _open_object(location, expected_content_id)
-        entry = location.filesystem.info(location.path)
-        if entry["type"] != "file":
-            raise TrackError("fetch", "not_found", f"{uri} is no file but a {entry['type']}")
-        _check_unchanged(uri, content_id(entry), expected_content_id)
-        with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
-            return location.path
-
-
-def _check_unchanged(uri: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise TrackError("fetch", "changed", f"{uri} is {found}, the manifest has {expected}")
-
-
-def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
-    """One request: the head of its answer says whether its body is wanted."""
-    from fsspec.asyn import sync
-    from s3fs.core import S3_RETRYABLE_ERRORS
-
-    filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
-    if not key:
-        raise TrackError("fetch", "not_found", f"{location} is no file but a bucket")
-    for number in range(1, filesystem.retries + 1):
-        answer = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
-        found, large = content_id(answer), answer["ContentLength"] > WHOLE_BYTES
-        wanted = not large and expected in (None, found)
-        try:
-            data: bytes = sync(filesystem.loop, _body, answer["Body"], wanted)
-            break
-        except S3_RETRYABLE_ERRORS as error:  # the request was answered, but its body was cut short
-            if number == filesystem.retries:
-                raise OSError(f"{type(error).__name__}: {error}") from error
-            time.sleep(0.1 * 2**number)
-    _check_unchanged(location.uri, found, expected)
-    if not large:
-        return data
-    file = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
-    _check_unchanged(location.uri, content_id(file.details), expected)  # its ranges are of what is there now
-    return io.BufferedReader(_RangedFile(file, location.uri))
-
-
-async def _body(body: Any, wanted: bool) -> bytes:
-    """What an answer carries; where it is not wanted its connection is given up."""
-    try:
-        return bytes(await body.read()) if wanted else b""
-    finally:
-        body.close()
-
-
-@contextlib.contextmanager
-def fetching(uri: str) -> Iterator[None]:
-    """Turn what a store says of a track's bytes into a TrackError of stage fetch."""
-    from botocore.exceptions import BotoCoreError
-    from fsspec.exceptions import FSTimeoutError
-
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise TrackError("fetch", "not_found", f"{uri}: {_one_line(error)}") from None
-    except PermissionError as error:
-        raise TrackError("fetch", "forbidden", f"{uri}: {_one_line(error)}") from None
-    except (BotoCoreError, FSTimeoutError, OSError) as error:
-        changed = _is_unmet_condition(error)
-        raise TrackError("fetch", "changed" if changed else "unavailable", f"{uri}: {_one_line(error)}") from None
-
-
-def _is_unmet_condition(error: BaseException) -> bool:
+def is_unmet_condition(error: BaseException) -> bool:
     """Whether S3 refused an if-match or if-none-match (412, or 409 while another such request was under way)."""
     said = str(error)
     return any(part in said for part in ("pre-conditions", "PreconditionFailed", "conditional request"))
-
-
-class _RangedFile(io.RawIOBase):
-    """A remote file whose reads fail as a track's fetch, so that the decoder is not blamed for the network."""
-
-    def __init__(self, file: BinaryIO, uri: str) -> None:
-        self._file, self._uri = file, uri
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        with fetching(self._uri):
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

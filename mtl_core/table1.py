@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_core.comparison import LEVELS
+from mtl_core.scoring import LEVELS
 
 _COLUMNS = {
     "auc_pr_macro": "AUC-PR macro",
@@ -41,11 +41,11 @@ def rows(table: Mapping[str, Any], level: str) -> list[tuple[str, list[list[str]
         for row in group["systems"]:
             covered = "/".join(str(n) for n in sorted(set(row[level]["classes_covered"])))
             name = f"{row['task']}: {row['system']}"
-            cells = [_score(row[level][key], row[level]["ci"].get(key)) for key in _COLUMNS]
+            cells = [score(row[level][key], row[level]["ci"].get(key)) for key in _COLUMNS]
             lines.append([name, *cells, f"{covered} of {row[level]['classes']}"])
         for task in dict.fromkeys(row["task"] for row in group["systems"]):
             chance = next(row for row in group["systems"] if row["task"] == task)[level]["chance"]
-            lines.append([f"{task}: chance", *(_score(chance[_CHANCE[key]], None) for key in _COLUMNS), ""])
+            lines.append([f"{task}: chance", *(score(chance[_CHANCE[key]], None) for key in _COLUMNS), ""])
         lines += [
             [f"{row['task']}: {row['of']} \N{MINUS SIGN} {row['minus']}", *_gains(row[level]), ""]
             for row in group["differences"]
@@ -56,7 +56,8 @@ def rows(table: Mapping[str, Any], level: str) -> list[tuple[str, list[list[str]
             [f"{row['task']}: {row['of']} \N{MINUS SIGN} {row['minus']}", *_gains(row[level]), ""]
             for row in table["against_paper"]
         ]
-        blocks.append(("multi-task of each recipe minus that of paper", lines))
+        systems = " and ".join(dict.fromkeys(row["system"] for row in table["against_paper"]))
+        blocks.append((f"{systems} of each recipe minus that of paper", lines))
     return blocks
 
 
@@ -89,11 +90,11 @@ def text(table: Mapping[str, Any]) -> str:
     lines = [f"Table 1, split {table['split']}{by}"]
     for level in LEVELS:
         for name, block in rows(table, level):
-            lines += ["", name, *_aligned([head(level), *block])]
+            lines += ["", name, *aligned([head(level), *block])]
     for group in table["groups"]:
         if group["left_out"]:
             lines += ["", f"left out of {group['name']} until its seed is complete: {', '.join(group['left_out'])}"]
-    lines += ["", *_aligned([["reported by the source", "AUC-PR", "AUC-ROC"], *reported(table)])]
+    lines += ["", *aligned([["reported by the source", "AUC-PR", "AUC-ROC"], *reported(table)])]
     return "\n".join([*lines, "", NOTE, REPORTED_NOTE])
 
 
@@ -103,34 +104,37 @@ def markdown(table: Mapping[str, Any]) -> str:
     for level in LEVELS:
         lines += ["", f"## On {level}"]
         for name, block in rows(table, level):
-            lines += ["", f"**{name}**", "", *_piped([head(level), *block])]
+            lines += ["", f"**{name}**", "", *piped([head(level), *block])]
     lines += ["", "## Reported by the source", "", REPORTED_NOTE, ""]
-    return "\n".join([*lines, *_piped([["", "AUC-PR", "AUC-ROC"], *reported(table)])]) + "\n"
+    return "\n".join([*lines, *piped([["", "AUC-PR", "AUC-ROC"], *reported(table)])]) + "\n"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells for a terminal."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _piped(lines: Sequence[Sequence[str]]) -> list[str]:
+def piped(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells as Markdown; the first names the columns."""
     marked = [f"| {' | '.join(line)} |" for line in lines]
     return [marked[0], f"| --- |{' ---: |' * (len(lines[0]) - 1)}", *marked[1:]]
 
 
-def _score(value: float | None, ci: Sequence[float] | None) -> str:
+def score(value: float | None, ci: Sequence[float] | None) -> str:
+    """A cell of a score."""
     if value is None:
         return _NONE
     return f"{100 * value:.1f}" + ("" if ci is None else f" [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]")
 
 
+def gain(found: Mapping[str, Any]) -> str:
+    """A cell of a difference."""
+    if found["difference"] is None:
+        return _NONE
+    ends = "" if found["ci"] is None else f" [{100 * found['ci'][0]:+.1f}, {100 * found['ci'][1]:+.1f}]"
+    return f"{100 * found['difference']:+.1f}{ends}"
+
+
 def _gains(found: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for key in _COLUMNS:
-        gain = found.get(key)
-        if gain is None or gain["difference"] is None:
-            cells.append("" if gain is None else _NONE)
-        else:
-            ends = "" if gain["ci"] is None else f" [{100 * gain['ci'][0]:+.1f}, {100 * gain['ci'][1]:+.1f}]"
-            cells.append(f"{100 * gain['difference']:+.1f}{ends}")
-    return cells
+    return [gain(found[key]) if key in found else "" for key in _COLUMNS]

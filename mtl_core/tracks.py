@@ -18,7 +18,7 @@ from mtl_core.failures import TrackError
 from mtl_core.features import FrontEnd, Segments, log_mel_segments
 from mtl_core.fetcher import Fetch, Fetcher, Row
 from mtl_core.spent import Stopwatch
-from mtl_core.storage import fetching
+from mtl_core.track_source import fetching
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_experiment import SONGS, result, run
+from test_results import SONGS, result, run
 
 from mtl_core import comparison, metrics, table1
 from mtl_core.comparison import table
@@ -16,11 +16,16 @@ from mtl_core.pooling import MULTI, SYSTEMS, VIA_ARTIST, pool
 MULTI_ARTIST = next(system for system in SYSTEMS if (system.task, system.name) == ("artist", MULTI))
 
 
-def results(*, seeds=(0, 1), gain=0.0, noise=1.0, recipe="paper", variants=("artist", "language", "both"), draw=0):
+def results(
+    *, seeds=(0, 1), gain=0.0, noise=1.0, recipe="paper", variants=("artist", "language", "both"), draw=0, alpha=None
+):
     """Every fold of every seed; the multi-task model's logits of the truth are `gain` higher."""
     return [
         result(
-            run(tasks, fold=fold, seed=seed, name=recipe), skill=1 + gain * (tasks == "both"), noise=noise, draw=draw
+            run(tasks, fold=fold, seed=seed, name=recipe, alpha=alpha),
+            skill=1 + gain * (tasks == "both"),
+            noise=noise,
+            draw=draw,
         )
         for seed in seeds
         for fold in range(SONGS)
@@ -110,6 +115,27 @@ def test_another_recipe_is_compared_with_paper_on_the_cells_of_both():
     gain = made["against_paper"][0]["tracks"]["auc_pr_macro"]
     assert gain["ci"][0] > 0
     assert made["groups"][0]["alpha"] == 2
+
+
+def test_recipes_of_one_task_are_compared_too():
+    better = results(gain=0, noise=0.1, recipe="best", variants=("language",))
+    (row,) = table([*better, *results(noise=2.0, variants=("language",))], resamples=100)["against_paper"]
+    assert (row["task"], row["system"], row["of"]) == ("language", "language-only", "best")
+    assert row["tracks"]["auc_pr_macro"]["ci"][0] > 0
+
+
+def test_versions_of_one_song_are_drawn_together():
+    """Here two of each fold are: the scores are the same, the intervals are not."""
+    found = results(noise=2.0, seeds=(0,))
+    songs = {
+        track_id: f"{track_id[0]}{track_id[-1]}" for x in found for track_id in x.heard.tracks["track_id"].to_pylist()
+    }
+    alone, together = (
+        next(r for r in table(found, resamples=300, songs=given)["groups"][0]["systems"] if r["task"] == "artist")
+        for given in (None, songs)
+    )
+    assert alone["tracks"]["auc_pr_macro"] == together["tracks"]["auc_pr_macro"]
+    assert alone["tracks"]["ci"] != together["tracks"]["ci"]
 
 
 def test_one_class_has_scores_where_they_are_defined():

@@ -10,7 +10,8 @@ import pytest
 from mtl_core import manifest
 from mtl_core.failures import InputError
 from mtl_core.schema import MANIFEST
-from mtl_core.storage import Location, open_track
+from mtl_core.storage import Location
+from mtl_core.track_source import open_track
 
 
 def catalogue(root: str, labels: str | None = None) -> tuple[Location, Location]:

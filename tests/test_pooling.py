@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from test_comparison import MULTI_ARTIST, cells, results
-from test_experiment import SEGMENTS, SONGS
+from test_results import SEGMENTS, SONGS
 
 from mtl_core.pooling import pool, whole
 

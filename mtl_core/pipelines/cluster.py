@@ -6,6 +6,7 @@ machine: a Ray of our own is started with as many logical CPUs as the pipeline s
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import re
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
-from ray.data import DataContext
 
 import mtl_core
 from mtl_core.failures import InputError
@@ -35,6 +35,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # Ray Data takes half a second to import, and Ray longer to start: the two share the time.
+    threading.Thread(target=importlib.import_module, args=("ray.data",)).start()
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _check_answers(address)
@@ -42,6 +44,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
         ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level=logging.ERROR)
     else:
+        # Version 1 of the autoscaler, which has nothing to do here, makes every Ray a second slower to end.
+        os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
@@ -50,7 +54,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         )
     be_quiet()
     try:
-        with _without_noise():
+        with _without_noise(_NOISE if address else _NOISE_OF_OUR_OWN):
             yield
     finally:
         ray.shutdown()
@@ -75,17 +79,18 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "WARNING"}
 
 #: Warnings and "errors" of Ray 2.60 about what it, or this file, chose: the constructor arguments of Ray Data's actor
 #: pools, the bars that are off, the many workers of a small machine.
-_NOISE = re.compile(
-    rb"[^\n]*(has constructor arguments in the object store|Progress bars disabled"
-    rb"|PYTHON worker processes have been started)[^\n]*\n"
+_NOISE = (
+    rb"has constructor arguments in the object store|Progress bars disabled|PYTHON worker processes have been started"
 )
+
+#: And that no nodes can be added to a machine.
+_NOISE_OF_OUR_OWN = _NOISE + rb"|\(autoscaler "
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Leave `_NOISE` out of what the process writes to its standard error: the core writes there past Python's
-    logging.
-    """
+def _without_noise(noise: bytes) -> Iterator[None]:
+    """Leave lines with `noise` out of what the process writes to its standard error, the core past Python's logging."""
+    lines = re.compile(rb"[^\n]*(" + noise + rb")[^\n]*\n")
     sys.stderr.flush()
     terminal = os.dup(2)
     source, sink = os.pipe()
@@ -95,7 +100,7 @@ def _without_noise() -> Iterator[None]:
     def pass_on() -> None:
         while chunk := os.read(source, 65536):  # a log line is one write
             with contextlib.suppress(OSError):  # nobody reads any more: go on, or the job would wait for them
-                os.write(terminal, _NOISE.sub(b"", chunk))
+                os.write(terminal, lines.sub(b"", chunk))
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
@@ -110,6 +115,8 @@ def _without_noise() -> Iterator[None]:
 
 def be_quiet() -> None:
     """Keep Ray Data's bars and its execution plans off the terminal; its warnings and errors stay."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

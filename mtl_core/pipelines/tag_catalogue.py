@@ -35,7 +35,7 @@ from mtl_core.tracks import TrackReader
 from mtl_core.upkeep import UNFINISHED
 
 RECORDS = "runs"
-_PACKAGES = ("ray", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
+_PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ from mtl_core.labels import MISSING, TASKS, Vocabulary
 from mtl_core.mels import Mels, open_mels
 from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines import cluster, live
+from mtl_core.pipelines.checkpoints import start_of
 from mtl_core.pipelines.training_data import TrainingStream, segments
 from mtl_core.pipelines.training_loop import Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
@@ -56,6 +57,7 @@ def train(
     fold: int = 0,
     group_column: str | None = None,
     epochs: int | None = None,
+    alpha: float | None = None,
     num_workers: int = 1,
     use_gpu: bool = False,
     drop_heads: Sequence[str] = (),
@@ -76,6 +78,7 @@ def train(
         fold: for the split `kfold`.
         group_column: column whose values are never straddled; None is the kind's own.
         epochs: >= 1; None is the recipe's.
+        alpha: weight of the language loss beside the artist loss, >= 0; None is the recipe's.
         num_workers: data-parallel workers, >= 1; must divide the recipe's global batch.
         use_gpu: one GPU a worker.
         drop_heads: tasks whose heads are left out of the artifact.
@@ -88,7 +91,7 @@ def train(
         InputError: an argument or the mels are wrong; nothing was done.
         ray.train.TrainingFailedError: a worker failed again and again.
     """
-    numbers = recipe_named(recipe, epochs=epochs)
+    numbers = recipe_named(recipe, epochs=epochs, alpha=alpha)
     tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
     _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
     check_writable(out)
@@ -222,10 +225,13 @@ def _fit(
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
+        start = start_of(storage / run)
     validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
     datasets: dict[str, Any] = {
         "train": TrainingStream(
-            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus), run=storage / run
+            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus),
+            run=storage / run,
+            start=start,
         )
     }
     if plan.validates:
@@ -239,7 +245,7 @@ def _fit(
     watcher.start()
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"plan": plan, "progress": progress},
+        train_loop_config={"plan": plan, "start": start.checkpoint, "progress": progress},
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
         ),

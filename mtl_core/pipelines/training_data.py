@@ -6,18 +6,17 @@ tracks), so that a batch mixes songs. The order is kept through the stream and e
 files and workers give the same batches, whether or not a run was interrupted in between.
 """
 
-import json
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Dataset, FileShuffleConfig
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
 from mtl_core.labels import MISSING, Vocabulary
 from mtl_core.mels import Mels
 from mtl_core.pipelines import cluster
+from mtl_core.pipelines.checkpoints import Start, epochs_done
 from mtl_core.storage import Location
 
 
@@ -32,14 +31,16 @@ class TrainingStream:
         data: of `segments`, made by the driver: that takes a task of a whole CPU, which a small cluster has no more
             when the workers have theirs.
         run: where Ray Train keeps the run's checkpoints.
+        start: where it starts without a list of them.
     """
 
     data: Dataset
     run: Location
+    start: Start
 
     def __call__(self) -> Dataset:
         cluster.be_quiet()
-        self.data.context._execution_idx = epochs_done(self.run)
+        self.data.context._execution_idx = epochs_done(self.run, self.start)
         return self.data
 
 
@@ -69,12 +70,3 @@ def segments(
         shuffle=None if shuffle_seed is None else FileShuffleConfig(seed=shuffle_seed),
         num_cpus=task_cpus,
     ).map_batches(encode, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=task_cpus)
-
-
-def epochs_done(run: Location) -> int:
-    """Epochs of the checkpoint that Ray Train takes a run up from, out of its own list of checkpoints."""
-    snapshot = run / CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
-    if not snapshot.exists():
-        return 0
-    latest = json.loads(snapshot.read_bytes()).get("latest_checkpoint_result")
-    return int(latest["metrics"]["epoch"]) if latest else 0

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray.data
 
 from mtl_core import shards
 from mtl_core.pipelines.progress import Progress
@@ -71,6 +70,8 @@ def work_off(plan: Plan, stages: list[Stage], *, what: str, may_go_on: Callable[
 
 
 def _run(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
+    import ray.data
+
     flow = ray.data.from_items(still_open, override_num_blocks=len(still_open))
     for stage in stages:
         workers = min(stage.workers, len(still_open))

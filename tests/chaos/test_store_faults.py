@@ -10,7 +10,8 @@ from nightly import JOB, rows, run, small_artifact, write_track
 from mtl_core import storage
 from mtl_core.failures import TrackError
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location, open_track
+from mtl_core.storage import Location
+from mtl_core.track_source import open_track
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from small_mels import write_mels
 
@@ -29,6 +30,7 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
     code, shown, said = run(*flags, "--resamples", 20)
     assert code == 0
     assert said.count("training: epoch 2 of 2") == 3
+    assert not (out / "alphas.md").exists()
     for row in (
         "artist: multi-task \N{MINUS SIGN} artist-only",
         "language: multi-task \N{MINUS SIGN} language-only",
@@ -52,6 +54,17 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
     assert (code, again) == (0, shown)
     assert "training:" not in said
 
+    code, more, said = run(*flags, "--resamples", 20, "--alphas", 0, 1)
+    assert (code, more[: more.index("The effect of alpha")].strip()) == (0, shown[: shown.rindex("->")].strip())
+    assert said.count("training: epoch 2 of 2") == 2
+    assert "2 (default)" in (out / "alphas.md").read_text()
+    assert "<h2>The effect of alpha</h2>" in (out / "report.html").read_text()
+    artist_only, alpha_0 = (
+        pq.read_table(out / "runs" / name / "logits.parquet", columns=["track_id", "artist_logits"])
+        for name in (key.replace("both", "artist"), f"{key}-alpha-0")
+    )
+    assert alpha_0.equals(artist_only)  # to the bit: the language head moves nothing
+
     other = write_mels(tmp_path / "other", artists=False)
     code, _, said = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
     assert code == 2
@@ -67,6 +80,7 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
         (["--num-workers", "3"], "num-workers must divide"),
         (["--table-only"], "no run of the split 'kfold' is stored"),
         (["--folds", "-1"], "-1"),
+        (["--alphas", "-1"], "-1"),
     ],
 )
 def test_wrong_flags_end_in_one_line(run, tmp_path, flags, said):
