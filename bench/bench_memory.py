@@ -49,7 +49,7 @@ def main(n: int = 100_000, folder: Path = SONGS) -> None:
         wav = place / "tracks-28" / "hours.wav"
         a_long_wav(wav)
         rows = pq.read_table(place / "tracks-28.parquet").select(["track_id", "uri"]).slice(0, 8)
-        rows = pa.concat_tables([rows, pa.table({"track_id": ["hours.wav"], "uri": [str(wav)]})])
+        rows = pa.concat_tables([rows, pa.table({"track_id": ["hours.wav"], "uri": [str(wav)]}, rows.schema)])
         pq.write_table(rows, place / "hours.parquet")
         spent = run([*tag, "--manifest", str(place / "hours.parquet"), "--out", str(place / "out-hours")])
         print(
