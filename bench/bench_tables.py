@@ -70,16 +70,20 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
 
 
 def make(folder: Location, n: int) -> None:
-    """The manifest (NIGHT of its tracks have changed since), and the table as a first night leaves it."""
-    path = folder / "manifest.parquet"
-    Path(folder.path).mkdir(parents=True, exist_ok=True)
+    """The manifest, and the table as a first night leaves it."""
+    make_manifest(folder / "manifest.parquet", n)
+    put(folder, live_rows=tag_rows(0, n), run_id="night-0")
+
+
+def make_manifest(path: Location, n: int) -> None:
+    """NIGHT of its tracks have changed since `tag_rows` made theirs."""
+    Path(path.path).parent.mkdir(parents=True, exist_ok=True)
     changed = f"CASE WHEN i % {n // NIGHT} = 7 THEN 'changed' || i ELSE content_id END AS content_id"
     duckdb.sql(
         f"COPY (SELECT track_id, uri, {changed}, 40000000 + i AS size_bytes, 'an artist' AS artist, 'xx' AS language,"
         f" 'an album' AS album FROM ({_TRACK.replace('SELECT', 'SELECT i,')} FROM range({n}) r(i))) TO '{path}'"
         " (FORMAT parquet, COMPRESSION zstd)"
     )
-    put(folder, live_rows=tag_rows(0, n), run_id="night-0")
 
 
 def put(root: Location, live_rows: Iterator[pa.Table], run_id: str) -> None:

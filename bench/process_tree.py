@@ -25,7 +25,7 @@ class Spent:
         said: what it printed on its standard output.
         driver_mib: peak of resident memory of the command's own process.
         worker_mib: the same of the largest worker actor with its decoder child; 0 where there was none.
-        largest_mib: the same of the largest process of all.
+        largest_mib: the same of the largest process of all, as long as it was seen.
     """
 
     wall_s: float
@@ -59,13 +59,12 @@ def run(command: list[str], **environment: str) -> Spent:
     complaint = b""
     for line in process.stderr:
         complaint = (complaint + line)[-4000:]
-    largest_kib, driver_kib, wall_s = 0, 0, 0.0
+    driver_kib, wall_s = 0, 0.0
     while True:
         try:
             pid, status, usage = os.wait4(-1, 0)
         except ChildProcessError:
             break
-        largest_kib = max(largest_kib, usage.ru_maxrss)
         if pid == process.pid:
             wall_s, driver_kib = time.monotonic() - begun, usage.ru_maxrss
             if status:
@@ -78,16 +77,16 @@ def run(command: list[str], **environment: str) -> Spent:
         said=b"".join(said).decode(),
         driver_mib=driver_kib / 1024,
         worker_mib=watch.worker_kib / 1024,
-        largest_mib=largest_kib / 1024,
+        largest_mib=max(watch.largest_kib, driver_kib) / 1024,
     )
 
 
 class _Watch(threading.Thread):
-    """Looks at the tree while it lives: who reaps his children unseen (Ray does) keeps their CPU seconds to himself."""
+    """Looks at the tree while it lives: who reaps his children unseen (Ray does) keeps what they spent to himself."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.worker_kib = 0
+        self.worker_kib = self.largest_kib = 0
         self._cpu_s: dict[tuple[str, str], float] = {}  # of each process, by its number and start
         self._over = threading.Event()
 
@@ -114,10 +113,12 @@ class _Watch(threading.Thread):
             for pid in tree:
                 start, cpu_s = found[pid]
                 self._cpu_s[pid, start] = cpu_s
+            peak_kib = {pid: _peak_kib(pid) for pid in tree}
+            self.largest_kib = max([self.largest_kib, *peak_kib.values()])
             for pid in tree:
-                family = [pid, *(child for child in tree if parents[child] == pid)]
                 if _command(pid).startswith(b"ray::MapWorker"):
-                    self.worker_kib = max(self.worker_kib, sum(map(_peak_kib, family)))
+                    family = peak_kib[pid] + sum(peak_kib[child] for child in tree if parents[child] == pid)
+                    self.worker_kib = max(self.worker_kib, family)
 
 
 _TICKS = os.sysconf("SC_CLK_TCK")

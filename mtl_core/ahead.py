@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 FILES = 8  # under way at once
+SMALL_FILES = 32  # of some kilobytes: each is waited for some 30 ms on S3, and a night leaves hundreds of thousands
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core.ahead import ahead
+from mtl_core.ahead import SMALL_FILES, ahead
 from mtl_core.schema import FAILURES
 from mtl_core.spent import Spent
 from mtl_core.storage import Location
@@ -155,9 +155,13 @@ def marked(plan: Plan) -> set[int]:
 
 def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
     """The marks of these shards, and all their failures."""
+
+    def read_mark(number: int) -> pa.Table:
+        data = (plan.folder / f"done-{number:06}.parquet").read_bytes()
+        return pq.read_table(pa.BufferReader(data), use_threads=False)
+
     found, failures = [], [FAILURES.empty_table()]
-    for number in sorted(numbers):
-        table = pq.read_table(pa.BufferReader((plan.folder / f"done-{number:06}.parquet").read_bytes()))
+    for table in ahead(read_mark, sorted(numbers), SMALL_FILES):
         counts = json.loads(table.schema.metadata[_COUNTS])
         found.append(Mark(**counts | {"spent": Spent(**counts["spent"])}))
         if len(table):

@@ -128,7 +128,8 @@ class Location:
         return bool(self.filesystem.exists(self.path))
 
     def read_bytes(self) -> bytes:
-        return bytes(self.filesystem.cat_file(self.path))
+        once = {"max_concurrency": 1} if self.on_s3 else {}  # else s3fs asks for the size first, to fetch it in pieces
+        return bytes(self.filesystem.cat_file(self.path, **once))
 
     def write_bytes(self, data: bytes | memoryview) -> None:
         """Put `data` here in one step, making the folders above: no reader ever sees half of it."""

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import CommitProperties, Transaction
 
-from mtl_core.ahead import ahead
+from mtl_core.ahead import SMALL_FILES, ahead
 from mtl_core.database import database, fetch, stream
 from mtl_core.failures import RunError
 from mtl_core.parts import Kept, Part, live, rewrite, rows, track_ids, write, write_file
@@ -165,7 +165,7 @@ def merge(
         VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
             the planned ones, each once. The message says what differs.
     """
-    parts = write(ahead(_read_staged, staged), root / "tags", run_id, TAGS)
+    parts = write(ahead(_read_staged, staged, SMALL_FILES), root / "tags", run_id, TAGS)
     tagged = pa.chunked_array(track_ids(root / "tags", parts), pa.string())
     failed = failures["track_id"]
     with database() as connection:
@@ -187,7 +187,7 @@ def merge(
 def _read_staged(staged: tuple[Location, int]) -> pa.Table:
     file, n_rows = staged
     try:
-        table = pq.read_table(pa.BufferReader(file.read_bytes()))
+        table = pq.read_table(pa.BufferReader(file.read_bytes()), use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise VerificationError(f"{file} cannot be read: {error}") from error
     if table.schema != TAGS or len(table) != n_rows:

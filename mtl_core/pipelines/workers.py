@@ -63,13 +63,14 @@ def work_off(plan: Plan, stages: list[Stage], *, what: str, may_go_on: Callable[
     progress = Progress(what, plan.n_tracks, before)
     still_open = [shard for shard in range(plan.n_shards) if shard not in marked]
     if still_open:
-        for row in _run(still_open, stages):
+        for row in handed_out(still_open, stages):
             progress.add(row["done"] + row["failed"], row["failed"])
             may_go_on()
     return plan.n_tracks - before
 
 
-def _run(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
+def handed_out(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
+    """What the last stage says of each of these shards, in no order."""
     import ray.data
 
     flow = ray.data.from_items(still_open, override_num_blocks=len(still_open))
