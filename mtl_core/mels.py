@@ -3,8 +3,8 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `segments_of`, `frames_of` (a few tracks'
-mels), `mels_schema` and `mels_file` (for those who write them).
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `group_of` (the mels of a row group),
+`segments_of`, `frames_of` (a few tracks' mels), `mels_schema` and `mels_file` (for those who write them).
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtl_core.failures import InputError
@@ -41,11 +42,15 @@ class Mels:
         front_end: what made every mel in it.
         tracks: a row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
             `album` and the carried columns.
+        stretches: where they lie: a row for each stretch of a track's segments in a row group, int64, in the files'
+            order: `file` (its place in `files`), `group`, `row` (the first one in the group), `segments` (their
+            number) and `track` (its place in `tracks`).
     """
 
     files: tuple[Location, ...]
     front_end: FrontEnd
     tracks: pa.Table
+    stretches: pa.Table
 
     @property
     def fingerprint(self) -> str:
@@ -79,17 +84,22 @@ def open_mels(location: Location) -> Mels:
             raise InputError(f"{location}: there are no mels (.parquet files) in it")
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             opened = list(pool.map(_open_file, files))
-    hashes = {found for _, found, _ in opened}
+    hashes = {one.front_end_hash for one in opened}
     if len(hashes) > 1:
         raise InputError(f"{location} mixes mels of {len(hashes)} front ends: extract them again with one")
-    tracks = pa.concat_tables([table for _, _, table in opened], promote_options="default").sort_by("track_id")
+    tracks = pa.concat_tables([one.tracks for one in opened], promote_options="default").sort_by("track_id")
     if not len(tracks):
         raise InputError(f"{location}: its mels are empty")
     ids = tracks["track_id"].to_pylist()
     doubled = [first for first, second in itertools.pairwise(ids) if first == second]
     if doubled:
         raise InputError(f"{location}: the track {doubled[0]!r} is in two files")
-    return Mels(files=tuple(files), front_end=opened[0][0], tracks=tracks)
+    stretches = pa.concat_tables(
+        [one.stretches.append_column("file", pa.repeat(file, len(one.stretches))) for file, one in enumerate(opened)]
+    )
+    track = pc.index_in(stretches["track_id"], value_set=tracks["track_id"].combine_chunks()).cast(pa.int64())
+    stretches = stretches.drop_columns("track_id").append_column("track", track)
+    return Mels(files=tuple(files), front_end=opened[0].front_end, tracks=tracks, stretches=stretches)
 
 
 def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
@@ -107,8 +117,15 @@ def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.nd
     return {name: np.concatenate(segments) for name, segments in found.items()}
 
 
-def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
-    """A file's front end, its hash, and its tracks with their number of segments."""
+@dataclass(frozen=True)
+class _File:
+    front_end: FrontEnd
+    front_end_hash: bytes
+    tracks: pa.Table  # with their number of segments
+    stretches: pa.Table  # with track_ids
+
+
+def _open_file(file: Location) -> _File:
     try:
         with file.filesystem.open(file.path, "rb") as handle:
             parquet = pq.ParquetFile(handle)
@@ -124,13 +141,42 @@ def _open_file(file: Location) -> tuple[FrontEnd, bytes, pa.Table]:
             own = ("track_id", "segment", "segments", "start_s", "mel")  # `segments` is the number of them
             carried = [name for name in schema.names if name not in own]
             table = parquet.read(columns=["track_id", "segment", *carried])
+            rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     except (pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} holds no mels: {' '.join(str(error).split())}") from None
     grouped = table.group_by("track_id", use_threads=False).aggregate(
         [("segment", "count"), *((name, "first") for name in carried)]
     )
     counted = grouped.select(["track_id", "segment_count", *(f"{name}_first" for name in carried)])
-    return front_end, metadata[FRONT_END_HASH], counted.rename_columns(["track_id", "segments", *carried])
+    return _File(
+        front_end,
+        metadata[FRONT_END_HASH],
+        counted.rename_columns(["track_id", "segments", *carried]),
+        _stretches(table["track_id"], np.array(rows, np.int64)),
+    )
+
+
+def _stretches(track_ids: pa.ChunkedArray, rows_of_group: np.ndarray) -> pa.Table:
+    """Rows that follow each other in a row group and are of one track."""
+    name = track_ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    group_ends = np.cumsum(rows_of_group)
+    first = np.union1d(np.flatnonzero(np.diff(name, prepend=-1)), (group_ends - rows_of_group)[rows_of_group > 0])
+    group = np.searchsorted(group_ends, first, side="right")
+    return pa.table(
+        {
+            "track_id": track_ids.take(pa.array(first)),
+            "group": group,
+            "row": first - (group_ends - rows_of_group)[group],
+            "segments": np.diff(first, append=len(name)),
+        }
+    )
+
+
+def group_of(file: Location, group: int) -> np.ndarray:
+    """The mels (S, 187, 96) float16 of a row group, as they lie in it."""
+    with file.filesystem.open(file.path, "rb") as handle:
+        mel = pq.ParquetFile(handle).read_row_group(group, columns=["mel"], use_threads=False)["mel"]
+    return mel.combine_chunks().to_numpy_ndarray()
 
 
 def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
@@ -181,5 +227,13 @@ def mels_file(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
     tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate(mels))
     arrays = [tensor if field.name == "mel" else pa.array(columns[field.name], field.type) for field in schema]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    # Bytes of a kind side by side, and no dictionary: a mel is read in a third of the time, from 12 % less.
+    pq.write_table(
+        pa.Table.from_arrays(arrays, schema=schema),
+        sink,
+        compression="zstd",
+        row_group_size=ROWS_PER_GROUP,
+        use_dictionary=[name for name in schema.names if pa.types.is_string(schema.field(name).type)],
+        use_byte_stream_split=["mel.list.element"],
+    )
     return memoryview(sink.getvalue())

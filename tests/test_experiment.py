@@ -24,7 +24,7 @@ def mels(songs=SONGS, **labels):
         "language": pa.array([LANGUAGE[artist] for artist, _ in names], pa.string()),
         "album": pa.array([None] * len(names), pa.string()),
     }
-    return Mels(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels))
+    return Mels(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels), stretches=pa.table({}))
 
 
 def test_a_stored_run_is_not_done_again_and_a_failing_one_stops_no_other(tmp_path, capsys):

@@ -59,12 +59,6 @@ def start_of(run: Location) -> Start:
     return start
 
 
-def epochs_done(run: Location, start: Start) -> int:
-    """Epochs of the checkpoint that a run is taken up from: by Ray Train's list of them, or else by `start`."""
-    listed = listed_epochs(run)
-    return start.epochs if listed is None else listed
-
-
 def listed_epochs(run: Location) -> int | None:
     """Epochs of the last checkpoint on Ray Train's list; None where that is missing or cut off."""
     try:

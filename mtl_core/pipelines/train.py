@@ -1,7 +1,7 @@
-"""Train: mels -> Ray Data -> Ray Train -> artifact.
+"""Train: mels -> Ray Train -> artifact.
 
-The mels stream (`training_data`); only the shuffle buffers are held. A training is named by all that shapes it: the
-same command takes up one that was interrupted, and recognises one that has ended.
+Each worker reads its own share of the mels (`batches`); only the shuffle buffers are held. A training is named by all
+that shapes it: the same command takes up one that was interrupted, and recognises one that has ended.
 """
 
 import hashlib
@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
-from ray.data import ExecutionOptions
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.config import LoggingConfig
@@ -29,22 +28,18 @@ from ray.util.queue import Queue
 from mtl_core import artifact, lease, splits
 from mtl_core.aggregate import Aggregation
 from mtl_core.artifact import Artifact
+from mtl_core.batches import Part, part_of
 from mtl_core.failures import InputError
 from mtl_core.labels import MISSING, TASKS, Vocabulary
 from mtl_core.mels import Mels, open_mels
 from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines import cluster, live
 from mtl_core.pipelines.checkpoints import start_of
-from mtl_core.pipelines.training_data import TrainingStream, segments
 from mtl_core.pipelines.training_loop import Plan, train_worker
 from mtl_core.recipes import recipe as recipe_named
 from mtl_core.storage import Location, at_the_door, check_writable, content_id
 
-HELD_SEGMENTS = 20_000  # of validation, in the object store: 0.7 GB; more are read again in each epoch
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
-TASK_CPUS = (
-    0.25  # a read waits for its disk; small machines have no CPU to spare (a stream holds two such tasks or more)
-)
 
 
 def train(
@@ -106,6 +101,14 @@ def train(
             raise InputError(f"{mels}: no track of the training part has a label for {task!r}")
     if n_segments["train"] < num_workers:
         raise InputError(f"{n_segments['train']} training segments are too few for {num_workers} workers")
+    stored = {
+        part: part_of(
+            source,
+            of_part[part]["track_id"],
+            {task: of.encode(of_part[part][task].to_pylist()) for task, of in vocabularies.items()},
+        )
+        for part in ("train", "validation")
+    }
     plan = Plan(
         recipe=numbers,
         model=ModelConfig(
@@ -115,19 +118,15 @@ def train(
             batch_norm_momentum=numbers.batch_norm_momentum,
         ),
         seed=seed,
-        train_segments=n_segments["train"],
-        validates=any(
-            (vocabulary.encode(of_part["validation"][task].to_pylist()) != MISSING).any()
-            for task, vocabulary in vocabularies.items()
-        ),
+        validates=any((classes != MISSING).any() for classes in stored["validation"].targets.values()),
     )
     run = _run_name(source, of_part, vocabularies, plan)
     asked = {"run": run, "workers": num_workers, "gpu": use_gpu, "dropped_heads": sorted(drop_heads)}
     if finished := _finished(out, asked):
         return f"nothing to do: {out} holds the model {finished} of this training"
     with lease.held(out):
-        with cluster.connected(num_cpus=num_workers + 2):
-            result = _fit(source, of_part, vocabularies, plan, out, run, num_workers, use_gpu)
+        with cluster.connected(num_cpus=num_workers):
+            result = _fit(stored, plan, out, run, num_workers, use_gpu)
         model = MultitaskCNN(plan.model)
         model.load_state_dict({name: torch.tensor(array) for name, array in result["weights"].items()})
         for task in drop_heads:
@@ -204,40 +203,17 @@ def _check(
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
-def _fit(
-    source: Mels,
-    of_part: dict[str, pa.Table],
-    vocabularies: dict[str, Vocabulary],
-    plan: Plan,
-    out: Location,
-    run: str,
-    num_workers: int,
-    use_gpu: bool,
-) -> dict:
+def _fit(parts: dict[str, Part], plan: Plan, out: Location, run: str, num_workers: int, use_gpu: bool) -> dict:
     """Run the training loop on the cluster and return what its first worker returns."""
     if use_gpu:
         cluster.room(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
-    # The data must flow beside the workers, two tasks at the least: on a small cluster all of them take parts of CPUs.
-    cpus = 2.0 * num_workers + 2 if cluster.grows() else ray.cluster_resources()["CPU"]
-    worker_cpus = min(1.0, round(cpus / 2 / num_workers, 2))
-    task_cpus = min(1.0, round((cpus - num_workers * worker_cpus) / 2, 2))
+    cpus = num_workers if cluster.grows() else ray.cluster_resources()["CPU"]
+    worker_cpus = min(1.0, round(cpus / num_workers, 2))
     storage = out / "_train"
     with at_the_door(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
         start = start_of(storage / run)
-    validation_segments = pc.sum(of_part["validation"]["segments"]).as_py() or 0
-    datasets: dict[str, Any] = {
-        "train": TrainingStream(
-            data=segments(source, of_part["train"]["track_id"], vocabularies, plan.seed, task_cpus),
-            run=storage / run,
-            start=start,
-        )
-    }
-    if plan.validates:
-        datasets["validation"] = segments(source, of_part["validation"]["track_id"], vocabularies, None, task_cpus)
-    if plan.validates and validation_segments <= HELD_SEGMENTS:
-        datasets["validation"] = datasets["validation"].materialize()
     progress = Queue(actor_options={"num_cpus": 0})
     watcher = threading.Thread(
         target=live.report, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
@@ -245,7 +221,12 @@ def _fit(
     watcher.start()
     trainer = _Trainer(
         train_worker,
-        train_loop_config={"plan": plan, "start": start.checkpoint, "progress": progress},
+        train_loop_config={
+            "plan": plan,
+            "parts": ray.put(parts),
+            "start": start.checkpoint,
+            "progress": progress,
+        },
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
         ),
@@ -258,8 +239,6 @@ def _fit(
             worker_runtime_env={"env_vars": _MEMORY},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-        datasets=datasets,
-        dataset_config=DataConfig(datasets_to_split=["train"], execution_options=ExecutionOptions(preserve_order=True)),
     )
     try:
         result = trainer.fit().return_value

@@ -16,10 +16,7 @@ import os
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,15 +29,13 @@ from torch import Tensor
 
 from mtl_core.aggregate import fit_temperature
 from mtl_core.augment import mixed
+from mtl_core.batches import Part
 from mtl_core.labels import MISSING
 from mtl_core.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
 from mtl_core.model import ModelConfig, MultitaskCNN
 from mtl_core.pipelines import checkpoints
+from mtl_core.pipelines.training_data import TrainingData
 from mtl_core.recipes import Recipe
-
-#: On a CPU the values between two layers should stay in its caches: 16 take 4.6 ms a segment, 32 take 6.8.
-VALIDATION_BATCH = {"cpu": 16, "cuda": 256}
-PREFETCH_BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +46,12 @@ class Plan:
         recipe: the numbers of the training.
         model: what is trained.
         seed: of the initial weights, the dropout and the shuffling.
-        train_segments: segments of the training part.
-        validates: whether there is a validation part.
+        validates: whether there is a validation part with labels.
     """
 
     recipe: Recipe
     model: ModelConfig
     seed: int
-    train_segments: int
     validates: bool
 
 
@@ -81,8 +74,9 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     """Train from the last checkpoint, or from the start, to the recipe's last epoch.
 
     Args:
-        arguments: `plan`; `start`, the checkpoint to begin from where Ray Train knows none, or None; and `progress`,
-            the queue that takes an `Epoch` as each ends.
+        arguments: `plan`; `parts`, a reference to the `Part` of "train" and of "validation"; `start`, the checkpoint to
+            begin from where Ray Train knows none, or None; and `progress`, the queue that takes an `Epoch` as each
+            ends.
 
     Returns:
         On rank 0: `weights` of the epoch with the best validation loss (of the last one, without validation),
@@ -97,6 +91,8 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     device = ray.train.torch.get_device()
     torch.manual_seed(plan.seed)  # the same start on every worker
+    parts: dict[str, Part] = ray.get(arguments["parts"])
+    data = TrainingData(parts["train"], parts["validation"], plan.recipe, plan.seed)
     model = MultitaskCNN(plan.model).to(device)
     parallel = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
     optimizer = torch.optim.AdamW(  # Adam, to the bit, without decay
@@ -106,14 +102,14 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         weight_decay=plan.recipe.weight_decay,
     )
     state = checkpoints.load(model, optimizer, arguments["start"])
-    batches = None
     while (epoch := len(state["history"]) + 1) <= plan.recipe.epochs and not _has_stopped(state, plan.recipe):
         start = time.monotonic()
         torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
-        train_loss = _train_epoch(parallel, optimizer, plan, epoch, batches or _batches(plan, epoch))
-        batches = _batches(plan, epoch + 1) if epoch < plan.recipe.epochs else None
+        train_loss = _train_epoch(parallel, optimizer, plan, epoch, data)
+        if epoch < plan.recipe.epochs:
+            data.begin(epoch + 1)
         _average_running_statistics(model, world_size)
-        validation_loss, top1, labelled, _ = _validate(model, plan)
+        validation_loss, top1, labelled, _ = _validate(model, plan, data)
         result = Epoch(
             epoch=epoch,
             train_loss=train_loss,
@@ -131,7 +127,7 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
         if rank == 0:
             progress.put(result)
     model.load_state_dict(state["best_weights"])
-    temperature = _validate(model, plan, calibrate=True)[-1]
+    temperature = _validate(model, plan, data, calibrate=True)[-1]
     if rank != 0:
         return None
     return {
@@ -142,49 +138,23 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _batches(plan: Plan, epoch: int) -> Iterator[dict[str, Tensor]]:
-    """This worker's batches of an epoch; Ray Data starts on them now, and not when the first one is asked for.
-
-    A stream takes about a second to start: the validation before it hides that.
-    """
-    context = ray.train.get_context()
-    batches = iter(
-        ray.train.get_dataset_shard("train").iter_torch_batches(
-            batch_size=plan.recipe.global_batch // context.get_world_size(),
-            prefetch_batches=PREFETCH_BATCHES,
-            local_shuffle_buffer_size=plan.recipe.shuffle_segments,
-            local_shuffle_seed=int(
-                np.random.SeedSequence((plan.seed, epoch, context.get_world_rank(), 1)).generate_state(1)[0]
-            ),
-        )
-    )
-    first = ThreadPoolExecutor(1).submit(lambda: list(islice(batches, 1)))
-
-    def all_of_them() -> Iterator[dict[str, Tensor]]:
-        yield from first.result()
-        yield from batches
-
-    return all_of_them()
-
-
 def _train_epoch(
     parallel: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     epoch: int,
-    batches: Iterator[dict[str, Tensor]],
+    data: TrainingData,
 ) -> float:
     """One pass over this worker's share; returns L over the epoch's examples of all workers."""
     recipe = plan.recipe
     world_size = ray.train.get_context().get_world_size()
     weights = task_weights(plan.model.classes, recipe.alpha)
-    updates = -(-(plan.train_segments // world_size) // (recipe.global_batch // world_size))
     parallel.train()
     device = ray.train.torch.get_device()
     totals = {task: torch.zeros(2, device=device) for task in plan.model.classes}
-    for update, batch in enumerate(batches):
+    for update, batch in enumerate(data.epoch(epoch)):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at((epoch - 1 + min(1.0, update / updates)) / recipe.epochs)
+            group["lr"] = recipe.learning_rate_at((epoch - 1 + update / data.updates) / recipe.epochs)
         X_B1TF = batch["mel"].float().unsqueeze(1)
         targets = {task: batch[task] for task in plan.model.classes}
         parts = [(1.0, targets)]
@@ -206,12 +176,12 @@ def _train_epoch(
 
 @torch.no_grad()
 def _validate(
-    model: MultitaskCNN, plan: Plan, *, calibrate: bool = False
+    model: MultitaskCNN, plan: Plan, data: TrainingData, *, calibrate: bool = False
 ) -> tuple[float | None, dict[str, float], dict[str, int], dict[str, float]]:
     """The masked L over the whole validation part, top-1 and number of labelled segments a task, and the temperatures.
 
-    Every worker reads the whole part, as a split would drop odd rows, and computes every world_size-th batch of it. The
-    temperatures (rank 0, `calibrate`) need every track's logits at once: 4 bytes a class and segment.
+    Each worker computes its share. The temperatures (rank 0, `calibrate`) need every track's logits at once: 4 bytes a
+    class and segment.
     """
     if not plan.validates:
         return None, {}, {}, {}
@@ -221,20 +191,15 @@ def _validate(
     totals = {task: torch.zeros(3, device=ray.train.torch.get_device()) for task in tasks}
     seen: list[tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     model.eval()
-    batches = ray.train.get_dataset_shard("validation").iter_torch_batches(
-        batch_size=VALIDATION_BATCH[ray.train.torch.get_device().type]
-    )
-    for i, batch in enumerate(batches):
-        if i % world_size != rank:
-            continue
+    for batch in data.validation():
         logits = model(batch["mel"].float().unsqueeze(1))
         sums, counts = cross_entropy_sums(logits, batch), label_counts({task: batch[task] for task in tasks})
         for task, logits_BC in logits.items():
             right = ((logits_BC.argmax(1) == batch[task]) & (batch[task] != MISSING)).sum()
             totals[task] += torch.stack((sums[task], counts[task], right))
         if calibrate:
-            arrays = ({task: x[task].cpu().numpy() for task in tasks} for x in (logits, batch))
-            seen.append((batch["track"].cpu().numpy(), *arrays))
+            here, there = ({task: x[task].cpu().numpy() for task in tasks} for x in (logits, batch))
+            seen.append((batch["track"].cpu().numpy(), here, there))
     totals = _summed(totals, world_size)
     top1 = {task: float(right / max(1.0, float(count))) for task, (_, count, right) in totals.items()}
     labelled = {task: int(count) for task, (_, count, _) in totals.items()}

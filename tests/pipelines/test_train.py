@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,10 +19,8 @@ from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core import artifact
 from mtl_core.features import FrontEnd
-from mtl_core.labels import Vocabulary
 from mtl_core.mels import open_mels
 from mtl_core.pipelines.train import train
-from mtl_core.pipelines.training_data import segments
 from mtl_core.storage import Location
 
 ROOT = Path(__file__).parents[2]
@@ -163,33 +160,6 @@ def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tm
     assert [epoch["epoch"] for epoch in artifact.load(out).metrics["history"]] == [1, 2, 3]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert 1 <= len(lines) <= 2  # those epochs alone that the killed driver had not finished
-
-
-def test_batches_mix_songs_and_missing_labels_are_masked(local_ray, mels):
-    source = open_mels(mels)
-    vocabularies = {"artist": Vocabulary(("a0", "a1", "a2")), "language": Vocabulary(("l0", "l1"))}
-    ids = source.tracks["track_id"]
-    orders = []
-    for _ in range(2):
-        data = segments(source, ids, vocabularies, shuffle_seed=1, task_cpus=0.5)
-        data.context.execution_options.preserve_order = True
-        epochs = [
-            [
-                batch["track"]
-                for batch in data.iter_batches(batch_size=16, local_shuffle_buffer_size=63, local_shuffle_seed=e)
-            ]
-            for e in range(2)
-        ]
-        orders.append([np.concatenate(epoch).tolist() for epoch in epochs])
-        assert all(len(set(batch.tolist())) >= 8 for epoch in epochs for batch in epoch[:-1])
-    assert orders[0] == orders[1]
-    assert orders[0][0] != orders[0][1]
-    assert sorted(orders[0][0]) == sorted(list(range(len(ids))) * SEGMENTS)
-    rows = data.select_columns(["track", "artist", "language"]).take_all()
-    for row in rows:
-        name = ids[row["track"]].as_py()
-        expected = {"a0": (0, 0), "a1": (1, 0), "a2": (2, 1), "a3": (-1, 1), "None": (-1, -1)}[name.split("-")[0]]
-        assert (row["artist"], row["language"]) == expected
 
 
 def _run_job(monkeypatch, capsys, *flags):
