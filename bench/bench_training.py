@@ -117,6 +117,7 @@ def bench_stream(mels: str, recipe: str = "paper") -> None:
             train(mels=Location(mels), out=out, recipe=recipe, split="kfold", epochs=EPOCHS)
             history = artifact.load(out).metrics["history"]
         seconds["Ray Train"] += [epoch["seconds"] for epoch in history[1:]]
+        print({name: [round(one, 2) for one in values] for name, values in seconds.items()}, file=sys.stderr)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     print(f"{recipe}, {segments} segments an epoch, {threads} threads; segments a second: median (lowest to highest)")
     for name, values in seconds.items():
