@@ -127,7 +127,7 @@ def main(millions: float = 1, folder: str = "") -> None:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         root = Location(folder or temporary)
-        make_manifest(root / "manifest.parquet", n)
+        make_manifest(root / "manifest.parquet", n, n_changed=0)
         subprocess.run([sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), root.path, ""], check=True)
         plan = frozen(root, found)
         begun, writers = time.monotonic(), os.cpu_count() or 1

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from mtl_core import command_line, tables
 from mtl_core.decoding import DecoderLimits
 from mtl_core.pipelines.tag_catalogue import Tagged, Tagging, tag_catalogue
@@ -56,6 +58,7 @@ def main(options: Options) -> int:
         export = None if options.export_parquet is None else Location(options.export_parquet)
     if export is not None:
         check_writable(export, folder=False)
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps some 50 MB of what a phase has done with
     tagged = tag_catalogue(manifest, model, out, tagging)
     print(_summary(tagged, out))
     if export is not None:

@@ -30,7 +30,7 @@ from mtl_core.ahead import ahead
 from mtl_core.storage import Location
 
 ROWS_PER_FILE = 262_144  # some 120 MB of tags: few enough files for a reader, small enough to rewrite
-ROWS_PER_GROUP = 16_384  # what is held in memory of a part
+ROWS_PER_GROUP = 4_096  # 5 MB of tags: what is held in memory of a part
 _REWRITERS = 2
 
 
@@ -133,7 +133,7 @@ def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) ->
     with _draft(file) as path:
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_repeating(schema)) as writer:
             for group in iter(lambda: [*_at_least(ROWS_PER_GROUP, tables)], []):
-                table = pa.concat_tables(group).combine_chunks()
+                table = pa.concat_tables(group)
                 writer.write_table(table, row_group_size=2 * ROWS_PER_GROUP)
                 n_rows += len(table)
                 for name in n_null:
