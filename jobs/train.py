@@ -28,6 +28,8 @@ class Options:
     """Column whose values are never straddled by train and test, album or song, say; by default that of the split."""
     epochs: int | None = None
     """Passes over the training part, >= 1; by default the recipe's."""
+    alpha: float | None = None
+    """Weight of the language loss beside the artist loss, >= 0; by default the recipe's."""
     num_workers: int = 1
     """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper and best, 16 of demo."""
     use_gpu: bool = False
@@ -50,6 +52,7 @@ def main(options: Options) -> None:
         fold=options.fold,
         group_column=options.group_column,
         epochs=options.epochs,
+        alpha=options.alpha,
         num_workers=options.num_workers,
         use_gpu=options.use_gpu,
         drop_heads=options.drop_head,

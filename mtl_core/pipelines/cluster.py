@@ -90,7 +90,7 @@ _NOISE_OF_OUR_OWN = _NOISE + rb"|\(autoscaler "
 @contextlib.contextmanager
 def _without_noise(noise: bytes) -> Iterator[None]:
     """Leave lines with `noise` out of what the process writes to its standard error, the core past Python's logging."""
-    lines = re.compile(rb"[^\n]*(" + noise + rb")[^\n]*\n")
+    lines = re.compile(rb"[^\n]*(" + noise + rb")[^\n]*(\n|$)")
     sys.stderr.flush()
     terminal = os.dup(2)
     source, sink = os.pipe()
@@ -98,9 +98,12 @@ def _without_noise(noise: bytes) -> Iterator[None]:
     os.close(sink)
 
     def pass_on() -> None:
-        while chunk := os.read(source, 65536):  # a log line is one write
+        within = False  # a noisy line, whose end was not read yet
+        while chunk := os.read(source, 65536):
+            heard = chunk if not within else chunk.partition(b"\n")[2]
+            within = within and b"\n" not in chunk or bool(re.search(noise, heard.rpartition(b"\n")[2]))
             with contextlib.suppress(OSError):  # nobody reads any more: go on, or the job would wait for them
-                os.write(terminal, lines.sub(b"", chunk))
+                os.write(terminal, lines.sub(b"", heard))
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()

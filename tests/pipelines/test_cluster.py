@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 
@@ -18,3 +19,11 @@ def test_room_is_what_the_cluster_holds(capsys: pytest.CaptureFixture[str]) -> N
         cluster.room(5, all_at_once=True)
     with pytest.raises(InputError, match="1 workers of 5 CPU each: the cluster has room for 0"):
         cluster.room(None, num_cpus=5)
+
+
+def test_a_noisy_line_is_left_out_whole_or_in_pieces(capfd: pytest.CaptureFixture[str]) -> None:
+    with cluster._without_noise(b"buzz"):
+        for piece in (b"one\nbuzz at", b" once", b" more\ntwo\n", b"a buzz\nthree\n", b"four buzz\n", b"five\n"):
+            os.write(2, piece)
+            time.sleep(0.05)  # read for itself
+    assert capfd.readouterr().err == "one\ntwo\nthree\nfive\n"

@@ -180,6 +180,7 @@ def _run_job(monkeypatch, capsys, *flags):
         (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
         (["--group-column", "choir"], "no column 'choir'"),
         (["--split", "artist"], "train with --tasks language"),
+        (["--alpha", "-1"], "alpha must be None, or >= 0 and finite, got -1.0"),
         (["--epochs", "0"], "epochs must be >= 1, got 0"),
         (["--tasks", "artist", "--drop-head", "language"], "cannot drop the head language of a model of artist"),
         (["--drop-head", "artist", "language"], "one must stay"),
