@@ -78,7 +78,8 @@ def make(folder: Location, n: int) -> None:
 def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
     """Of its tracks, `n_changed` have changed since `tag_rows` made theirs."""
     Path(path.path).parent.mkdir(parents=True, exist_ok=True)
-    changed = f"CASE WHEN {n_changed} > 0 AND i % {n // max(1, n_changed)} = 7 THEN 'changed' || i ELSE content_id END AS content_id"
+    which = f"{n_changed} > 0 AND i % {n // max(1, n_changed)} = 7"
+    changed = f"CASE WHEN {which} THEN 'changed' || i ELSE content_id END AS content_id"
     duckdb.sql(
         f"COPY (SELECT track_id, uri, {changed}, 40000000 + i AS size_bytes, 'an artist' AS artist, 'xx' AS language,"
         f" 'an album' AS album FROM ({_TRACK.replace('SELECT', 'SELECT i,')} FROM range({n}) r(i))) TO '{path}'"

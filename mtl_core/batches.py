@@ -1,9 +1,10 @@
-"""Batches: the segments of a part of the mels, in an order that seed, epoch and number of workers alone decide.
+"""Batches: the segments of a part of the mels, in an order that seed, epoch and workers alone decide.
 
-Shuffling is in three steps. The part's row groups (some 50 tracks each) are put in an order drawn anew each epoch; that
-sequence of segments is cut into one equal share a worker; and each worker draws its batches at random out of a buffer
-(4,096 segments are some 200 tracks), so that a batch mixes songs. A worker reads the row groups of its share alone, two
-ahead, and holds those and the buffer: the mels may be larger than any memory.
+Shuffling is in three steps. The part's row groups (up to 1,024 segments, neighbours in the manifest) are put in an
+order drawn anew each epoch; that sequence of segments is cut into one equal share a worker; and each worker draws its
+batches at random out of a buffer (4,096 segments are four or more row groups, of 100 tracks or more), so that a batch
+mixes songs. A worker reads the row groups of its share alone, two while it uses one, and holds those and the buffer:
+the mels may be larger than any memory.
 
 Legend: B batch, T frames, F bands, S segments.
 """
@@ -17,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl_core.ahead import ahead
-from mtl_core.mels import Mels, group_of
+from mtl_core.mels import Mels, read_row_group
 from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage import Location
 
-GROUPS_AHEAD = 2  # of 37 MB
+ROW_GROUPS_HELD = 3  # of 37 MB
 
 #: `mel` (B, 187, 96) float16, `track` (B,) int64 (its place in the part), and a task's classes (B,) int64.
 Batch = dict[str, np.ndarray]
@@ -50,6 +51,8 @@ class Part:
     ) -> Iterator[Batch]:
         """A worker's share of an epoch; every worker has as many segments, the last batch what is left.
 
+        Up to world_size - 1 segments, at the end of the epoch's order, are nobody's: others each time.
+
         Args:
             size: B.
             buffer_segments: that the batches are drawn from; at least B.
@@ -71,9 +74,15 @@ class Part:
     def batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """A worker's share in the files' order; every segment is some worker's."""
         first, end = (self.segments * i // world_size for i in (rank, rank + 1))
+        rest_STF, rest_S = np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64)
         for mel_STF, track_S in self._read(np.arange(len(self._groups[0])), first, end):
-            for start in range(0, len(mel_STF), size):
+            mel_STF, track_S = np.concatenate((rest_STF, mel_STF)), np.concatenate((rest_S, track_S))
+            whole = len(track_S) // size * size
+            for start in range(0, whole, size):
                 yield self._batch(mel_STF[start : start + size], track_S[start : start + size])
+            rest_STF, rest_S = mel_STF[whole:], track_S[whole:]
+        if len(rest_S):
+            yield self._batch(rest_STF, rest_S)
 
     def _batch(self, mel_BTF: np.ndarray, track_B: np.ndarray) -> Batch:
         return {"mel": mel_BTF, "track": track_B, **{task: of[track_B] for task, of in self.targets.items()}}
@@ -81,7 +90,7 @@ class Part:
     @cached_property
     def _groups(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each row group that holds something of the part: its first stretch, and its segments in the part."""
-        file, group, segments = (self.stretches[name].to_numpy() for name in ("file", "group", "segments"))
+        file, group, segments = (self.stretches[name].to_numpy() for name in ("file", "row_group", "segments"))
         begins = np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0))
         return begins, np.add.reduceat(segments, begins) if len(begins) else begins
 
@@ -91,7 +100,9 @@ class Part:
         begins_G = ends_G - self._groups[1][order_G]
         wanted = np.flatnonzero((begins_G < end) & (ends_G > first))
         return ahead(
-            lambda i: self._of_group(order_G[i], max(0, first - begins_G[i]), end - begins_G[i]), wanted, GROUPS_AHEAD
+            lambda i: self._of_group(order_G[i], max(0, first - begins_G[i]), end - begins_G[i]),
+            wanted,
+            ROW_GROUPS_HELD,
         )
 
     def _of_group(self, place: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +111,7 @@ class Part:
         row, segments, track = (here[name].to_numpy() for name in ("row", "segments", "track"))
         within = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
         rows = (np.repeat(row, segments) + within)[first:end]
-        mel_STF = group_of(self.files[here["file"][0].as_py()], here["group"][0].as_py())
+        mel_STF = read_row_group(self.files[here["file"][0].as_py()], here["row_group"][0].as_py())
         return mel_STF[rows], np.repeat(track, segments)[first:end]
 
 

@@ -3,7 +3,7 @@
 A whole track is in one file, its segments in order; every file carries the front end that made it. While an extraction
 goes on its plan is at `_runs/RUN_ID/`, and the mels are not to be read.
 
-Contents: `open_mels` (the door of every job that takes mels; no mel is read), `group_of` (the mels of a row group),
+Contents: `open_mels` (the door of every job that takes mels; no mel is read), `read_row_group`,
 `segments_of`, `frames_of` (a few tracks' mels), `mels_schema` and `mels_file` (for those who write them).
 """
 
@@ -43,7 +43,7 @@ class Mels:
         tracks: a row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
             `album` and the carried columns.
         stretches: where they lie: a row for each stretch of a track's segments in a row group, int64, in the files'
-            order: `file` (its place in `files`), `group`, `row` (the first one in the group), `segments` (their
+            order: `file` (its place in `files`), `row_group`, `row` (the first one in that), `segments` (their
             number) and `track` (its place in `tracks`).
     """
 
@@ -72,8 +72,7 @@ def open_mels(location: Location) -> Mels:
 
     Raises:
         InputError: nothing is there, its extraction has not ended, a file is no Parquet file of mels, several front
-        ends are mixed, or a track is in
-            two files.
+            ends are mixed, or a track is in two files.
     """
     check_reachable(location)
     with at_the_door(location):
@@ -135,12 +134,17 @@ def _open_file(file: Location) -> _File:
             if missing or FRONT_END not in metadata or FRONT_END_HASH not in metadata:
                 lacking = f"no column {missing[0]!r}" if missing else "no front end in its metadata"
                 raise InputError(f"{file} holds no mels: {lacking}")
-            if getattr(schema.field("mel").type, "shape", None) != list(MEL_SHAPE):
-                raise InputError(f"{file}: its mels are {schema.field('mel').type}, allowed is {MEL_SHAPE}")
+            mel = schema.field("mel").type
+            if getattr(mel, "shape", None) != list(MEL_SHAPE) or mel.value_type != pa.float16():
+                raise InputError(f"{file}: its mels are {mel}, allowed is float16 of {MEL_SHAPE}")
             front_end = FrontEnd.from_dict(json.loads(metadata[FRONT_END]))
             own = ("track_id", "segment", "segments", "start_s", "mel")  # `segments` is the number of them
             carried = [name for name in schema.names if name not in own]
             table = parquet.read(columns=["track_id", "segment", *carried])
+            track_ids = table["track_id"].cast(pa.string())
+            if track_ids.null_count:
+                raise InputError(f"{file}: {track_ids.null_count:,} of its rows have no track_id")
+            table = table.set_column(0, "track_id", track_ids)
             rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     except (pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} holds no mels: {' '.join(str(error).split())}") from None
@@ -159,23 +163,24 @@ def _open_file(file: Location) -> _File:
 def _stretches(track_ids: pa.ChunkedArray, rows_of_group: np.ndarray) -> pa.Table:
     """Rows that follow each other in a row group and are of one track."""
     name = track_ids.combine_chunks().dictionary_encode().indices.to_numpy()
-    group_ends = np.cumsum(rows_of_group)
-    first = np.union1d(np.flatnonzero(np.diff(name, prepend=-1)), (group_ends - rows_of_group)[rows_of_group > 0])
-    group = np.searchsorted(group_ends, first, side="right")
+    ends = np.cumsum(rows_of_group)
+    first = np.union1d(np.flatnonzero(np.diff(name, prepend=-1)), (ends - rows_of_group)[rows_of_group > 0])
+    group = np.searchsorted(ends, first, side="right")
     return pa.table(
         {
             "track_id": track_ids.take(pa.array(first)),
-            "group": group,
-            "row": first - (group_ends - rows_of_group)[group],
+            "row_group": group,
+            "row": first - (ends - rows_of_group)[group],
             "segments": np.diff(first, append=len(name)),
         }
     )
 
 
-def group_of(file: Location, group: int) -> np.ndarray:
+def read_row_group(file: Location, number: int) -> np.ndarray:
     """The mels (S, 187, 96) float16 of a row group, as they lie in it."""
-    with file.filesystem.open(file.path, "rb") as handle:
-        mel = pq.ParquetFile(handle).read_row_group(group, columns=["mel"], use_threads=False)["mel"]
+    # S3's files would read 50 MiB ahead, of which nobody wants the next row group's
+    with file.filesystem.open(file.path, "rb", **({"cache_type": "none"} if file.on_s3 else {})) as handle:
+        mel = pq.ParquetFile(handle).read_row_group(number, columns=["mel"], use_threads=False)["mel"]
     return mel.combine_chunks().to_numpy_ndarray()
 
 

@@ -99,6 +99,7 @@ def test_workers_share_an_epoch_equally(whole, world_size):
     assert len({len(share) for share in shares}) == 1
     heard = joined(joined(shares))
     assert len(set(heard)) == len(heard) == TOTAL // world_size * world_size
+    assert {len(batch) for batch in names(whole.batches(4))[:-1]} == {4}  # over the borders of row groups
     in_order = joined(names(whole.batches(4, rank=rank, world_size=world_size)) for rank in range(world_size))
     assert joined(in_order) == of_tracks(*range(5, 10)) + of_tracks(*range(5))
 
@@ -124,3 +125,10 @@ def test_stretches_are_where_the_segments_lie(mels):
     totals = mels.stretches.group_by("track").aggregate([("segments", "sum")]).sort_by("track")
     assert totals["segments_sum"].to_pylist() == list(SEGMENTS) == mels.tracks["segments"].to_pylist()
     assert pc.max(mels.stretches["row"]).as_py() < 5
+
+
+def test_more_workers_than_segments_and_a_share_below_a_batch(mels):
+    part = part_of(mels, pa.chunked_array([["t1", "t4"]]), {})  # 3 segments
+    assert [len(joined(names(part.batches(4, rank=rank, world_size=5)))) for rank in range(5)] == [0, 1, 0, 1, 1]
+    shares = [list(part.training_batches(4, buffer_segments=9, seed=0, epoch=1, rank=r, world_size=2)) for r in (0, 1)]
+    assert [[len(batch["track"]) for batch in share] for share in shares] == [[1], [1]]

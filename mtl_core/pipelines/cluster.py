@@ -101,7 +101,7 @@ def _without_noise(noise: bytes) -> Iterator[None]:
         within = False  # a noisy line, whose end was not read yet
         while chunk := os.read(source, 65536):
             heard = chunk if not within else chunk.partition(b"\n")[2]
-            within = within and b"\n" not in chunk or bool(re.search(noise, heard.rpartition(b"\n")[2]))
+            within = (within and b"\n" not in chunk) or bool(re.search(noise, heard.rpartition(b"\n")[2]))
             with contextlib.suppress(OSError):  # nobody reads any more: go on, or the job would wait for them
                 os.write(terminal, lines.sub(b"", heard))
 
@@ -141,11 +141,7 @@ def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_
         InputError: the cluster cannot hold them, or it holds none now and nobody said how many.
     """
     needs = {"CPU": num_cpus, "GPU": num_gpus}
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    held = sum(
-        min(int(node["Resources"].get(name, 0) / amount + 1e-9) for name, amount in needs.items() if amount)
-        for node in nodes
-    )
+    held = _held(needs)
     wanted = asked or 1
     if asked is None and not held and grows():
         raise InputError("the cluster has no room now and grows on demand: say to how many workers, --num-workers N")
@@ -159,6 +155,27 @@ def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_
     if asked is not None:
         return asked
     return held if os.environ.get("RAY_ADDRESS") else min(held, os.cpu_count() or 1)
+
+
+def cpus_each(workers: int, *, num_gpus: int = 0) -> float:
+    """The CPUs, one or a part of one, that each of so many workers can have which must run at once.
+
+    Raises:
+        InputError: the cluster cannot hold them.
+    """
+    shares = (1.0, 0.5, 0.25, 0.1)
+    share = next((cpus for cpus in shares if grows() or _held({"CPU": cpus, "GPU": num_gpus}) >= workers), shares[-1])
+    room(workers, num_cpus=share, num_gpus=num_gpus, all_at_once=True)
+    return share
+
+
+def _held(needs: dict[str, float]) -> int:
+    """How many workers with these needs the nodes hold now."""
+    return sum(
+        min(int(node["Resources"].get(name, 0) / amount + 1e-9) for name, amount in needs.items() if amount)
+        for node in ray.nodes()
+        if node["Alive"]
+    )
 
 
 def grows() -> bool:

@@ -207,8 +207,7 @@ def _fit(parts: dict[str, Part], plan: Plan, out: Location, run: str, num_worker
     """Run the training loop on the cluster and return what its first worker returns."""
     if use_gpu:
         cluster.room(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
-    cpus = num_workers if cluster.grows() else ray.cluster_resources()["CPU"]
-    worker_cpus = min(1.0, round(cpus / num_workers, 2))
+    worker_cpus = cluster.cpus_each(num_workers, num_gpus=int(use_gpu))
     storage = out / "_train"
     with at_the_door(storage):
         if not storage.on_s3:

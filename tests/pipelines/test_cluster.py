@@ -19,6 +19,9 @@ def test_room_is_what_the_cluster_holds(capsys: pytest.CaptureFixture[str]) -> N
         cluster.room(5, all_at_once=True)
     with pytest.raises(InputError, match="1 workers of 5 CPU each: the cluster has room for 0"):
         cluster.room(None, num_cpus=5)
+    assert [cluster.cpus_each(workers) for workers in (1, 4, 5, 8, 9, 40)] == [1, 1, 0.5, 0.5, 0.25, 0.1]
+    with pytest.raises(InputError, match=r"41 workers of 0\.1 CPU each: the cluster has room for 40"):
+        cluster.cpus_each(41)
 
 
 def test_a_noisy_line_is_left_out_whole_or_in_pieces(capfd: pytest.CaptureFixture[str]) -> None:

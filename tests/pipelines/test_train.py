@@ -213,6 +213,20 @@ def _no_mels(folder):
     pq.write_table(pa.table({"track_id": ["a"]}), folder / "0.parquet")
 
 
+def _doubles(folder):
+    write_mels(folder)
+    table = pq.read_table(folder / "0.parquet")
+    wide = pa.FixedShapeTensorArray.from_numpy_ndarray(table["mel"].combine_chunks().to_numpy_ndarray().astype("f8"))
+    pq.write_table(table.set_column(table.schema.get_field_index("mel"), "mel", wide), folder / "0.parquet")
+
+
+def _nameless(folder):
+    write_mels(folder)
+    table = pq.read_table(folder / "0.parquet")
+    nobody = pa.nulls(len(table), pa.string())
+    pq.write_table(table.set_column(0, pa.field("track_id", pa.string()), nobody), folder / "0.parquet")
+
+
 def _no_parquet(folder):
     folder.mkdir()
     (folder / "0.parquet").write_bytes(b"mel")
@@ -225,6 +239,8 @@ def _no_parquet(folder):
         (lambda folder: folder.mkdir(), "there are no mels"),
         (_no_parquet, "0.parquet holds no mels"),
         (_no_mels, "holds no mels: no column 'segment'"),
+        (_doubles, "allowed is float16 of (187, 96)"),
+        (_nameless, "0.parquet: 15 of its rows have no track_id"),
         (_mixed, "mixes mels of 2 front ends"),
         (_doubled, "is in two files"),
         (lambda folder: write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
