@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 import mtl_core
 from mtl_core.failures import InputError
@@ -46,6 +47,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     else:
         # Version 1 of the autoscaler, which has nothing to do here, makes every Ray a second slower to end.
         os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
+        ray_constants.AUTOSCALER_EVENTS = 0  # read from the environment at import: no nodes can be added to a machine
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
@@ -54,7 +56,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         )
     be_quiet()
     try:
-        with _without_noise(_NOISE if address else _NOISE_OF_OUR_OWN):
+        with _without_noise(_NOISE):
             yield
     finally:
         ray.shutdown()
@@ -82,9 +84,6 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "WARNING"}
 _NOISE = (
     rb"has constructor arguments in the object store|Progress bars disabled|PYTHON worker processes have been started"
 )
-
-#: And that no nodes can be added to a machine.
-_NOISE_OF_OUR_OWN = _NOISE + rb"|\(autoscaler "
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import ray
 
@@ -64,13 +65,17 @@ def _clear(out: Location) -> None:
 
 def _write_all(tracks: list[Track], out: Location) -> int:
     write = ray.remote(num_cpus=1)(_write)
-    open_refs = [write.remote(track, out) for track in tracks]
+    waiting = iter(tracks)
+    # One for each CPU: of tasks that wait, Ray says that they could never run.
+    open_refs = [write.remote(track, out) for track in islice(waiting, cluster.room(None))]
     done, size_bytes = 0, 0
     while open_refs:
-        ready, open_refs = ray.wait(open_refs, num_returns=min(len(open_refs), max(1, len(tracks) // 10)))
-        size_bytes += sum(ray.get(ready))
-        done += len(ready)
-        print(f"{done} of {len(tracks)} songs", file=sys.stderr, flush=True)
+        (ready,), open_refs = ray.wait(open_refs)
+        open_refs += [write.remote(track, out) for track in islice(waiting, 1)]
+        size_bytes += ray.get(ready)
+        done += 1
+        if done == len(tracks) or done % max(1, len(tracks) // 10) == 0:
+            print(f"{done} of {len(tracks)} songs", file=sys.stderr, flush=True)
     return size_bytes
 
 
