@@ -21,7 +21,7 @@ from mtl_core.schema import FAILURES
 from mtl_core.spent import Spent
 from mtl_core.storage import Location
 
-MOST_TRACKS = 32  # what a crash can cost a worker
+MOST_TRACKS = 32  # a crash costs a worker AT_ONCE times so many at the most
 AT_ONCE = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
 _PLAN = "plan.json"
 _COUNTS = b"counts"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nightly import COUNTING, Nights, assert_exact, decoded, rows, run, strip, two_nights
 
-from mtl_core.shards import MOST_TRACKS
+from mtl_core.shards import AT_ONCE, MOST_TRACKS
 
 TABLES, STORAGE, SHARDS, WORKERS = (
     f"mtl_core.{name}:" for name in ("tables", "storage", "shards", "pipelines.workers")
@@ -31,7 +31,7 @@ PHASES: dict[str, list[str]] = {
         f"{WRITE}@/plan.json:exit",
     ],
     "running": [
-        f"{WORKERS}_run:enter",
+        f"{WORKERS}handed_out:enter",
         f"{PROGRESS}:1",
         f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
     ],
@@ -137,7 +137,7 @@ def test_killed_at_every_step_it_ends_exact(
         twice = sum(count - 1 for count in decoded(nights).values())
         print(f"{how}: kills {dict(kills)}; {len(decoded(nights))} tracks, {twice} times one was decoded again")
         assert len(decoded(nights)) == nights.n_planned
-        assert twice <= kills["running"] * 2 * MOST_TRACKS, "a kill costs a worker one shard at the most"
+        assert twice <= kills["running"] * 2 * AT_ONCE * MOST_TRACKS, "a kill costs a worker the shards it holds"
         killed += kills
     assert all(killed[phase] >= 5 for phase in PHASES), killed
 
