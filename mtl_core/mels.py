@@ -178,9 +178,13 @@ def _stretches(track_ids: pa.ChunkedArray, rows_of_group: np.ndarray) -> pa.Tabl
 
 def read_row_group(file: Location, number: int) -> np.ndarray:
     """The mels (S, 187, 96) float16 of a row group, as they lie in it."""
-    # S3's files would read 50 MiB ahead, of which nobody wants the next row group's
+    # Without this s3fs reads 50 MiB ahead, into the next row group, which nobody asked for.
     with file.filesystem.open(file.path, "rb", **({"cache_type": "none"} if file.on_s3 else {})) as handle:
-        mel = pq.ParquetFile(handle).read_row_group(number, columns=["mel"], use_threads=False)["mel"]
+        return _mel_of(pq.ParquetFile(handle), number)
+
+
+def _mel_of(parquet: pq.ParquetFile, row_group: int) -> np.ndarray:
+    mel = parquet.read_row_group(row_group, columns=["mel"], use_threads=False)["mel"]
     return mel.combine_chunks().to_numpy_ndarray()
 
 
@@ -196,12 +200,11 @@ def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], n
             names = parquet.read_row_group(group, columns=["track_id", "segment"])
             wanted = np.array([track_id in picked for track_id in names["track_id"].to_pylist()], bool)
             if wanted.any():
-                mel = parquet.read_row_group(group, columns=["mel"])["mel"].combine_chunks()
                 kept = names.filter(pa.array(wanted))
                 yield (
                     kept["track_id"].to_pylist(),
                     kept["segment"].to_numpy(),
-                    mel.to_numpy_ndarray()[wanted].astype(np.float32),
+                    _mel_of(parquet, group)[wanted].astype(np.float32),
                 )
 
 

@@ -15,18 +15,8 @@ from mtl_core.mels import open_mels
 from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE, MELS
 from mtl_core.storage import Location
 
-SEGMENTS = (
-    3,
-    1,
-    7,
-    4,
-    2,
-    9,
-    5,
-    3,
-    6,
-    8,
-)  # of t0 to t9, in two files of row groups of 5: tracks straddle them
+#: Of t0 to t9, in two files of row groups of 5: tracks straddle them.
+SEGMENTS = (3, 1, 7, 4, 2, 9, 5, 3, 6, 8)
 TOTAL = sum(SEGMENTS)
 
 
