@@ -22,7 +22,7 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 	$(BIN)/python jobs/train.py --mels demo-run/mels --out demo-run/model --recipe demo --split kfold --fold 0 --num-workers 2
 	$(BIN)/python jobs/evaluate.py --model demo-run/model --mels demo-run/mels --out demo-run/report
 	$(BIN)/python jobs/tag_catalogue.py --manifest demo-run/manifest.parquet --model demo-run/model --out demo-run/tagged
-	$(BIN)/python -m mtl_core.demo.table demo-run
+	$(BIN)/python -m mtl_core.pipelines.demo_table demo-run
 	@echo "report: $(CURDIR)/demo-run/report/report.html"
 
 $(EXPERIMENT)/.mels: $(READY)  # of the paper's shape: 17 languages x 4 artists x 5 songs, 1,360 segments

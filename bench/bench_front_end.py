@@ -20,10 +20,10 @@ import librosa
 import numpy as np
 import soundfile
 
-from mtl_core.audio import SAMPLE_RATE_HZ, Recording, read_recording
-from mtl_core.decoding import Decoder
-from mtl_core.features import FrontEnd, log_mel_segments
-from mtl_core.segments import SEGMENT_SAMPLES
+from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording, read_recording
+from mtl_core.audio.decoder_process import Decoder
+from mtl_core.audio.front_end import FrontEnd, log_mel_segments
+from mtl_core.audio.segments import SEGMENT_SAMPLES
 
 REPEATS, MAX_TRACKS = 3, 6
 SONGS = Path(__file__).parents[1].parent / "shared" / "audio" / "songs"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench_tagging import OUT
 
-from mtl_core import shards
-from mtl_core.pipelines import cluster, workers
-from mtl_core.shards import Mark
-from mtl_core.spent import NOTHING
+from mtl_core.pipelines.workers import cluster, shard_pool
+from mtl_core.storage import work_plan
+from mtl_core.storage.work_plan import Mark
+from mtl_core.timing import NOTHING
 
 WORKERS = 2
 
@@ -34,10 +34,10 @@ def cpu_s() -> float:
 
 
 def main(n: int = 4000) -> None:
-    stage = workers.Stage(make=Idle, workers=WORKERS, resources={"num_cpus": 1}, calls=shards.AT_ONCE)
+    stage = shard_pool.Stage(make=Idle, workers=WORKERS, resources={"num_cpus": 1}, calls=work_plan.AT_ONCE)
     with cluster.connected(num_cpus=WORKERS):
         before_mib, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.monotonic()
-        rows = iter(workers.handed_out(list(range(n)), [stage]))
+        rows = iter(shard_pool.handed_out(list(range(n)), [stage]))
         next(rows)
         first_s, cpu_before, since = time.monotonic() - begun, cpu_s(), time.monotonic()
         n_others = sum(1 for _ in rows)

@@ -29,13 +29,15 @@ import pyarrow.parquet as pq
 from bench_tables import make_manifest, tag_rows
 from bench_tagging import OUT, ROOT
 
-from mtl_core import manifest, shards, tables
-from mtl_core.network import open_network
+from mtl_core.dataset import manifest
+from mtl_core.inference.openvino_engine import open_network
 from mtl_core.pipelines import tag_catalogue
-from mtl_core.shards import Mark, Plan
-from mtl_core.spent import Spent
-from mtl_core.storage import Location
-from mtl_core.upkeep import UNFINISHED
+from mtl_core.storage import work_plan
+from mtl_core.storage.location import Location
+from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.tables import delta
+from mtl_core.tables.maintenance import UNFINISHED
+from mtl_core.timing import Spent
 
 FAILS = 1024  # one track in so many
 SPENT = Spent(seconds={"fetch": 0.01, "decode": 6.0, "features": 0.8, "model": 3.1, "write": 0.02}, cpu_s=10.9)
@@ -66,12 +68,12 @@ def frozen(root: Location, found: list[dict[str, Any]]) -> Plan:
     model_id = open_network(root / "int8").model_id
     scan, plan, freeze = (
         phase(name, function, found)
-        for name, function in (("check", manifest.scan), ("plan", tables.plan), ("freeze", shards.freeze))
+        for name, function in (("check", manifest.scan), ("plan", delta.plan), ("freeze", work_plan.freeze))
     )
     tracks = plan(scan(root / "manifest.parquet"), root / "out", model_id, retry_failed=False)
     folder = root / "out" / UNFINISHED / RUN
     asked = {"model_id": model_id, "already_done": 0}
-    return freeze(tracks, folder, run_id=RUN, tracks_per_shard=shards.MOST_TRACKS, asked=asked)
+    return freeze(tracks, folder, run_id=RUN, tracks_per_shard=work_plan.MOST_TRACKS, asked=asked)
 
 
 def work(plan: Plan, first: int, last: int) -> None:
@@ -92,7 +94,7 @@ def work(plan: Plan, first: int, last: int) -> None:
                 shard=shard, output=output.name, done=done, failed=n_failed, n_segments=40 * done, audio_s=180.0 * done,
                 spent=SPENT,
             )  # fmt: skip
-            shards.mark(plan, mark, failures)
+            work_plan.mark(plan, mark, failures)
             shard += 1
 
 
@@ -105,13 +107,13 @@ def failure(row: dict[str, Any]) -> dict[str, Any]:
 def taken_up(root: Location, found: list[dict[str, Any]]) -> dict[str, Any]:
     """The job on this run: the record it wrote."""
     parts = (
-        ("list the marks", shards, "marked"),
-        ("read the marks", shards, "marks"),
-        ("read the plan", shards, "read_all"),
-        ("verify and merge", tables, "merge"),
-        ("commit", tables, "commit"),
-        ("tidy up", shards, "discard"),
-        ("plan again", tables, "plan"),
+        ("list the marks", work_plan, "marked"),
+        ("read the marks", work_plan, "marks"),
+        ("read the plan", work_plan, "read_all"),
+        ("verify and merge", delta, "merge"),
+        ("commit", delta, "commit"),
+        ("tidy up", work_plan, "discard"),
+        ("plan again", delta, "plan"),
     )
     with ExitStack() as stack:
         for name, module, function in parts:
@@ -148,7 +150,7 @@ def main(millions: float = 1, folder: str = "") -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        loaded = shards.load(Location(sys.argv[2]))
+        loaded = work_plan.load(Location(sys.argv[2]))
         assert loaded is not None
         work(loaded, int(sys.argv[3]), int(sys.argv[4]))
     else:

@@ -27,9 +27,9 @@ from typing import Any
 
 from bench_tagging import OUT, ROOT, SONGS
 
-from mtl_core import tables
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 SERVERS, WORKER = (sorted(os.sched_getaffinity(0)) * 2)[:2]  # cores
 STORE = Location("s3://bucket")
@@ -115,7 +115,7 @@ def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str,
     if process.returncode:
         raise SystemExit(f"{' '.join(job)} failed:\n{complaint[-4000:]}")
     wall_s = time.monotonic() - begun
-    tags = tables.open_table(out, "tags")
+    tags = delta.open_table(out, "tags")
     assert tags is not None
     times = sorted(
         moment.timestamp() for moment in tags.to_pyarrow_table(columns=["tagged_at"])["tagged_at"].to_pylist()

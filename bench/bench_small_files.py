@@ -35,11 +35,11 @@ def the_four_stages(manifest: str, model: str) -> None:
     """Prints the CPU seconds a track of fetch, decode, mel and model, this process's and its decoder's."""
     import pyarrow.parquet as pq
 
-    from mtl_core.decoding import DecoderLimits
-    from mtl_core.network import open_network
-    from mtl_core.storage import Location
-    from mtl_core.tagger import Tagger
-    from mtl_core.tracks import Track, TrackReader
+    from mtl_core.audio.decoder_process import DecoderLimits
+    from mtl_core.audio.track_reader import Track, TrackReader
+    from mtl_core.inference.openvino_engine import open_network
+    from mtl_core.inference.tagger import Tagger
+    from mtl_core.storage.location import Location
 
     network = open_network(Location(model))
     tagger = Tagger(network.engine(), network.vocabularies, network.aggregation)

@@ -21,10 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core import manifest, shards, tables, upkeep
-from mtl_core.parts import ROWS_PER_GROUP, live, write
+from mtl_core.dataset import manifest
 from mtl_core.schema import FAILURES, TAGS
-from mtl_core.storage import Location
+from mtl_core.storage import work_plan
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta, maintenance
+from mtl_core.tables.data_files import ROWS_PER_GROUP, live, write
 
 NIGHT = 10_000
 OLD, NEW = "a" * 64, "b" * 64  # model_ids
@@ -90,10 +92,10 @@ def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
 def put(root: Location, live_rows: Iterator[pa.Table], run_id: str) -> None:
     """Rows -> parts -> committed, without the files of shards."""
     outcome = outcome_of(root, live_rows, run_id)
-    tables.commit(root, outcome, lambda: None)
+    delta.commit(root, outcome, lambda: None)
 
 
-def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> tables.Outcome:
+def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.Outcome:
     ids: list[pa.Array] = []
 
     def seen() -> Iterator[pa.Table]:
@@ -103,7 +105,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> tables.
 
     parts = write(seen(), root / "tags", run_id, TAGS)
     failed = pa.chunked_array([], pa.string())
-    return tables.Outcome(
+    return delta.Outcome(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
@@ -115,7 +117,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> tables.
 
 def plan(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
-    planned = tables.plan(rows, root, OLD, retry_failed=False)
+    planned = delta.plan(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
@@ -123,22 +125,22 @@ def plan(root: Location, n: int) -> str:
 def first_night(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
     begun = time.monotonic()
-    planned = tables.plan(rows, root / "empty", OLD, retry_failed=False)
+    planned = delta.plan(rows, root / "empty", OLD, retry_failed=False)
     planned_s, begun = time.monotonic() - begun, time.monotonic()
     folder = root / "frozen"
-    frozen = shards.freeze(planned, folder, run_id="r", tracks_per_shard=shards.MOST_TRACKS, asked={})
+    frozen = work_plan.freeze(planned, folder, run_id="r", tracks_per_shard=work_plan.MOST_TRACKS, asked={})
     frozen_s, begun = time.monotonic() - begun, time.monotonic()
-    assert len(shards.read_all(frozen, ["track_id"])) == n
+    assert len(work_plan.read_all(frozen, ["track_id"])) == n
     return f"all {n:,} open: planned {planned_s:.1f} s, frozen {frozen_s:.1f} s, read {time.monotonic() - begun:.1f} s"
 
 
 def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
     """What a driver does after the work of a night: merge the shards' files, then commit."""
     staged = []
-    for number in range(-(-len(rows) // shards.MOST_TRACKS)):
+    for number in range(-(-len(rows) // work_plan.MOST_TRACKS)):
         file, some = (
             root / "_run" / run_id / f"{number}.parquet",
-            rows.slice(number * shards.MOST_TRACKS, shards.MOST_TRACKS),
+            rows.slice(number * work_plan.MOST_TRACKS, work_plan.MOST_TRACKS),
         )
         buffer = pa.BufferOutputStream()
         pq.write_table(some, buffer)
@@ -146,22 +148,22 @@ def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
         staged.append((file, len(some)))
     begun = time.monotonic()
     planned = rows.select(["track_id"])
-    outcome = tables.merge(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
+    outcome = delta.merge(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
     merged_s = time.monotonic() - begun
     return f"merged {len(staged)} shards {merged_s:.1f} s, {committed(root, outcome)}"
 
 
-def committed(root: Location, outcome: tables.Outcome) -> str:
+def committed(root: Location, outcome: delta.Outcome) -> str:
     before = {part.path for part in parts_of(root)}
     begun = time.monotonic()
-    tables.commit(root, outcome, lambda: None)
+    delta.commit(root, outcome, lambda: None)
     commit_s = time.monotonic() - begun
     rewritten = sum(part.n_rows for part in parts_of(root) if part.path not in before) - len(outcome.tagged)
     return f"committed {commit_s:.1f} s, {rewritten:,} rows rewritten"
 
 
 def parts_of(root: Location) -> list:
-    table = tables.open_table(root, "tags")
+    table = delta.open_table(root, "tags")
     return [] if table is None else live(table)
 
 
@@ -190,12 +192,12 @@ def compact(root: Location, n: int) -> str:
     for night in range(20):
         put(root, tag_rows(2 * n + night * NIGHT, 2 * n + (night + 1) * NIGHT), f"small-{night}-{time.time_ns()}")
     begun = time.monotonic()
-    changes = upkeep.compact(root, lambda: None)
+    changes = maintenance.compact(root, lambda: None)
     return f"{changes['tags']}, {time.monotonic() - begun:.1f} s of it"
 
 
 def clean(root: Location, n: int) -> str:
-    return str(upkeep.clean(root, keep_days=0, may_delete=lambda: None)["tags"])
+    return str(maintenance.clean(root, keep_days=0, may_delete=lambda: None)["tags"])
 
 
 STAGES: dict[str, Callable[[Location, int], str]] = {

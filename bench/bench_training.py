@@ -22,12 +22,12 @@ import torch
 from screen_recipes import Data, epochs, validate
 from torch import nn
 
-from mtl_core import artifact
-from mtl_core.losses import label_counts, multitask_loss, task_weights
-from mtl_core.model import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.inference import artifact
+from mtl_core.model.cnn import BANDS, FRAMES, ModelConfig, MultitaskCNN
+from mtl_core.model.losses import label_counts, multitask_loss, task_weights
+from mtl_core.model.recipes import RECIPES
 from mtl_core.pipelines.train import train
-from mtl_core.recipes import RECIPES
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 CLASSES = {"artist": 68, "language": 17}
 REPEATS = 9

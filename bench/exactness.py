@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "audio" / "golden"))
 from generate_mels import reference, signals
 
-from mtl_core.audio import read_recording
-from mtl_core.mel import MelConfig, log_mel
-from mtl_core.segments import cut, segment_starts
+from mtl_core.audio.decode import read_recording
+from mtl_core.audio.mel import MelConfig, log_mel
+from mtl_core.audio.segments import cut, segment_starts
 
 if __name__ == "__main__":
     for name, segment in signals().items():

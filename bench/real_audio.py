@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mtl_core import manifest, metrics, tables
-from mtl_core.labels import Vocabulary
-from mtl_core.storage import Location
+from mtl_core.dataset import manifest
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.evaluation import metrics
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -81,7 +83,7 @@ def main() -> None:
     job("tag_catalogue", "--manifest", out / "all.parquet", "--model", out / "model-0", "--out", out / "tagged",
         allowed=(0, 3))  # fmt: skip
 
-    tags, failures = (tables.open_table(Location(str(out / "tagged")), name) for name in ("tags", "failures"))
+    tags, failures = (delta.open_table(Location(str(out / "tagged")), name) for name in ("tags", "failures"))
     assert tags is not None and failures is not None
     tagged, failed = tags.to_pyarrow_table(), failures.to_pyarrow_table()
     found = sorted([*tagged["track_id"].to_pylist(), *failed["track_id"].to_pylist()])

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from real_audio import job
 
-from mtl_core import manifest
-from mtl_core.mels import open_mels
-from mtl_core.storage import Location
+from mtl_core.dataset import manifest
+from mtl_core.dataset.mel_files import open_mels
+from mtl_core.storage.location import Location
 
 
 def prepare(audio: Path, out: Path) -> int:

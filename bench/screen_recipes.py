@@ -17,15 +17,15 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from mtl_core import splits
-from mtl_core.aggregate import track_probabilities
-from mtl_core.augment import mixed
-from mtl_core.labels import TASKS, Vocabulary
-from mtl_core.losses import label_counts, multitask_loss, task_weights
-from mtl_core.mels import open_mels
-from mtl_core.model import ModelConfig, MultitaskCNN
-from mtl_core.recipes import RECIPES, Recipe
-from mtl_core.storage import Location
+from mtl_core.dataset import splits
+from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.vocabulary import TASKS, Vocabulary
+from mtl_core.inference.aggregation import track_probabilities
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.model.losses import label_counts, multitask_loss, task_weights
+from mtl_core.model.mixup import mixed
+from mtl_core.model.recipes import RECIPES, Recipe
+from mtl_core.storage.location import Location
 
 VALIDATION_BATCH = 16
 

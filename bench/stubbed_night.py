@@ -5,7 +5,7 @@ import sys
 import pyarrow as pa
 
 from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 if __name__ == "__main__":
     pa.set_memory_pool(pa.system_memory_pool())  # as the job does

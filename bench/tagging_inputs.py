@@ -13,17 +13,17 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from mtl_core import artifact
-from mtl_core.artifact import Artifact
-from mtl_core.demo.catalogue import CatalogueConfig
-from mtl_core.features import FrontEnd
-from mtl_core.labels import Vocabulary
-from mtl_core.model import ModelConfig, MultitaskCNN
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.inference import artifact
+from mtl_core.inference.artifact import Artifact
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.model.quantization import calibrate
+from mtl_core.model.recipes import recipe
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
-from mtl_core.quantize import calibrate
-from mtl_core.recipes import recipe
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 def long_tracks(folder: Path, temporary: Path) -> list[Path]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl_core import command_line
+from mtl_core import cli
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         catalogue, out = Location(options.catalogue), Location(options.out)
         labels = None if options.labels is None else Location(options.labels)
     print(build_manifest(catalogue, labels, out, labels_from_folders=options.labels_from == "folders"))
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

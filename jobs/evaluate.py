@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from mtl_core import command_line, report
+from mtl_core import cli
+from mtl_core.evaluation import report
 from mtl_core.pipelines.evaluate import evaluate
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
     result = evaluate(
         model=model,
@@ -44,4 +45,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

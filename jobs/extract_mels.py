@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from mtl_core import command_line
-from mtl_core.decoding import DecoderLimits
-from mtl_core.features import FrontEnd
+from mtl_core import cli
+from mtl_core.audio.decoder_process import DecoderLimits
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         extraction = Extraction(
             front_end=FrontEnd(segments_per_excerpt=options.segments_per_excerpt),
             draws=options.draws,
@@ -43,4 +43,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

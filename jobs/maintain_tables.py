@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from mtl_core import command_line, lease, upkeep
-from mtl_core.storage import Location, check_reachable
+from mtl_core import cli
+from mtl_core.storage import lease
+from mtl_core.storage.location import Location, check_reachable
+from mtl_core.tables import maintenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +40,29 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         out = Location(options.out)
     check_reachable(out)
-    upkeep.check(out)  # no lease is left where there are no tables
+    maintenance.check(out)  # no lease is left where there are no tables
     with lease.held(out) as held:
         if options.restore_before is not None:
-            _print(f"restored before {options.restore_before}", upkeep.restore(out, options.restore_before, held.check))
+            _print(
+                f"restored before {options.restore_before}",
+                maintenance.restore(out, options.restore_before, held.check),
+            )
         if options.compact:
-            _print("compacted", upkeep.compact(out, held.check))
+            _print("compacted", maintenance.compact(out, held.check))
         if options.clean:
-            cleaned = upkeep.clean(out, keep_days=options.keep_days, may_delete=held.check, dry_run=options.dry_run)
+            cleaned = maintenance.clean(
+                out, keep_days=options.keep_days, may_delete=held.check, dry_run=options.dry_run
+            )
             _print("would be cleaned" if options.dry_run else "cleaned", cleaned)
 
 
-def _print(what: str, changes: dict[str, upkeep.Change]) -> None:
+def _print(what: str, changes: dict[str, maintenance.Change]) -> None:
     for name, change in changes.items():
         print(f"{name} {what}: {change}")
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

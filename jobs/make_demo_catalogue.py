@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl_core import command_line
-from mtl_core.demo.catalogue import CatalogueConfig
+from mtl_core import cli
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         config = CatalogueConfig(
             languages=options.languages,
             artists_per_language=options.artists_per_language,
@@ -48,4 +48,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

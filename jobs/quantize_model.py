@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mtl_core import command_line
+from mtl_core import cli
 from mtl_core.pipelines.quantize_model import quantize_model
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,10 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
     print(quantize_model(model, mels, out, seed=options.seed))
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from mtl_core import alphas, artifact, command_line, comparison, experiment, experiment_report, metrics, results, table1
-from mtl_core.failures import InputError, RunError
-from mtl_core.mels import open_mels
-from mtl_core.pipelines import cluster
+from mtl_core import cli
+from mtl_core.dataset.mel_files import open_mels
+from mtl_core.errors import InputError, RunError
+from mtl_core.evaluation import metrics
+from mtl_core.experiments import alpha_sweep, report, run_store, runner, table1_text
+from mtl_core.experiments import table1 as comparison
+from mtl_core.experiments.run_store import MODELS, Result, Run
+from mtl_core.inference import artifact
 from mtl_core.pipelines.evaluate import hear
 from mtl_core.pipelines.train import train
-from mtl_core.results import MODELS, Result, Run
-from mtl_core.storage import Location, at_the_door, check_writable
+from mtl_core.pipelines.workers import cluster
+from mtl_core.storage.location import Location, at_the_door, check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Options:
     """Folder or s3:// prefix of the experiment: runs, models, table1.json, table1.md, alphas.md, report.html."""
     recipes: tuple[str, ...] = ("paper",)
     """Recipes to train; every other one is compared with paper."""
-    tasks: tuple[str, ...] = results.VARIANTS
+    tasks: tuple[str, ...] = run_store.VARIANTS
     """Models to train of each: artist, language (alone), both (multi-task)."""
     split: str = "kfold"
     """What is held out: paper, kfold, album or artist (for --tasks language alone)."""
@@ -57,14 +61,14 @@ class Options:
 
 
 def main(options: Options) -> int:
-    with command_line.checked():
+    with cli.checked():
         mels, out = Location(options.mels), Location(options.out)
     if options.resamples < 0:
         raise InputError(f"resamples must be >= 0, got {options.resamples}")
     check_writable(out)
     source = open_mels(mels)
     folds = options.folds or (tuple(range(5)) if options.split == "kfold" else (0,))
-    runs = experiment.plan(
+    runs = runner.plan(
         source,
         recipes=options.recipes,
         tasks=options.tasks,
@@ -76,37 +80,37 @@ def main(options: Options) -> int:
         num_workers=options.num_workers,
         alphas=options.alphas,
     )
-    results.check_same(_stored(out, options), source.fingerprint, out)
+    run_store.check_same(_stored(out, options), source.fingerprint, out)
     failed: list[str] = []
     if not options.table_only:
         with cluster.connected(num_cpus=options.num_workers + 2):  # one Ray for all
-            failed = experiment.complete(runs, out, lambda run: _work(run, mels, out, options))
+            failed = runner.complete(runs, out, lambda run: _work(run, mels, out, options))
     found = _stored(out, options)
     if not found:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
     songs = source.groups(options.group_column) if options.group_column else None
     table = comparison.table(found, resamples=options.resamples, songs=songs)
-    table["alphas"] = alphas.effects(found, resamples=options.resamples, songs=songs)
+    table["alphas"] = alpha_sweep.effects(found, resamples=options.resamples, songs=songs)
     with at_the_door(out):
         (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
-        (out / "table1.md").write_bytes(table1.markdown(table).encode())
+        (out / "table1.md").write_bytes(table1_text.markdown(table).encode())
         if table["alphas"]:
-            (out / "alphas.md").write_bytes(alphas.markdown(table["alphas"]).encode())
-        (out / "report.html").write_bytes(experiment_report.html(table, found).encode())
-    print(table1.text(table))
+            (out / "alphas.md").write_bytes(alpha_sweep.markdown(table["alphas"]).encode())
+        (out / "report.html").write_bytes(report.html(table, found).encode())
+    print(table1_text.text(table))
     if table["alphas"]:
-        print("\n" + alphas.text(table["alphas"]))
+        print("\n" + alpha_sweep.text(table["alphas"]))
     print(f"-> {out / 'report.html'}")
     if failed:
         raise RunError(
             f"{len(failed)} of {len(runs)} runs failed, {failed[0]} for one; the same command tries them again"
         )
-    return command_line.DONE
+    return cli.DONE
 
 
 def _stored(out: Location, options: Options) -> list[Result]:
     """The stored runs of the split asked for."""
-    found = [results.load(key, out) for key in results.stored(out)]
+    found = [run_store.load(key, out) for key in run_store.stored(out)]
     wanted = (options.split, options.group_column)
     return [result for result in found if (result.run.split, result.run.group_column) == wanted]
 
@@ -134,8 +138,8 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
     except (TrainingFailedError, RayError) as error:
         said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
         raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
-    return results.result(run, trained, heard, training)
+    return run_store.result(run, trained, heard, training)
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_core import command_line, tables
-from mtl_core.decoding import DecoderLimits
+from mtl_core import cli
+from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.pipelines.tag_catalogue import Tagged, Tagging, tag_catalogue
-from mtl_core.storage import Location, check_writable
+from mtl_core.storage.location import Location, check_writable
+from mtl_core.tables import delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    with command_line.checked():
+    with cli.checked():
         tagging = Tagging(
             retry_failed=options.retry_failed,
             limit=options.limit,
@@ -62,8 +63,8 @@ def main(options: Options) -> int:
     tagged = tag_catalogue(manifest, model, out, tagging)
     print(_summary(tagged, out))
     if export is not None:
-        print(f"{tables.export(out, export):,} rows of tags -> {export}")
-    return command_line.TOO_MANY_FAILED if tagged.failed_share > options.max_failed_share else command_line.DONE
+        print(f"{delta.export(out, export):,} rows of tags -> {export}")
+    return cli.TOO_MANY_FAILED if tagged.failed_share > options.max_failed_share else cli.DONE
 
 
 def _summary(tagged: Tagged, out: Location) -> str:
@@ -84,4 +85,4 @@ def _of_run(run: dict[str, Any], out: Location) -> str:
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

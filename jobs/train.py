@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mtl_core import command_line
+from mtl_core import cli
 from mtl_core.pipelines.train import train
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with command_line.checked():
+    with cli.checked():
         mels, out = Location(options.mels), Location(options.out)
     summary = train(
         mels=mels,
@@ -62,4 +62,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(main, Options)
+    cli.main(main, Options)

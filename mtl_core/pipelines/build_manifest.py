@@ -4,8 +4,8 @@ for it.
 
 from collections import Counter
 
-from mtl_core import manifest
-from mtl_core.storage import Location, check_writable
+from mtl_core.dataset import manifest
+from mtl_core.storage.location import Location, check_writable
 
 
 def build_manifest(

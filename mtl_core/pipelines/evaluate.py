@@ -17,17 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
-from mtl_core import areas, evaluation, metrics, report
-from mtl_core import artifact as artifacts
-from mtl_core.artifact import Artifact
-from mtl_core.evaluation import Heard
-from mtl_core.failures import InputError
-from mtl_core.mels import Mels, frames_of, open_mels, segments_of
-from mtl_core.network import Network, open_network
-from mtl_core.pipelines import cluster
-from mtl_core.pipelines.progress import Progress
-from mtl_core.splits import PARTS
-from mtl_core.storage import Location, at_the_door, check_reachable, check_writable
+from mtl_core.dataset.mel_files import Mels, frames_of, open_mels, segments_of
+from mtl_core.dataset.splits import PARTS
+from mtl_core.errors import InputError
+from mtl_core.evaluation import metrics, predictions, ranking, report
+from mtl_core.evaluation.predictions import Heard
+from mtl_core.inference import artifact as artifacts
+from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.openvino_engine import Network, open_network
+from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers.progress import Progress
+from mtl_core.storage.location import Location, at_the_door, check_reachable, check_writable
 
 ALL = "all"
 
@@ -64,7 +64,7 @@ def evaluate(
         raise InputError(f"resamples and seed must be >= 0, got {resamples} and {seed}")
     check_writable(out)
     artifact, heard, training = hear(model=model, mels=mels, on=on, workers=workers)
-    evaluated = evaluation.said(heard)
+    evaluated = predictions.said(heard)
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
@@ -73,17 +73,17 @@ def evaluate(
         "n_tracks": len(heard.tracks),
         "n_segments": sum(heard.n_segments),
         "facts": _facts(artifact),
-        "tasks": evaluation.scores(heard, training, resamples=resamples, seed=seed),
+        "tasks": predictions.scores(heard, training, resamples=resamples, seed=seed),
     }
     page = report.html(
         result,
         evaluated,
         artifact.metrics.get("history", ()),
-        curves={task: areas.curves(*heard.segment_probabilities(task)) for task in heard.vocabularies},
+        curves={task: ranking.curves(*heard.segment_probabilities(task)) for task in heard.vocabularies},
         mels=frames_of(mels, [track.track_id for picked in report.extremes(evaluated) for track in picked]),
     )
     with at_the_door(out):
-        (out / "predictions.parquet").write_bytes(_parquet(evaluation.predictions(heard, evaluated)))
+        (out / "predictions.parquet").write_bytes(_parquet(predictions.predictions(heard, evaluated)))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result

@@ -17,15 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core import lease, manifest, mels, shards
-from mtl_core.decoding import DecoderLimits
-from mtl_core.failures import InputError
-from mtl_core.features import FrontEnd
-from mtl_core.pipelines import cluster
-from mtl_core.pipelines.workers import Stage, work_off
-from mtl_core.shards import Mark, Plan
-from mtl_core.storage import Location, check_writable
-from mtl_core.tracks import FailedTrack, Track, TrackReader
+from mtl_core.audio.decoder_process import DecoderLimits
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.dataset import manifest, mel_files
+from mtl_core.errors import InputError
+from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers.shard_pool import Stage, work_off
+from mtl_core.storage import lease, work_plan
+from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.work_plan import Mark, Plan
 
 FAILURES = "_failures"
 
@@ -74,15 +75,15 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
     tracks = tracks.sort_by("track_id")
     asked = _asked(tracks, extraction)
     run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    record = out / mels.RUNS / f"{run_id}.json"
+    record = out / mel_files.RUNS / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
     with lease.held(out), cluster.connected(num_cpus=extraction.workers):
         workers = cluster.room(extraction.workers)
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
-        make = partial(_Extractor, plan, out, extraction, mels.mels_schema(extraction.front_end, tracks.schema))
-        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=shards.AT_ONCE)
+        make = partial(_Extractor, plan, out, extraction, mel_files.mels_schema(extraction.front_end, tracks.schema))
+        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=work_plan.AT_ONCE)
         work_off(plan, [stage], what="extracting mels")
         return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
 
@@ -102,7 +103,7 @@ def _asked(tracks: pa.Table, extraction: Extraction) -> dict[str, Any]:
 
 def _is_done(record: Location, out: Location) -> bool:
     """Whether a finished run stands as it ended; never where a failure was not permanent, or changed audio not seen."""
-    if not record.exists() or shards.load(out / mels.RUNS / record.name.removesuffix(".json")) is not None:
+    if not record.exists() or work_plan.load(out / mel_files.RUNS / record.name.removesuffix(".json")) is not None:
         return False
     run = json.loads(record.read_bytes())
     if run["failed_not_permanently"] or not run["asked"]["content_known"]:
@@ -115,12 +116,12 @@ def _files(out: Location) -> list[Location]:
 
 
 def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> Plan:
-    folder = out / mels.RUNS / run_id
-    plan = shards.load(folder)
+    folder = out / mel_files.RUNS / run_id
+    plan = work_plan.load(folder)
     if plan is None:
         folder.delete_tree()
-        n_tracks_per_shard = shards.size(len(tracks), workers)
-        plan = shards.freeze(tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
+        n_tracks_per_shard = work_plan.size(len(tracks), workers)
+        plan = work_plan.freeze(tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
     return plan
 
 
@@ -134,13 +135,13 @@ class _Extractor:
         )
 
     def __call__(self, shard: int) -> Mark:
-        tracks = self._reader.in_turn(partial(shards.read, self._plan, shard), list)
+        tracks = self._reader.in_turn(partial(work_plan.read, self._plan, shard), list)
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
         with self._reader.watch.timed("write"):
             if done:
-                output.write_bytes(mels.mels_file(done, self._schema))
+                output.write_bytes(mel_files.mels_file(done, self._schema))
         mark = Mark(
             shard=shard,
             output=output.name if done else "",
@@ -151,17 +152,17 @@ class _Extractor:
             spent=self._reader.watch.lap(),
         )
         failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
-        shards.mark(self._plan, mark, failures)
+        work_plan.mark(self._plan, mark, failures)
         return mark
 
 
 def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
     """Drop what earlier runs left, write failures and record; last, open the mels to readers by removing the plan."""
-    found, failures = shards.marks(plan, range(plan.n_shards))
+    found, failures = work_plan.marks(plan, range(plan.n_shards))
     mine = {mark.output for mark in found if mark.output}
-    for path, _ in [*(out / mels.RUNS).walk()]:
+    for path, _ in [*(out / mel_files.RUNS).walk()]:
         if path.split("/")[0] != plan.run_id:
-            (out / mels.RUNS / path).delete()
+            (out / mel_files.RUNS / path).delete()
     for file in _files(out):
         if file.name not in mine:
             file.delete()
@@ -172,14 +173,14 @@ def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[
         "run_id": plan.run_id,
         "asked": plan.asked,
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **shards.totals(found),
+        **work_plan.totals(found),
         "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
-        "failures": shards.by_error(failures),
+        "failures": work_plan.by_error(failures),
         "wall_s": round(wall_s, 1),
         "files": sorted(mine),
     }
     record.write_bytes(json.dumps(run, indent=1).encode())
-    shards.discard(plan.folder)
+    work_plan.discard(plan.folder)
     return run
 
 

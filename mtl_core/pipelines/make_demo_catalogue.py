@@ -7,10 +7,10 @@ from itertools import islice
 
 import ray
 
-from mtl_core.demo.catalogue import CatalogueConfig, Track, encode, labels_csv, pcm, plan
-from mtl_core.failures import InputError
-from mtl_core.pipelines import cluster
-from mtl_core.storage import Location, at_the_door, check_writable
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Track, encode, labels_csv, pcm, plan
+from mtl_core.errors import InputError
+from mtl_core.pipelines.workers import cluster
+from mtl_core.storage.location import Location, at_the_door, check_writable
 
 CONFIG = "catalogue.json"
 LABELS = "labels.csv"

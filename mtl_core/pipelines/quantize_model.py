@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from mtl_core import artifact as artifacts
-from mtl_core.aggregate import track_probabilities
-from mtl_core.artifact import Artifact
-from mtl_core.export import export
-from mtl_core.failures import InputError, RunError
-from mtl_core.mels import Mels, open_mels, segments_of
-from mtl_core.network import CpuEngine
-from mtl_core.quantize import calibrate
-from mtl_core.storage import Location, check_reachable, check_writable
+from mtl_core.dataset.mel_files import Mels, open_mels, segments_of
+from mtl_core.errors import InputError, RunError
+from mtl_core.inference import artifact
+from mtl_core.inference.aggregation import track_probabilities
+from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.openvino_engine import CpuEngine
+from mtl_core.inference.openvino_export import export
+from mtl_core.model.quantization import calibrate
+from mtl_core.storage.location import Location, check_reachable, check_writable
 
 LEAST_AGREEMENT = 0.995  # of tracks whose first label stays
 LARGEST_DIFFERENCE = 0.02  # of any probability of any track
@@ -63,7 +63,7 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
         RunError: the tags do not stay what they are; nothing is written.
     """
     check_reachable(model)
-    known = artifacts.load(model)
+    known = artifact.load(model)
     if known.quantization is not None:
         raise InputError(f"{model} is quantized already")
     if known.model.config.trunk != "paper":
@@ -72,7 +72,7 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
     if source.front_end.hash() != known.front_end.hash():
         raise InputError(f"{mels} is of another front end than {model}")
     check_writable(out)
-    splits = artifacts.load_splits(model)
+    splits = artifact.load_splits(model)
     picked = {}
     for part in ("train", "validation"):
         ids = splits.filter(pc.equal(splits["split"], part))["track_id"].to_pylist()
@@ -84,7 +84,7 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
     compared = _compare(known, rounded, source, picked["validation"])
     if min(compared.agreement.values()) < LEAST_AGREEMENT or max(compared.difference.values()) > LARGEST_DIFFERENCE:
         raise RunError(f"{compared}; allowed are {LEAST_AGREEMENT:.1%} at the least and {LARGEST_DIFFERENCE}")
-    return f"model {artifacts.save(rounded, splits, out)}: {compared}\n-> {out}"
+    return f"model {artifact.save(rounded, splits, out)}: {compared}\n-> {out}"
 
 
 def _some_segments(source: Mels, picked: set[str], seed: int) -> np.ndarray:

@@ -21,18 +21,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_core import lease, manifest, shards, tables
-from mtl_core.decoding import DECODER, DecoderLimits
-from mtl_core.lease import Lease
-from mtl_core.network import Network, open_network
-from mtl_core.pipelines import cluster
-from mtl_core.pipelines.workers import Stage, work_off
-from mtl_core.shard_tagging import ShardReader, ShardTagger, ShardWorker
-from mtl_core.shards import Mark, Plan
-from mtl_core.storage import Location, check_writable
-from mtl_core.tagger import Tagger
-from mtl_core.tracks import TrackReader
-from mtl_core.upkeep import UNFINISHED
+from mtl_core.audio.decoder_process import DECODER, DecoderLimits
+from mtl_core.audio.track_reader import TrackReader
+from mtl_core.dataset import manifest
+from mtl_core.inference.openvino_engine import Network, open_network
+from mtl_core.inference.tagger import Tagger
+from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers.shard_pool import Stage, work_off
+from mtl_core.pipelines.workers.shard_workers import ShardReader, ShardTagger, ShardWorker
+from mtl_core.storage import lease, work_plan
+from mtl_core.storage.lease import Lease
+from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.tables import delta
+from mtl_core.tables.maintenance import UNFINISHED
 
 RECORDS = "runs"
 _PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
@@ -104,7 +106,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         "decode_limits": asdict(tagging.limits),
     }
     runs: list[dict[str, Any]] = []
-    open_tracks = partial(tables.plan, tracks, out, model_id, retry_failed=tagging.retry_failed)
+    open_tracks = partial(delta.plan, tracks, out, model_id, retry_failed=tagging.retry_failed)
     with lease.held(out) as held:
         unfinished = _unfinished(out, model_id)
         still_open = None if unfinished else open_tracks()
@@ -139,13 +141,13 @@ def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int
                 make=partial(ShardWorker, plan, reader, tagger),
                 workers=workers,
                 resources=ONE_CPU,
-                calls=shards.AT_ONCE,
+                calls=work_plan.AT_ONCE,
             )
         ]
     gpus = cluster.room(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
     tagger = partial(_gpu_tagger, _torch_model(model_at), network, tagging.gpu_device)
     return lambda plan: [
-        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU, calls=shards.AT_ONCE),
+        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU, calls=work_plan.AT_ONCE),
         Stage(make=partial(ShardTagger, plan, tagger), workers=gpus, resources={"num_cpus": 0, "num_gpus": 1}),
     ]
 
@@ -159,13 +161,13 @@ def _cpu_tagger(network: Network) -> Tagger:
 
 def _torch_model(model_at: Location) -> Any:
     """The model in torch, which nobody but a GPU needs: its import takes seconds."""
-    from mtl_core.artifact import load
+    from mtl_core.inference.artifact import load
 
     return load(model_at).model
 
 
 def _gpu_tagger(model: Any, network: Network, device: str) -> Tagger:
-    from mtl_core.cuda import CudaEngine
+    from mtl_core.inference.torch_engine import CudaEngine
 
     return Tagger(CudaEngine(model, device), network.vocabularies, network.aggregation)
 
@@ -175,18 +177,18 @@ def _unfinished(out: Location, model_id: str) -> list[Plan]:
     found = []
     for run_id in sorted({path.split("/")[0] for path, _ in (out / UNFINISHED).walk()}):
         folder = out / UNFINISHED / run_id
-        plan = shards.load(folder)
-        if plan is not None and (plan.asked["model_id"] == model_id or tables.is_begun(out, run_id)):
+        plan = work_plan.load(folder)
+        if plan is not None and (plan.asked["model_id"] == model_id or delta.is_begun(out, run_id)):
             found.append(plan)
         else:
-            shards.discard(folder)
+            work_plan.discard(folder)
     return found
 
 
 def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> Plan:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    n_tracks_per_shard = shards.size(len(planned), workers)
-    return shards.freeze(
+    n_tracks_per_shard = work_plan.size(len(planned), workers)
+    return work_plan.freeze(
         planned, out / UNFINISHED / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked
     )
 
@@ -202,22 +204,22 @@ def _run(
     begun = time.monotonic()
     n_now = work_off(plan, stages(plan), what="tagging", may_go_on=held.still)
     worked_s = time.monotonic() - begun
-    found, failures = shards.marks(plan, range(plan.n_shards))
-    planned = shards.read_all(plan, ["track_id"])
+    found, failures = work_plan.marks(plan, range(plan.n_shards))
+    planned = work_plan.read_all(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
-    outcome = tables.merge(staged, planned, failures, out, run_id=plan.run_id, model_id=plan.asked["model_id"])
-    tables.commit(out, outcome, held.check)
+    outcome = delta.merge(staged, planned, failures, out, run_id=plan.run_id, model_id=plan.asked["model_id"])
+    delta.commit(out, outcome, held.check)
     held.check()
     record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
-    shards.discard(plan.folder)
+    work_plan.discard(plan.folder)
     return record
 
 
 def _record(
     plan: Plan, found: list[Mark], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
 ) -> dict[str, Any]:
-    totals = shards.totals(found)
+    totals = work_plan.totals(found)
     return {
         "run_id": plan.run_id,
         "asked": plan.asked,
@@ -227,7 +229,7 @@ def _record(
         "tagged": totals["done"],
         "failed": totals["failed"],
         "already_done": plan.asked["already_done"],
-        "failures": shards.by_error(failures),
+        "failures": work_plan.by_error(failures),
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],

@@ -25,19 +25,22 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Queue
 
-from mtl_core import artifact, lease, splits
-from mtl_core.aggregate import Aggregation
-from mtl_core.artifact import Artifact
-from mtl_core.batches import Part, part_of
-from mtl_core.failures import InputError
-from mtl_core.labels import MISSING, TASKS, Vocabulary
-from mtl_core.mels import Mels, open_mels
-from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
-from mtl_core.pipelines import cluster, live
-from mtl_core.pipelines.checkpoints import start_of
-from mtl_core.pipelines.training_loop import Plan, train_worker
-from mtl_core.recipes import recipe as recipe_named
-from mtl_core.storage import Location, at_the_door, check_writable, content_id
+from mtl_core.dataset import splits
+from mtl_core.dataset.loader import Part, part_of
+from mtl_core.dataset.mel_files import Mels, open_mels
+from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
+from mtl_core.errors import InputError
+from mtl_core.inference import artifact
+from mtl_core.inference.aggregation import Aggregation
+from mtl_core.inference.artifact import Artifact
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.model.recipes import recipe as recipe_named
+from mtl_core.pipelines.training import train_monitor
+from mtl_core.pipelines.training.checkpoints import start_of
+from mtl_core.pipelines.training.train_loop import Plan, train_worker
+from mtl_core.pipelines.workers import cluster
+from mtl_core.storage import lease
+from mtl_core.storage.location import Location, at_the_door, check_writable, content_id
 
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 
@@ -215,7 +218,7 @@ def _fit(parts: dict[str, Part], plan: Plan, out: Location, run: str, num_worker
         start = start_of(storage / run)
     progress = Queue(actor_options={"num_cpus": 0})
     watcher = threading.Thread(
-        target=live.report, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
+        target=train_monitor.report, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
     )
     watcher.start()
     trainer = _Trainer(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_core.audio import Recording, read_recording
-from mtl_core.decoding import serve
+from mtl_core.audio.decode import Recording, read_recording
+from mtl_core.audio.decoder_process import serve
 
 DELAY_S = 0.1  # a track's: long enough that a killed run has shards left
 LOG = "decoded.log"  # beside the catalogue's folder: a line for each time that a track was decoded

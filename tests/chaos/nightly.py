@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from catalogue import save, untrained_artifact, write
 
-from mtl_core import lease, tables
-from mtl_core.artifact import Artifact
-from mtl_core.features import FrontEnd
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
+from mtl_core.storage import lease
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 HERE = Path(__file__).parent
 JOB = HERE.parents[1] / "jobs" / "tag_catalogue.py"
@@ -135,7 +136,7 @@ def start(
 
 def rows(out: Path | Location, name: str) -> list[dict]:
     """The rows of a table, by track_id."""
-    table = tables.open_table(Location(str(out)), name)
+    table = delta.open_table(Location(str(out)), name)
     assert table is not None
     return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: row["track_id"])
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from nightly import COUNTING, Nights, assert_exact, decoded, rows, run, strip, two_nights
 
-from mtl_core.shards import AT_ONCE, MOST_TRACKS
+from mtl_core.storage.work_plan import AT_ONCE, MOST_TRACKS
 
 TABLES, STORAGE, SHARDS, WORKERS = (
-    f"mtl_core.{name}:" for name in ("tables", "storage", "shards", "pipelines.workers")
+    f"mtl_core.{name}:"
+    for name in ("tables.delta", "storage.location", "storage.work_plan", "pipelines.workers.shard_pool")
 )
 WRITE, READ = f"{STORAGE}Location.write_bytes", f"{STORAGE}Location.read_bytes"
-PROGRESS = "mtl_core.pipelines.progress:Progress.add:exit"
+PROGRESS = "mtl_core.pipelines.workers.progress:Progress.add:exit"
 LOG = "deltalake:DeltaTable.create_write_transaction"
 
 #: phase -> points of killed_job.py; each comes after the one before, so that a run meets them all in their order.
@@ -38,24 +39,24 @@ PHASES: dict[str, list[str]] = {
     "verifying": [
         f"{TABLES}merge:enter",
         f"{READ}@/tags-0:exit:3",
-        f"{TABLES}merge:enter>mtl_core.parts:write_file:enter",
-        f"{TABLES}merge:enter>mtl_core.parts:write_file:2",
-        f"{TABLES}merge:enter>mtl_core.parts:write_file:exit",
+        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:2",
+        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:exit",
         f"{TABLES}merge:exit",
     ],
     "committing failures": [
         f"{TABLES}commit:enter",
         f"{TABLES}commit:enter>{TABLES}supersede:enter",
         f"{TABLES}commit:enter>{TABLES}supersede:exit",
-        f"{TABLES}commit:enter>mtl_core.parts:write_file:exit",
+        f"{TABLES}commit:enter>mtl_core.tables.data_files:write_file:exit",
         f"{TABLES}commit:enter>{LOG}:enter",
     ],
     "between the commits": [
         f"{TABLES}commit:enter>{LOG}:exit",
         f"{TABLES}supersede@tags-kept:enter",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.parts:write_file:enter",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.parts:write_file:1",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.parts:write_file:exit",
+        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
+        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
     ],
     "committing tags": [
         f"{TABLES}supersede@tags-kept:exit",
@@ -171,12 +172,12 @@ def test_three_kills(tmp_path: Path, local_ray: None) -> None:
     import ray
 
     env = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    nights = two_nights(tmp_path, 64, env, "mtl_core.decoding")
+    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decode.decoder_process")
     out = nights.out("killed")
     points = {
         "running": f"{PROGRESS}:1",
         "between": f"{TABLES}commit:enter>{LOG}:exit",
         "after": f"{SHARDS}discard:enter",
     }
-    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.decoding").total() == 3
+    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decode.decoder_process").total() == 3
     assert_exact(nights, out)

@@ -36,7 +36,7 @@ def is_stopped(pid: int) -> bool:
         f"{TABLES}merge:enter",
         f"{TABLES}commit:enter>{LOG}:enter",  # past the last look at the lease
         f"{TABLES}supersede@tags-kept:exit>{LOG}:enter",
-        "mtl_core.shards:discard:enter",
+        "mtl_core.storage.work_plan:discard:enter",
     ],
 )
 def test_who_slept_too_long_changes_nothing(nights: Nights, cluster: dict[str, str], point: str) -> None:

@@ -10,7 +10,7 @@ from clusters import head
 from nightly import JOB, rows, run, small_artifact, write_track
 
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 LIMIT_S = 5.0
 POISON = {"a": (b"segfault", "crashed"), "b": (b"hang    ", "timed_out"), "c": (b"allocate", "out_of_memory")}

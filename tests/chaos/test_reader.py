@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl_core import tables
 from mtl_core.schema import FAILURES, TAGS
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 N, NIGHTS = 1_000, 10
 
@@ -28,7 +28,7 @@ def night(root: Location, number: int) -> None:
     staged = root / "staged" / f"{number}.parquet"
     staged.write_bytes(memoryview(buffer.getvalue()))
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = tables.merge(
+    outcome = delta.merge(
         [(staged, len(tags))],
         pa.table({"track_id": [f"{track:05}" for track in planned]}),
         failures,
@@ -36,7 +36,7 @@ def night(root: Location, number: int) -> None:
         run_id=str(number),
         model_id="m",
     )
-    tables.commit(root, outcome, lambda: None)
+    delta.commit(root, outcome, lambda: None)
 
 
 @pytest.mark.parametrize("root", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
@@ -61,7 +61,7 @@ def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> No
     writer = threading.Thread(target=write)
     writer.start()
     while not done.is_set():
-        tags, failures = tables.read_state(at)
+        tags, failures = delta.read_state(at)
         assert tags is not None and failures is not None
         states.add((tags.version(), failures.version()))
         rows = {name: table.to_pyarrow_table() for name, table in (("tags", tags), ("failures", failures))}

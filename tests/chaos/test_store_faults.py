@@ -7,11 +7,11 @@ from catalogue import save
 from faulty_proxy import Proxy, before
 from nightly import JOB, rows, run, small_artifact, write_track
 
-from mtl_core import storage
-from mtl_core.failures import TrackError
+from mtl_core.audio.source import open_track
+from mtl_core.errors import TrackError
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
-from mtl_core.track_source import open_track
+from mtl_core.storage import location
+from mtl_core.storage.location import Location
 
 
 @pytest.mark.slow
@@ -25,7 +25,14 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
         command = [str(JOB), "--manifest", f"{at}/m.parquet", "--model", f"{at}/model", "--out", f"{at}/out",
                    "--num-workers", "2"]  # fmt: skip
         begun = time.monotonic()
-        ended = run("never", "driver", command, {"AWS_ENDPOINT_URL": proxy.endpoint}, 400, "mtl_core.decoding")
+        ended = run(
+            "never",
+            "driver",
+            command,
+            {"AWS_ENDPOINT_URL": proxy.endpoint},
+            400,
+            "mtl_core.audio.decode.decoder_process",
+        )
         print(f"{time.monotonic() - begun:.1f} s, {proxy.requests.total()} requests, {dict(proxy.faults)}")
         print(ended.stdout, ended.stderr)
         assert ended.returncode == 0, ended.stderr
@@ -37,9 +44,9 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch):
     with before(s3_server) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        storage._filesystem.cache_clear()
+        location._filesystem.cache_clear()
         yield running
-    storage._filesystem.cache_clear()
+    location._filesystem.cache_clear()
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, "forbidden"), (404, "not_found")])
@@ -59,7 +66,7 @@ def test_what_is_refused_is_not_asked_for_again(bucket: str, proxy: Proxy, statu
 def test_a_track_is_one_request(bucket: str, proxy: Proxy) -> None:
     track = Location(bucket) / "track.wav"
     write_track(track, 0)
-    known = storage.content_id(track.filesystem.info(track.path))
+    known = location.content_id(track.filesystem.info(track.path))
     proxy.requests.clear()
     assert isinstance(open_track(track.uri, known), bytes)
     assert proxy.requests == {("GET", f"/{track.path}"): 1}

@@ -11,9 +11,10 @@ from catalogue import save
 from clusters import head
 from nightly import JOB, run, small_artifact
 
-from mtl_core import artifact, tables
+from mtl_core.inference import artifact
 from mtl_core.schema import TAGS
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 N = 100_000
 
@@ -34,10 +35,10 @@ def test_an_unchanged_catalogue_is_done_in_seconds(tmp_path: Path) -> None:
     )
     staged = at / "staged.parquet"
     pq.write_table(pa.table(columns, schema=TAGS), staged.path)
-    planned, none_failed = pa.table({"track_id": ids}), tables.SCHEMAS["failures"].empty_table()
+    planned, none_failed = pa.table({"track_id": ids}), delta.SCHEMAS["failures"].empty_table()
     out = at / "out"
-    night = tables.merge([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
-    tables.commit(out, night, lambda: None)
+    night = delta.merge([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
+    delta.commit(out, night, lambda: None)
     command = [str(JOB), "--manifest", f"{at}/manifest.parquet", "--model", f"{at}/model", "--out", f"{out}"]
     with head(num_cpus=2) as env:
         for name, environment in (("its own Ray", {}), ("a cluster that runs", env)):

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from catalogue import BAD, save, write_catalogue
 
-from mtl_core import tables
-from mtl_core.artifact import Artifact
+from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -115,7 +115,7 @@ def test_the_nightly_job_is_submitted(
         "--out", f"{bucket}/tagged", "--max-failed-share", "0.5",
     )  # fmt: skip
     assert "10 planned = 6 tagged + 4 failed" in said
-    table = tables.open_table(at / "tagged", "tags")
+    table = delta.open_table(at / "tagged", "tags")
     assert table is not None and table.to_pyarrow_table().num_rows == 6
-    failures = tables.open_table(at / "tagged", "failures")
+    failures = delta.open_table(at / "tagged", "failures")
     assert failures is not None and set(failures.to_pyarrow_table()["track_id"].to_pylist()) == set(BAD)

@@ -7,12 +7,12 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from mtl_core import artifact
-from mtl_core.artifact import Artifact
-from mtl_core.features import FrontEnd
-from mtl_core.labels import Vocabulary
-from mtl_core.model import ModelConfig, MultitaskCNN
-from mtl_core.storage import Location
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.inference import artifact
+from mtl_core.inference.artifact import Artifact
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.storage.location import Location
 
 #: track -> (stage, error) of the bad ones.
 BAD = {

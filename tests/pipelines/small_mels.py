@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core.features import FrontEnd
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.schema import FRONT_END, FRONT_END_HASH, MELS
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 ARTISTS, SONGS, SEGMENTS, FILES = 4, 5, 3, 5
 

@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mtl_core import artifact as artifacts
-from mtl_core import metrics
-from mtl_core.aggregate import Aggregation, tag, track_probabilities
-from mtl_core.artifact import Artifact
-from mtl_core.failures import InputError
-from mtl_core.features import FrontEnd
-from mtl_core.labels import Vocabulary
-from mtl_core.mels import mels_schema
-from mtl_core.model import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.mel_files import mels_schema
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.errors import InputError
+from mtl_core.evaluation import metrics
+from mtl_core.inference import artifact as artifacts
+from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+from mtl_core.inference.artifact import Artifact
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.pipelines.evaluate import _picked, evaluate
 from mtl_core.schema import MANIFEST
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
 ARTISTS = tuple(f"artist {i}" for i in range(6))
@@ -188,7 +188,7 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
     def no_work(**_):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("mtl_core.pipelines.cluster.connected", no_work)
+    monkeypatch.setattr("mtl_core.pipelines.workers.cluster.connected", no_work)
     here, out = Location(str(tmp_path)), Location(str(tmp_path / "out"))
     good = {"model": place / "model", "mels": place / "mels", "out": out}
     other = write_mels(tracks, here / "other", front_end=FrontEnd(segments_per_excerpt=2))

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from catalogue import BAD, write_catalogue
 
-from mtl_core.failures import InputError
-from mtl_core.features import FrontEnd
-from mtl_core.mels import open_mels
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.mel_files import open_mels
+from mtl_core.errors import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
 from mtl_core.schema import FAILURES, FRONT_END_HASH, MELS
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -87,7 +87,7 @@ def test_a_crash_at_the_very_end_is_mended_by_the_same_command(tmp_path: Path, m
     at = Location(str(tmp_path))
     manifest = catalogue(at, n_good=2)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("mtl_core.shards.discard", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("mtl_core.storage.work_plan.discard", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
         extract_mels(manifest, at / "mels", Extraction())
     with pytest.raises(InputError, match="has not ended"):
         open_mels(at / "mels")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtl_core.demo.catalogue import CatalogueConfig, labels_csv, pcm, plan
-from mtl_core.failures import InputError
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, labels_csv, pcm, plan
+from mtl_core.errors import InputError
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 CONFIG = CatalogueConfig(languages=2, artists_per_language=1, songs_per_artist=4, song_s=3)
 REPOSITORY = Path(__file__).parents[2]

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from test_evaluate import catalogue, write_mels, write_model
 
-from mtl_core import artifact
-from mtl_core.failures import InputError, RunError
-from mtl_core.network import open_network
+from mtl_core.errors import InputError, RunError
+from mtl_core.inference import artifact
+from mtl_core.inference.openvino_engine import open_network
 from mtl_core.pipelines import quantize_model as job
 from mtl_core.pipelines.quantize_model import quantize_model
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 
 @pytest.fixture(scope="module")

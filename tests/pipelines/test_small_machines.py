@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from catalogue import write_catalogue
 
-from mtl_core import tables
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -58,6 +58,6 @@ ALIKE = ("track_id", "content_id", "duration_s", "n_segments", "model_id")
 
 
 def rows(root: Location) -> list[dict]:
-    table = tables.open_table(root, "tags")
+    table = delta.open_table(root, "tags")
     assert table is not None
     return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: row["track_id"])

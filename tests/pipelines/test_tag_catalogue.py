@@ -9,14 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from catalogue import BAD, save, write_catalogue
 
-from mtl_core import artifact, tables
-from mtl_core.artifact import Artifact
-from mtl_core.audio import read_recording
-from mtl_core.failures import InputError
-from mtl_core.features import log_mel_segments
+from mtl_core.audio.decode import read_recording
+from mtl_core.audio.front_end import log_mel_segments
+from mtl_core.errors import InputError
+from mtl_core.inference import artifact
+from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
+from mtl_core.tables import delta
 
 N_GOOD = 12
 
@@ -30,7 +31,7 @@ def catalogue(root: str) -> Location:
 
 
 def rows(root: Location, name: str) -> list[dict]:
-    table = tables.open_table(root, name)
+    table = delta.open_table(root, name)
     assert table is not None
     return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: row["track_id"])
 
@@ -120,7 +121,7 @@ def test_a_limit_leaves_the_rest_for_later(tmp_path: Path, untrained: Artifact) 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_model_of_one_task_leaves_the_other_null(tmp_path: Path, untrained: Artifact) -> None:
-    from mtl_core.model import drop_head
+    from mtl_core.model.cnn import drop_head
 
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 2)

@@ -17,11 +17,11 @@ import pytest
 import ray
 from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
-from mtl_core import artifact
-from mtl_core.features import FrontEnd
-from mtl_core.mels import open_mels
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.mel_files import open_mels
+from mtl_core.inference import artifact
 from mtl_core.pipelines.train import train
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "train.py"

@@ -14,9 +14,9 @@ import pytest
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from small_mels import write_mels
 
-from mtl_core import artifact
-from mtl_core.pipelines.checkpoints import listed_epochs, start_of
-from mtl_core.storage import Location
+from mtl_core.inference import artifact
+from mtl_core.pipelines.training.checkpoints import listed_epochs, start_of
+from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
 KILLS, EPOCHS = 10, 30

@@ -1,0 +1,116 @@
+"""Band: the accompaniment. Notes and a drum pattern in, sound out; the timbre is the artist's.
+
+Legend: N samples at `voice.RATE_HZ`, C channels (2: left, right), M notes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtl_core.dataset.synthetic.voice import RATE_HZ
+
+_TABLE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruments:
+    """An artist's sound.
+
+    Args:
+        decay_s: of the chord instrument: 0.15 is a pluck, 3 a pad.
+        rolloff: harmonic h has amplitude h^-rolloff.
+        even: amplitude of the even harmonics beside the odd ones, 0 (a clarinet) to 1.
+        body_hz: resonance of the instrument's body.
+        octave: transposition of the chords in octaves.
+        hat_hz: centre of the cymbals' noise.
+    """
+
+    decay_s: float
+    rolloff: float
+    even: float
+    body_hz: float
+    octave: int
+    hat_hz: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What the chord instrument plays.
+
+    Args:
+        start_s, duration_s: (M,) seconds.
+        pitch_midi: (M,) MIDI note numbers, before `Instruments.octave`.
+        pan: (M,) 0 is left, 1 right.
+    """
+
+    start_s: np.ndarray
+    duration_s: np.ndarray
+    pitch_midi: np.ndarray
+    pan: np.ndarray
+
+
+def play(notes: Notes, instruments: Instruments, n_samples: int) -> np.ndarray:
+    """The chord instrument, (2, N) float32."""
+    out = np.zeros((2, n_samples), np.float32)
+    table_by_pitch: dict[float, np.ndarray] = {}
+    for start, length, pitch, side in zip(notes.start_s, notes.duration_s, notes.pitch_midi, notes.pan, strict=True):
+        f0_hz = 440 * 2 ** ((pitch - 69) / 12 + instruments.octave)
+        table = table_by_pitch.setdefault(float(pitch), _wavetable(instruments, f0_hz))
+        first = round(start * RATE_HZ)
+        n = min(round(length * RATE_HZ), n_samples - first)
+        if n <= 0:
+            continue
+        time_s = np.arange(n, dtype=np.float32) / RATE_HZ
+        attack_s = min(0.08, 0.02 + 0.03 * instruments.decay_s)
+        edge = np.minimum(1, np.minimum(time_s / attack_s, (n / RATE_HZ - time_s) / 0.03))
+        note = (
+            table[(time_s * np.float32(f0_hz * _TABLE)).astype(np.int64) % _TABLE]
+            * edge
+            * np.exp(-time_s / instruments.decay_s)
+        )
+        out[:, first : first + n] += np.array([[1 - side], [side]], np.float32) * note
+    return out
+
+
+def _wavetable(instruments: Instruments, f0_hz: float) -> np.ndarray:
+    """One period, (_TABLE,) float32, unit power, nothing above 9 kHz."""
+    harmonic = np.arange(1, max(2, int(min(9000 / f0_hz, 60)) + 1))
+    amplitude = harmonic**-instruments.rolloff * np.where(harmonic % 2 == 0, instruments.even, 1.0)
+    amplitude = amplitude * (1 + 6 * np.exp(-0.5 * (np.log2(harmonic * f0_hz / instruments.body_hz) / 0.3) ** 2))
+    spectrum = np.zeros(_TABLE // 2 + 1, complex)
+    spectrum[harmonic] = amplitude * np.exp(2j * np.pi * 0.618 * harmonic**2)  # spread phases: no spikes
+    wave = np.fft.irfft(spectrum)
+    return (wave / np.sqrt(np.mean(wave**2))).astype(np.float32)
+
+
+def drum(
+    instruments: Instruments,
+    beat_s: float,
+    pattern_by_drum: dict[str, np.ndarray],
+    n_samples: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Kick, snare and hat, (N,) float32.
+
+    Args:
+        beat_s: length of a beat in seconds.
+        pattern_by_drum: "kick", "snare", "hat" -> (16,) amplitudes of the sixteenths of a bar, repeated.
+    """
+    time_s = np.arange(int(0.25 * RATE_HZ)) / RATE_HZ
+    noise = rng.standard_normal(len(time_s))
+    ring = np.cos(2 * np.pi * instruments.hat_hz * time_s) + np.cos(2 * np.pi * 0.83 * instruments.hat_hz * time_s)
+    sounds = {
+        "kick": np.sin(2 * np.pi * (50 * time_s + 4 * (1 - np.exp(-time_s / 0.03)))) * np.exp(-time_s / 0.08),
+        "snare": 0.6 * noise * np.exp(-time_s / 0.05),
+        "hat": 0.5
+        * np.convolve(noise, np.hanning(16), mode="same")
+        / 3
+        * ring
+        * np.exp(-time_s / 0.03),  # noise around hat_hz
+    }
+    out = np.zeros(n_samples + len(time_s), np.float32)
+    for step, first in enumerate(np.round(np.arange(0, n_samples, beat_s * RATE_HZ / 4)).astype(int)):
+        for name, sound in sounds.items():
+            if pattern_by_drum[name][step % 16] > 0:
+                out[first : first + len(sound)] += (pattern_by_drum[name][step % 16] * sound).astype(np.float32)
+    return out[:n_samples]

@@ -1,0 +1,190 @@
+"""Cast: the languages and the artists, each a point of a unit cube; difficulty is how near the points lie together.
+
+`spread` draws points; `language_at`, `singer_at` and `instruments_at` turn them into parameters of sound. Easy: the
+points of a Latin hypercube, well apart, and songs that stay near their artist. Hard: points crowded around the middle,
+and songs that stray from them.
+
+Legend: D dimensions of a cube, V vowels of a language.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from mtl_core.dataset.synthetic.accompaniment import Instruments
+from mtl_core.dataset.synthetic.voice import Singer
+
+DifficultyName = Literal["easy", "hard"]
+LANGUAGE_DIMENSIONS = 10
+ARTIST_DIMENSIONS = 13
+
+#: First three formants in Hz of a tract of 17.5 cm, after Peterson & Barney, "Control methods used in a study of the
+#: vowels" (1952), rounded; the vowels that English lacks are interpolated.
+_VOWELS_HZ = np.array(
+    [
+        (280, 2250, 2950),  # i
+        (280, 1850, 2300),  # y
+        (320, 1600, 2400),  # barred i
+        (320, 1250, 2300),  # turned m
+        (310, 780, 2250),  # u
+        (400, 2050, 2650),  # e
+        (400, 1600, 2300),  # o slash
+        (420, 800, 2400),  # o
+        (500, 1450, 2450),  # schwa
+        (560, 1850, 2550),  # epsilon
+        (560, 900, 2400),  # open o
+        (670, 1700, 2450),  # ash
+        (730, 1300, 2500),  # a
+        (720, 1050, 2450),  # script a
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difficulty:
+    """How far apart the cast is and how much of it is heard.
+
+    Args:
+        artist_spread, language_spread: None is a Latin hypercube; else the standard deviation around the cube's middle.
+        song_variation: standard deviation of a song's point around its artist's.
+        shift_semitones: standard deviation of a song's register around its artist's.
+        voice_over_band_db, noise_below_db: ranges from which a song draws the band's and the noise's level.
+        equaliser_db: standard deviation of a song's equaliser.
+        level_dbfs: range from which a song's file draws its level.
+    """
+
+    artist_spread: float | None
+    language_spread: float | None
+    song_variation: float
+    shift_semitones: float
+    voice_over_band_db: tuple[float, float]
+    noise_below_db: tuple[float, float]
+    equaliser_db: float
+    level_dbfs: tuple[float, float]
+
+
+DIFFICULTIES: dict[DifficultyName, Difficulty] = {
+    "easy": Difficulty(
+        artist_spread=None,
+        language_spread=None,
+        song_variation=0.02,
+        shift_semitones=0.5,
+        voice_over_band_db=(4, 7),
+        noise_below_db=(40, 55),
+        equaliser_db=0.7,
+        level_dbfs=(-20, -17),
+    ),
+    "hard": Difficulty(
+        artist_spread=0.2,
+        language_spread=0.2,
+        song_variation=0.08,
+        shift_semitones=2,
+        voice_over_band_db=(-3, 6),
+        noise_below_db=(15, 40),
+        equaliser_db=4,
+        level_dbfs=(-28, -16),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """How an invented language sounds.
+
+    Args:
+        syllables_per_beat: mean number, 1 to 4.
+        contrast: length of a beat's first syllable over the others; 1 is syllable-timed, 3 stress-timed.
+        phrase_beats: beats between pauses.
+        glide_semitones: rise (or fall) of the pitch within a syllable.
+        onset_share: (3,) probabilities of FRICATIVE, STOP, NASAL.
+        onset_s: length of a consonant.
+        noise_hz: centre of the consonants' noise.
+        vowel_hz: (V, 3) formants of its vowels.
+        vowel_share: (V,) their probabilities.
+    """
+
+    syllables_per_beat: float
+    contrast: float
+    phrase_beats: int
+    glide_semitones: float
+    onset_share: np.ndarray
+    onset_s: float
+    noise_hz: float
+    vowel_hz: np.ndarray
+    vowel_share: np.ndarray
+
+
+def spread(count: int, dimensions: int, deviation: float | None, rng: np.random.Generator) -> np.ndarray:
+    """Points (count, D) in [0, 1].
+
+    Args:
+        deviation: standard deviation around the middle; None is a Latin hypercube, of some the widest.
+    """
+    if deviation is not None:
+        return np.clip(rng.normal(0.5, deviation, (count, dimensions)), 0, 1)
+    draws = 100 if count <= 100 else 3
+
+    def hypercube() -> np.ndarray:
+        return (np.argsort(rng.random((count, dimensions)), axis=0) + 0.5) / count
+
+    return max((hypercube() for _ in range(draws)), key=lambda points: pdist(points).min() if count > 1 else 0)
+
+
+def _between(low: float, high: float, u: float) -> float:
+    return float(low + (high - low) * u)
+
+
+def _ratio(low: float, high: float, u: float) -> float:
+    return float(low * (high / low) ** u)
+
+
+def language_at(point_D: np.ndarray) -> Language:
+    """The language at a point of its cube, (LANGUAGE_DIMENSIONS,) in [0, 1]."""
+    rate, contrast, phrase, glide, fricative, nasal, onset, noise, height, backness = point_D
+    # Its vowels gather around a place of its own in the chart of height and backness.
+    chart = np.log2(_VOWELS_HZ[:, :2])
+    place = np.log2([_ratio(300, 700, height), _ratio(900, 2000, backness)])
+    far_V = np.sum(((chart - place) / np.ptp(chart, axis=0)) ** 2, axis=1)
+    chosen = np.argsort(far_V, kind="stable")[:5]
+    share_V = np.exp(-3 * far_V[chosen])
+    onset_share = np.array([_between(0.1, 1, fricative), 0.4, _between(0.1, 1, nasal)])
+    return Language(
+        syllables_per_beat=_between(1.2, 3.4, rate),
+        contrast=_between(1, 3, contrast),
+        phrase_beats=round(_between(3, 8, phrase)),
+        glide_semitones=_between(-4, 4, glide),
+        onset_share=onset_share / onset_share.sum(),
+        onset_s=_between(0.05, 0.12, onset),
+        noise_hz=_ratio(2200, 6500, noise),
+        vowel_hz=_VOWELS_HZ[chosen].astype(float),
+        vowel_share=share_V / share_V.sum(),
+    )
+
+
+def singer_at(point_D: np.ndarray) -> Singer:
+    """The voice at a point of the artists' cube, (ARTIST_DIMENSIONS,) in [0, 1]."""
+    register, tract, tilt, breath, rate, depth, ring = point_D[:7]
+    return Singer(
+        register_hz=_ratio(90, 420, register),
+        tract_scale=_ratio(0.82, 1.28, tract),
+        tilt_db=_between(5, 14, tilt),
+        breath=_between(0, 1.5, breath) ** 2,
+        vibrato_hz=_between(4, 7.5, rate),
+        vibrato_semitones=_between(0, 1, depth),
+        ring_db=_between(0, 14, ring),
+    )
+
+
+def instruments_at(point_D: np.ndarray) -> Instruments:
+    """The band at a point of the artists' cube, (ARTIST_DIMENSIONS,) in [0, 1]."""
+    decay, rolloff, even, body, octave, hat = point_D[7:]
+    return Instruments(
+        decay_s=_ratio(0.12, 3, decay),
+        rolloff=_between(0.4, 2, rolloff),
+        even=float(even),
+        body_hz=_ratio(300, 4000, body),
+        octave=min(2, int(3 * octave)) - 1,
+        hat_hz=_ratio(3500, 7500, hat),
+    )

@@ -1,0 +1,68 @@
+"""Export: a trained torch model -> the network that CPUs run, OpenVINO's intermediate representation.
+
+It goes through OpenVINO's reader of TorchScript, not through its `convert_model`, which reports its use over the
+network without being asked.
+"""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import openvino
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.passes import ConstantFolding, Manager
+from torch import Tensor, nn
+
+from mtl_core.dataset.vocabulary import TASKS
+from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
+from mtl_core.model.quantization import Quantization, quantized
+
+
+def export(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
+    """The graph (XML) and the constants of the network, the same bytes for the same model.
+
+    Its input is "mel" (B, 1, 187, 96) float32, its outputs "embedding" (B, 96) and a task's logits (B, C) under the
+    task's name.
+    """
+    network = _Outputs(model if quantization is None else quantized(model, quantization)).eval()
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: what it warns of, values that steer the graph, are constants here
+        # The reader does not keep what it reads from alive.
+        source = TorchScriptPythonDecoder(torch.jit.trace(network, torch.zeros(2, 1, FRAMES, BANDS)))
+        reader = FrontEndManager().load_by_framework("pytorch")
+        graph = reader.convert(reader.load(source))
+    graph.reshape([-1, 1, FRAMES, BANDS])
+    folding = Manager()
+    folding.register_pass(ConstantFolding())  # integers are only recognised where the ranges of rounding are constants
+    folding.run_passes(graph)
+    graph.set_friendly_name("network")
+    for number, operation in enumerate(graph.get_ordered_ops()):  # the reader counts on through a process
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+        about = operation.get_rt_info()
+        if _SOURCES in about:
+            del about[_SOURCES]
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
+    graph.inputs[0].get_tensor().set_names({"mel"})
+    for output, name in zip(graph.outputs, ("embedding", *network.tasks), strict=True):
+        output.get_tensor().set_names({name})
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.serialize(graph, f"{folder}/network.xml")
+        return Path(f"{folder}/network.xml").read_bytes(), Path(f"{folder}/network.bin").read_bytes()
+
+
+_SOURCES = "fused_names_0"  # names of what an operation was made of
+
+
+class _Outputs(nn.Module):
+    def __init__(self, model: MultitaskCNN) -> None:
+        super().__init__()
+        self.model = model
+        self.tasks = [task for task in TASKS if task in model.config.classes]
+
+    def forward(self, X_B1TF: Tensor) -> tuple[Tensor, ...]:
+        X_BE = self.model.embed(X_B1TF)
+        logits = self.model.heads(X_BE)
+        return (X_BE, *(logits[task] for task in self.tasks))

@@ -1,0 +1,77 @@
+"""Tagger: segments -> a track's tags.
+
+Legend: S segments (of several tracks, one after another), T frames, F mel bands, C classes, E embedding (96).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+
+from mtl_core.audio.track_reader import FailedTrack, Row, Track
+from mtl_core.dataset.vocabulary import TASKS, Vocabulary
+from mtl_core.errors import TrackError
+from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+
+
+class Engine(Protocol):
+    """What runs the network: `network.CpuEngine` or `cuda.CudaEngine`."""
+
+    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Segments (S, T, F) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
+
+
+class Tagger:
+    """Tags tracks.
+
+    Args:
+        engine: runs the network.
+        vocabularies, aggregation: the artifact's.
+    """
+
+    def __init__(self, engine: Engine, vocabularies: dict[str, Vocabulary], aggregation: Aggregation) -> None:
+        self._engine, self._vocabularies, self._aggregation = engine, vocabularies, aggregation
+
+    def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str) -> list[Row | FailedTrack]:
+        """A row of `schema.TAGS` for each track, in one pass of the model; a track whose output is not finite fails."""
+        if not tracks:
+            return []
+        logits, embedding_SE = self._engine.infer(np.concatenate([track.segments.mel_STF for track in tracks]))
+        ends = np.cumsum([len(track.segments.start_s) for track in tracks])
+        results: list[Row | FailedTrack] = []
+        for track, start, end in zip(tracks, [0, *ends[:-1]], ends, strict=True):
+            own = {task: logits_SC[start:end] for task, logits_SC in logits.items()}
+            if not all(np.isfinite(values).all() for values in [*own.values(), embedding_SE[start:end]]):
+                results.append(
+                    FailedTrack(track.row, TrackError("model", "failed", "the model's output is not finite"))
+                )
+                continue
+            results.append(
+                {
+                    "track_id": track.row["track_id"],
+                    "uri": track.row["uri"],
+                    "content_id": track.row.get("content_id"),
+                    "duration_s": track.duration_s,
+                    "n_segments": int(end - start),
+                    **self._labels(own),
+                    "embedding": embedding_SE[start:end].mean(0),
+                    "model_id": model_id,
+                    "run_id": run_id,
+                    "tagged_at": datetime.now(UTC),
+                }
+            )
+        return results
+
+    def _labels(self, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The three columns of each task; null for a task that the model has no head for."""
+        columns: dict[str, Any] = {}
+        aggregation = self._aggregation
+        for task in TASKS:
+            columns |= {task: None, f"{task}_confidence": None, f"{task}_top": None}
+            if task in logits:
+                probabilities_C = track_probabilities(logits[task], aggregation.method, aggregation.temperature[task])
+                found = tag(probabilities_C, self._vocabularies[task], aggregation.threshold[task])
+                top = [{"label": label, "probability": probability} for label, probability in found.top]
+                columns |= {task: found.label, f"{task}_confidence": found.confidence, f"{task}_top": top}
+        return columns

@@ -1,0 +1,33 @@
+"""Cuda: a trained model on a GPU, arrays in, arrays out.
+
+Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
+"""
+
+import numpy as np
+import torch
+
+from mtl_core.model.cnn import MultitaskCNN
+
+#: Segments at once: the first block's output takes 2.2 MB each.
+SEGMENTS_AT_ONCE = 1024
+
+
+class CudaEngine:
+    """Runs a model in float32.
+
+    Args:
+        model: the artifact's; it is moved to the device.
+        device: of torch; tests without a GPU say "cpu".
+    """
+
+    def __init__(self, model: MultitaskCNN, device: str = "cuda") -> None:
+        self._device = device
+        self._model = model.to(device).eval()
+
+    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Segments (S, 187, 96) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
+        with torch.inference_mode():
+            batches = torch.from_numpy(mel_STF)[:, None].split(SEGMENTS_AT_ONCE)
+            X_SE = torch.cat([self._model.embed(X_B1TF.to(self._device, non_blocking=True)) for X_B1TF in batches])
+            logits = self._model.heads(X_SE)
+        return {task: logits_SC.cpu().numpy() for task, logits_SC in logits.items()}, X_SE.cpu().numpy()

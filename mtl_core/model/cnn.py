@@ -1,0 +1,161 @@
+"""Model: the multitask CNN over one log-mel segment, one linear head a task.
+
+The paper's trunk: five blocks of Conv 3x3 -> ReLU -> BatchNorm -> MaxPool 2x2 -> Dropout, flattened to the embedding.
+Source: Singh & Biswas, "Multitask Learning based Deep Learning Model for Music Artist and Language Recognition" (ReLU
+before BatchNorm is the paper's); initialisation and BatchNorm constants are Keras' defaults. Another trunk is in
+`statistics_trunk`; every trunk ends in 96 values.
+
+Legend: B batch, T frames (187), F mel bands (96), E embedding (96), C classes.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_core.dataset.vocabulary import TASKS
+from mtl_core.model.conv_block import Block
+from mtl_core.model.statistics_trunk import StatisticsTrunk
+
+FRAMES = 187
+BANDS = 96
+TRUNKS = ("paper", "statistics")
+EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would be 5 x 3 x 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the network is made of.
+
+    Args:
+        classes: task -> number of classes, >= 1; the model has one head for each task in it.
+        trunk: one of `TRUNKS`; `channels` and `padding` are of "paper" alone.
+        channels: output channels of each block.
+        padding: "valid" (193,813 parameters with 68 and 17 classes: the paper's "193k") or "same" (226,453).
+        dropout: share of activations dropped after each block, in [0, 1).
+        batch_norm_momentum: weight of a batch in the running statistics, torch's convention (Keras' 0.99 is 0.01).
+        batch_norm_eps: added to the variance.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    classes: Mapping[str, int]
+    trunk: str = "paper"
+    channels: tuple[int, ...] = (32, 64, 128, 64, 32)
+    padding: str = "valid"
+    dropout: float = 0.25
+    batch_norm_momentum: float = 0.01
+    batch_norm_eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.classes or not set(self.classes) <= set(TASKS):
+            raise ValueError(f"classes must name at least one of {TASKS}, got {dict(self.classes)}")
+        if not all(isinstance(count, int) and count >= 1 for count in self.classes.values()):
+            raise ValueError(f"classes must be whole numbers >= 1, got {dict(self.classes)}")
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"trunk must be one of {TRUNKS}, got {self.trunk!r}")
+        if self.padding not in ("valid", "same"):
+            raise ValueError(f"padding must be 'valid' or 'same', got {self.padding!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not 0 < self.batch_norm_momentum <= 1 or not self.batch_norm_eps > 0:
+            raise ValueError(
+                "batch_norm_momentum must be in (0, 1] and batch_norm_eps > 0, "
+                f"got {self.batch_norm_momentum} and {self.batch_norm_eps}"
+            )
+        if not self.channels or min(self.channels) < 1 or self.embedding < 1:
+            raise ValueError(f"channels must be >= 1 and leave at least one frame and band, got {self.channels}")
+
+    @property
+    def embedding(self) -> int:
+        """Number of values before the heads."""
+        if self.trunk != "paper":
+            return EMBEDDING
+        frames, bands = FRAMES, BANDS
+        border = 2 if self.padding == "valid" else 0
+        for _ in self.channels:
+            frames, bands = max(0, frames - border) // 2, max(0, bands - border) // 2
+        return frames * bands * self.channels[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` is its inverse."""
+        return {**asdict(self), "classes": dict(self.classes), "channels": list(self.channels)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+class MultitaskCNN(nn.Module):
+    """The network of `config`: log-mel segments X_B1TF, float32 (B, 1, 187, 96), -> {task: logits (B, C)}.
+
+    Weights come from torch's global random state. The heads draw after the trunk, in the order of `TASKS`, so that one
+    seed gives the same trunk whatever the tasks, and the same artist head with or without language.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = _trunk(config)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time, see `blocks`
+        self.trunk.apply(_initialise)  # before a head exists, whose creation draws numbers too
+        self.classifiers = nn.ModuleDict()
+        for task in (task for task in TASKS if task in config.classes):
+            self.classifiers[task] = nn.Linear(config.embedding, config.classes[task]).apply(_initialise)
+
+    def embed(self, X_B1TF: Tensor) -> Tensor:
+        """The values before the heads, (B, 96) float32."""
+        return self.trunk(X_B1TF).flatten(1)
+
+    def heads(self, X_BE: Tensor) -> dict[str, Tensor]:
+        """Logits {task: (B, C)} of embeddings (B, 96)."""
+        return {task: head(X_BE) for task, head in self.classifiers.items()}
+
+    def forward(self, X_B1TF: Tensor) -> dict[str, Tensor]:
+        return self.heads(self.embed(X_B1TF))
+
+
+def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
+    """A copy of the model without one task's head; its other outputs are the same to the bit.
+
+    Raises:
+        ValueError: the model has no such head, or no other.
+    """
+    classes = dict(model.config.classes)
+    if task not in classes or len(classes) == 1:
+        raise ValueError(f"cannot drop the head {task!r} of a model of {sorted(classes)}: one other must stay")
+    del classes[task]
+    dropped = MultitaskCNN(ModelConfig.from_dict({**model.config.to_dict(), "classes": classes}))
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(f"classifiers.{task}.")}
+    dropped.load_state_dict(copy.deepcopy(state))
+    return dropped.to(next(model.parameters()).device).train(model.training)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable parameters, the affine ones of BatchNorm among them."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _trunk(config: ModelConfig) -> nn.Sequential:
+    norms = {"eps": config.batch_norm_eps, "momentum": config.batch_norm_momentum}
+    if config.trunk == "statistics":
+        return nn.Sequential(StatisticsTrunk(BANDS, EMBEDDING, dropout=config.dropout, **norms))
+    channels = zip((1, *config.channels), config.channels, strict=False)
+    return nn.Sequential(
+        *(
+            Block(in_channels, out_channels, padding=config.padding, dropout=config.dropout, **norms)
+            for in_channels, out_channels in channels
+        )
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Keras' defaults: Glorot uniform kernels, zero biases."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

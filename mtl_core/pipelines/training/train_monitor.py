@@ -1,0 +1,49 @@
+"""Live: what a training says while it runs: a line an epoch on the terminal, and the same for TensorBoard.
+
+`OUT/_tensorboard/RUN/` takes an event file of each try, replaced as it grows (a store of objects cannot append):
+`tensorboard --logdir OUT/_tensorboard`.
+"""
+
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from ray.util.queue import Queue
+from tensorboardX import SummaryWriter
+
+from mtl_core.pipelines.training.train_loop import Epoch
+from mtl_core.storage.location import Location
+
+
+def report(progress: Queue, epochs: int, folder: Location) -> None:
+    """Report each epoch that comes until None comes.
+
+    Args:
+        progress: gives an `Epoch` as each ends.
+        epochs: of the whole training.
+        folder: takes the event file.
+    """
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch, SummaryWriter(scratch, flush_secs=3600) as writer:
+        while (epoch := progress.get()) is not None:
+            seconds.append(epoch.seconds)
+            left = timedelta(seconds=round((epochs - epoch.epoch) * sum(seconds) / len(seconds)))
+            print(_line(epoch, epochs, left), file=sys.stderr, flush=True)
+            scalars = {"loss/train": epoch.train_loss, "loss/validation": epoch.validation_loss}
+            scalars |= {f"validation_top1/{task}": top1 for task, top1 in epoch.top1.items()}
+            for name, value in scalars.items():
+                if value is not None:
+                    writer.add_scalar(name, value, epoch.epoch)
+            writer.flush()
+            for file in Path(scratch).iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())
+
+
+def _line(epoch: Epoch, epochs: int, left: timedelta) -> str:
+    scores = "".join(f", {task} {top1:.1%}" for task, top1 in epoch.top1.items())
+    validation = "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}{scores}"
+    return (
+        f"training: epoch {epoch.epoch} of {epochs}, loss {epoch.train_loss:.3f}{validation}, "
+        f"{epoch.seconds:.1f} s, {left} left"
+    )

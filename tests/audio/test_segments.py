@@ -1,0 +1,87 @@
+from fractions import Fraction
+from math import ceil, floor
+
+import numpy as np
+import pytest
+
+from mtl_core.audio.segments import cut, drawn_starts, segment_starts
+
+LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
+
+
+@pytest.mark.parametrize("n_samples", LENGTHS)
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 13, 19, 20])
+def test_the_grid_is_the_formula_exactly(n_samples, k):
+    m = max(1, n_samples // 48_000)
+    q = ceil(Fraction(m * k, 20))
+    expected = [floor((i + Fraction(1, 2)) * m * 48_000 / q) - 24_000 for i in range(q)]
+    starts = segment_starts(n_samples, k)
+    assert starts.dtype == np.int64 and starts.tolist() == expected
+    assert starts[0] >= 0 and starts[-1] + 48_000 <= max(n_samples, 48_000)
+    assert (np.diff(starts) >= 48_000).all()
+
+
+def test_twenty_are_back_to_back_and_two_an_excerpt_are_the_papers():
+    assert segment_starts(960_000, 20).tolist() == list(range(0, 960_000, 48_000))
+    assert segment_starts(960_000, 2).tolist() == [216_000, 696_000]
+    assert segment_starts(100_000, 20).tolist() == [0, 48_000]  # the remainder is dropped
+
+
+@pytest.mark.parametrize("n_samples", LENGTHS)
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
+    m, q = max(1, n_samples // 48_000), len(segment_starts(n_samples, k))
+    starts = drawn_starts(n_samples, k, 5, 0, "track", 0)
+    assert starts.dtype == np.int64 and starts.shape == (5 * q,)
+    assert starts.min() >= 0 and starts.max() <= max(0, n_samples - 48_000)
+    centres = starts.reshape(q, 5) + 24_000
+    for i, slot in enumerate(centres):
+        allowed = np.clip([i * m * 48_000 / q - 1, (i + 1) * m * 48_000 / q], 24_000, max(24_000, n_samples - 24_000))
+        assert (slot >= allowed[0] - 1).all() and (slot <= allowed[1]).all()
+
+
+def test_draws_depend_on_seed_track_and_excerpt_alone():
+    def drawn(seed=0, track_id="a", excerpt=0):
+        return drawn_starts(960_000, 20, 3, seed, track_id, excerpt).tolist()
+
+    first = drawn()
+    others = [drawn(seed=1), drawn(track_id="b"), drawn(excerpt=1), drawn(track_id="a0"), drawn(seed=-1)]
+    assert drawn() == first
+    assert len({tuple(starts) for starts in [first, *others]}) == 6
+
+
+def test_draws_are_uniform_over_the_slot():
+    centres = drawn_starts(960_000, 1, 20_000, 0, "track", 0) + 24_000
+    inside = centres[(centres > 24_000) & (centres < 936_000)]
+    counts, _ = np.histogram(inside, 10, (24_000, 936_000))
+    assert (np.abs(counts / len(inside) - 0.1) < 0.01).all()
+
+
+def test_cutting_takes_the_samples_that_it_names():
+    samples = np.arange(200_000, dtype=np.float32)
+    segments_SN = cut(samples, np.array([0, 150, 152_000]))
+    assert segments_SN.shape == (3, 48_000) and segments_SN.dtype == np.float32
+    assert segments_SN[:, 0].tolist() == [0, 150, 152_000] and segments_SN[2, -1] == 199_999
+
+
+def test_a_short_excerpt_is_repeated():
+    samples = np.arange(1, 20_001, dtype=np.float32)
+    (segment,) = cut(samples, segment_starts(20_000, 20))
+    np.testing.assert_array_equal(segment, np.tile(samples, 3)[:48_000])
+
+
+@pytest.mark.parametrize("k", [0, 21, -1])
+def test_segments_per_excerpt_outside_its_range_is_named(k):
+    with pytest.raises(ValueError, match=f"1 to 20, got {k}"):
+        segment_starts(960_000, k)
+
+
+def test_other_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="got 0"):
+        segment_starts(0, 20)
+    with pytest.raises(ValueError, match="draws"):
+        drawn_starts(960_000, 20, 0, 0, "track", 0)
+    with pytest.raises(ValueError, match="0 to 12000"):
+        cut(np.zeros(60_000, np.float32), np.array([12_001]))
+    with pytest.raises(ValueError, match="got 0"):
+        cut(np.zeros(0, np.float32), np.array([0]))

@@ -1,0 +1,198 @@
+"""The synthetic catalogue: the plan, the samples, the files, and what can and cannot be learned from them."""
+
+import io
+import itertools
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.stats
+import soundfile
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mtl_core.dataset.synthetic.catalogue import (
+    ENCODINGS,
+    SAMPLE_RATES_HZ,
+    CatalogueConfig,
+    Track,
+    encode,
+    labels_csv,
+    pcm,
+    plan,
+)
+
+SHAPE = {"languages": 4, "artists_per_language": 4, "songs_per_artist": 5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"languages": 0},
+        {"artists_per_language": 0},
+        {"songs_per_artist": 0},
+        {"song_s": 2.9},
+        {"song_s": float("nan")},
+        {"difficulty": "medium"},
+        {"seed": -1},
+    ],
+)
+def test_a_wrong_value_is_named(wrong):
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        CatalogueConfig(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 5), (40, 50, 2), (17, 4, 5)])
+def test_plan_has_every_song_once(shape):
+    languages, artists, songs = shape
+    tracks = plan(CatalogueConfig(languages=languages, artists_per_language=artists, songs_per_artist=songs))
+    assert len(tracks) == languages * artists * songs
+    assert len({track.path for track in tracks}) == len({track.song for track in tracks}) == len(tracks)
+    assert (
+        len({track.artist for track in tracks}) == languages * artists == len({(t.artist, t.language) for t in tracks})
+    )
+    assert len({track.language for track in tracks}) == languages
+    assert len({track.album for track in tracks}) == languages * artists * min(2, songs)  # no album is two artists'
+    assert not any(track.language in track.path.lower() for track in tracks)
+
+
+def test_files_are_dealt_evenly():
+    tracks = plan(CatalogueConfig(songs_per_artist=8))
+    for artist in {track.artist for track in tracks}:
+        mine = [track for track in tracks if track.artist == artist]
+        assert sorted(track.path.rsplit(".")[-1] for track in mine) == sorted(2 * list(ENCODINGS))
+        assert sorted(track.sample_rate_hz for track in mine) == sorted(2 * SAMPLE_RATES_HZ)
+        assert sorted(track.channels for track in mine) == 4 * [1] + 4 * [2]
+
+
+def test_same_seed_same_catalogue():
+    config = CatalogueConfig(song_s=3)
+    tracks = plan(config)
+    assert tracks == plan(config)
+    assert labels_csv(tracks) == labels_csv(plan(config))
+    assert labels_csv(tracks) != labels_csv(plan(CatalogueConfig(song_s=3, seed=1)))
+    first = pcm(tracks[7])
+    assert not np.array_equal(pcm(replace(tracks[7], seed=(5,)))[:1000], first[:1000])
+    np.testing.assert_array_equal(pcm(tracks[7]), first)  # whatever was made in between
+
+
+def test_labels_have_a_header_and_a_row_a_song():
+    lines = labels_csv(plan(CatalogueConfig())).decode().splitlines()
+    assert lines[0] == "path,artist,language,album,song"
+    assert len(lines) == 81
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("extension", list(ENCODINGS))
+def test_file_is_what_the_plan_says(extension, channels):
+    some = plan(CatalogueConfig(song_s=3, difficulty="hard"))[0]
+    for encoding in ENCODINGS[extension]:
+        track = replace(some, encoding=encoding, channels=channels, sample_rate_hz=22_050)
+        samples = pcm(track)
+        assert samples.dtype == np.float32
+        assert len(samples) == pytest.approx(track.duration_s * 22_050, abs=1)
+        level = np.sqrt(np.mean(samples.astype(float) ** 2))
+        assert 20 * np.log10(level) == pytest.approx(track.level_dbfs, abs=1e-3)
+        assert 20 * np.log10(np.abs(samples).max() / level) == pytest.approx(track.crest_db, abs=0.05)
+        decoded, rate = soundfile.read(io.BytesIO(encode(samples, track)), dtype="float32", always_2d=True)
+        assert (rate, decoded.shape) == (22_050, samples.shape)
+        error = np.sqrt(np.mean((decoded - samples) ** 2)) / level
+        assert error < (1e-3 if extension in ("wav", "flac") else 0.2)
+
+
+def _features(track: Track) -> tuple[np.ndarray, np.ndarray]:
+    """What can be seen of the file without its spectrum, and mean and spread of the cepstrum (its spectrum's shape)."""
+    data = encode(pcm(track), track)
+    samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    info = soundfile.info(io.BytesIO(data))
+    rms, peak = np.sqrt(np.mean(samples**2)), np.abs(samples).max()
+    mono_rms = np.sqrt(np.mean(samples.mean(axis=1) ** 2))
+    formats = [info.format == name for name in ("WAV", "FLAC", "OGG", "MP3")]
+    subtypes = [info.subtype == name for name in ("PCM_16", "PCM_24", "FLOAT")]
+    file = [*formats, *subtypes, rate_hz, info.channels, info.duration, np.log(len(data)), len(data) / info.duration]
+    loudness = 20 * np.log10([rms, peak, mono_rms, peak / rms])
+    mono = samples.mean(axis=1)
+    frame = int(0.032 * rate_hz)
+    frames = mono[: len(mono) // frame * frame].reshape(-1, frame) * np.hanning(frame)
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    edges = 700 * (10 ** (np.linspace(0, 2840, 41) / 2595) - 1)  # mel, to 8 kHz
+    bins = np.searchsorted(np.fft.rfftfreq(frame, 1 / rate_hz), edges)
+    bands = np.stack([power[:, a : max(b, a + 1)].mean(axis=1) for a, b in itertools.pairwise(bins)], 1)
+    cepstrum = scipy.fft.dct(np.log10(bands / frame + 1e-7), norm="ortho")[:, 1:25]  # 0, the level, is left out
+    return np.array([*file, *loudness], float), np.concatenate([cepstrum.mean(axis=0), cepstrum.std(axis=0)])
+
+
+@pytest.fixture(scope="module")
+def made():
+    """{difficulty: (tracks, file features, spectral features)} of one small catalogue each."""
+    tracks = {name: plan(CatalogueConfig(**SHAPE, song_s=4, difficulty=name, seed=3)) for name in ("easy", "hard")}
+    with ProcessPoolExecutor(2) as pool:
+        features = {name: list(pool.map(_features, tracks[name], chunksize=8)) for name in tracks}
+    return {name: (tracks[name], *map(np.array, zip(*features[name], strict=True))) for name in tracks}
+
+
+def _folds(tracks: list[Track]) -> np.ndarray:
+    """The place of each song among its artist's."""
+    artists = [track.artist for track in tracks]
+    return np.array([artists[:i].count(artist) for i, artist in enumerate(artists)])
+
+
+def _right(model, features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> int:
+    """Songs recognised, each by a model that has not heard it."""
+    return sum(
+        int(
+            np.sum(
+                model.fit(features[folds != k], labels[folds != k]).predict(features[folds == k]) == labels[folds == k]
+            )
+        )
+        for k in range(folds.max() + 1)
+    )
+
+
+BLIND = {
+    "neighbour": make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
+    "forest": RandomForestClassifier(60, random_state=0),
+}
+
+
+@pytest.mark.parametrize("task", ["artist", "language"])
+@pytest.mark.parametrize("model", list(BLIND))
+def test_files_and_loudness_tell_nothing(made, model, task):
+    right = total = 0
+    for tracks, file_features, _ in made.values():
+        labels = np.array([getattr(track, task) for track in tracks])
+        right += _right(BLIND[model], file_features, labels, _folds(tracks))
+        total += len(tracks)
+    chance = 1 / len(set(labels))
+    assert right <= scipy.stats.binom.ppf(0.999, total, chance), f"{right} of {total}, chance {chance:.3f}"
+
+
+@pytest.mark.parametrize("task", ["artist", "language"])
+def test_the_plans_of_many_seeds_tell_nothing(task):
+    right = total = 0
+    for seed in range(12):
+        tracks = plan(CatalogueConfig(**SHAPE, seed=seed))
+        endings = [[track.path.endswith(name) for name in ENCODINGS] for track in tracks]
+        drawn = [(t.sample_rate_hz, t.channels, t.duration_s, t.level_dbfs, t.crest_db) for t in tracks]
+        labels = np.array([getattr(track, task) for track in tracks])
+        right += _right(BLIND["neighbour"], np.hstack([endings, drawn]), labels, _folds(tracks))
+        total += len(tracks)
+    assert right <= scipy.stats.binom.ppf(0.999, total, 1 / len(set(labels)))
+
+
+def test_timbre_tells_on_easy_and_less_on_hard(made):
+    share = {}
+    for name, (tracks, _, spectral_features) in made.items():
+        for task in ("artist", "language"):
+            labels = np.array([getattr(track, task) for track in tracks])
+            model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            share[name, task] = _right(model, spectral_features, labels, _folds(tracks)) / len(tracks)
+    assert share["easy", "artist"] >= 0.8  # chance 0.0625
+    assert share["easy", "language"] >= 0.8  # chance 0.25
+    assert 0.12 < share["hard", "artist"] < share["easy", "artist"] - 0.15
+    assert share["hard", "language"] < share["easy", "language"] - 0.1

@@ -1,0 +1,32 @@
+import os
+import time
+
+import pytest
+
+from mtl_core.errors import InputError
+from mtl_core.pipelines.workers import cluster
+
+
+@pytest.mark.usefixtures("local_ray")  # of 4 logical CPUs
+def test_room_is_what_the_cluster_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cluster.room(4) == 4
+    assert cluster.room(8, num_cpus=0.5) == 8
+    assert cluster.room(None) == min(4, os.cpu_count() or 1)
+    assert capsys.readouterr().err == ""
+    assert cluster.room(5) == 5  # a node may come back
+    assert "5 workers of 1 CPU each: the cluster has room for 4 (4 CPUs, 0 GPUs in all)" in capsys.readouterr().err
+    with pytest.raises(InputError, match="5 workers of 1 CPU each: the cluster has room for 4"):
+        cluster.room(5, all_at_once=True)
+    with pytest.raises(InputError, match="1 workers of 5 CPU each: the cluster has room for 0"):
+        cluster.room(None, num_cpus=5)
+    assert [cluster.cpus_each(workers) for workers in (1, 4, 5, 8, 9, 40)] == [1, 1, 0.5, 0.5, 0.25, 0.1]
+    with pytest.raises(InputError, match=r"41 workers of 0\.1 CPU each: the cluster has room for 40"):
+        cluster.cpus_each(41)
+
+
+def test_a_noisy_line_is_left_out_whole_or_in_pieces(capfd: pytest.CaptureFixture[str]) -> None:
+    with cluster._without_noise(b"buzz"):
+        for piece in (b"one\nbuzz at", b" once", b" more\ntwo\n", b"a buzz\nthree\n", b"four buzz\n", b"five\n"):
+            os.write(2, piece)
+            time.sleep(0.05)  # read for itself
+    assert capfd.readouterr().err == "one\ntwo\nthree\nfive\n"

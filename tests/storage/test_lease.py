@@ -1,0 +1,109 @@
+"""Truths about the lease: one holder at a time, the dead are succeeded, who was paused finds out."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mtl_core.errors import InputError
+from mtl_core.storage import lease
+from mtl_core.storage.lease import LeaseLostError
+from mtl_core.storage.location import Changed, Location
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    monkeypatch.setattr(lease, "DEAD_AFTER_S", 1.5)
+
+
+def test_a_file_is_only_replaced_in_the_version_one_knows(root: str) -> None:
+    at = Location(root) / "file"
+    assert at.read_version() is None
+    with pytest.raises(Changed):
+        at.replace_bytes(b"0", "version")
+    version = at.replace_bytes(b"1", None)
+    assert at.read_version() == (b"1", version)
+    with pytest.raises(Changed):
+        at.replace_bytes(b"2", None)
+    newer = at.replace_bytes(b"3", version)
+    with pytest.raises(Changed):
+        at.replace_bytes(b"4", version)
+    assert at.read_version() == (b"3", newer)
+
+
+@pytest.mark.usefixtures("fast")
+def test_one_holder_at_a_time(root: str) -> None:
+    folder = Location(root)
+    with lease.held(folder) as first:
+        time.sleep(0.5)  # renewals go on
+        with pytest.raises(InputError, match="another run is at work"), lease.held(folder):
+            pass
+        first.check()
+    assert folder.files() == [] and (folder / lease.NAME).read_version() is None
+    with lease.held(folder):
+        pass
+
+
+@pytest.mark.usefixtures("fast")
+def test_one_that_was_paused_finds_that_it_was_succeeded(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Location(root)
+    monkeypatch.setattr(lease, "_is_dead_here", lambda holder: False)  # as if on another machine
+    with lease.held(folder) as paused:
+        paused._stop.set()  # its thread stands still, as the whole process would
+        paused._thread.join()
+        with lease.held(folder) as successor:
+            with pytest.raises(LeaseLostError):
+                paused.check()
+            successor.check()
+
+
+HOLDER = """
+import sys, time
+from mtl_core import lease
+from mtl_core.storage import Location
+with lease.held(Location(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["killed", "paused"])
+def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
+    root: str, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "DEAD_AFTER_S", 2.0)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    holder.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)  # nobody waits for it: it stays a zombie
+    time.sleep(0.2)
+    begun = time.monotonic()
+    with lease.held(Location(root)):
+        waited = time.monotonic() - begun
+    assert (waited >= 2.0) == stopped and waited < 10
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_of_many_who_come_at_once_one_holds(root: str) -> None:
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         cwd=Path(__file__).parents[2])
+        for _ in range(4)
+    ]  # fmt: skip
+    deadline = time.monotonic() + 60
+    while sum(process.poll() is not None for process in crowd) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    alive = [process for process in crowd if process.poll() is None]
+    assert len(alive) == 1
+    assert alive[0].stdout is not None and alive[0].stdout.readline() == b"held\n"
+    for process in crowd:
+        process.kill()
+        _, error = process.communicate()
+        assert process in alive or b"another run is at work" in error
