@@ -15,8 +15,8 @@ from bench_tagging import OUT
 
 from mtl_core.pipelines.workers import cluster, shard_pool
 from mtl_core.storage import work_plan
-from mtl_core.storage.work_plan import Mark
-from mtl_core.timing import NOTHING
+from mtl_core.storage.work_plan import ShardResult
+from mtl_core.timing import ZERO
 
 WORKERS = 2
 
@@ -24,8 +24,8 @@ WORKERS = 2
 class Idle:
     """Says that a shard is done."""
 
-    def __call__(self, shard: int) -> Mark:
-        return Mark(shard=shard, output="", done=32, failed=0, n_segments=0, audio_s=0.0, spent=NOTHING)
+    def __call__(self, shard: int) -> ShardResult:
+        return ShardResult(shard=shard, output="", done=32, failed=0, n_segments=0, audio_s=0.0, spent=ZERO)
 
 
 def cpu_s() -> float:
@@ -34,10 +34,10 @@ def cpu_s() -> float:
 
 
 def main(n: int = 4000) -> None:
-    stage = shard_pool.Stage(make=Idle, workers=WORKERS, resources={"num_cpus": 1}, calls=work_plan.AT_ONCE)
+    stage = shard_pool.Stage(make=Idle, workers=WORKERS, resources={"num_cpus": 1}, calls=work_plan.SHARDS_PER_WORKER)
     with cluster.connected(num_cpus=WORKERS):
         before_mib, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.monotonic()
-        rows = iter(shard_pool.handed_out(list(range(n)), [stage]))
+        rows = iter(shard_pool.shard_results(list(range(n)), [stage]))
         next(rows)
         first_s, cpu_before, since = time.monotonic() - begun, cpu_s(), time.monotonic()
         n_others = sum(1 for _ in rows)

@@ -30,17 +30,17 @@ from bench_tables import make_manifest, tag_rows
 from bench_tagging import OUT, ROOT
 
 from mtl_core.dataset import manifest
-from mtl_core.inference.openvino_engine import open_network
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.pipelines import tag_catalogue
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
-from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.tables import delta
-from mtl_core.tables.maintenance import UNFINISHED
-from mtl_core.timing import Spent
+from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
+from mtl_core.timing import StageTimes
 
 FAILS = 1024  # one track in so many
-SPENT = Spent(seconds={"fetch": 0.01, "decode": 6.0, "features": 0.8, "model": 3.1, "write": 0.02}, cpu_s=10.9)
+SPENT = StageTimes(seconds={"fetch": 0.01, "decode": 6.0, "features": 0.8, "model": 3.1, "write": 0.02}, cpu_s=10.9)
 RUN = "stubbed"
 
 
@@ -63,24 +63,24 @@ def phase(name: str, function: Callable[..., Any], found: list[dict[str, Any]]) 
     return measured
 
 
-def frozen(root: Location, found: list[dict[str, Any]]) -> Plan:
+def frozen(root: Location, found: list[dict[str, Any]]) -> WorkPlan:
     """The plan of a first night, as `tag_catalogue` would have made it."""
-    model_id = open_network(root / "int8").model_id
+    model_id = load_cpu_model(root / "int8").model_id
     scan, plan, freeze = (
         phase(name, function, found)
-        for name, function in (("check", manifest.scan), ("plan", delta.plan), ("freeze", work_plan.freeze))
+        for name, function in (("check", manifest.scan), ("plan", delta.plan_tracks), ("freeze", work_plan.write_plan))
     )
     tracks = plan(scan(root / "manifest.parquet"), root / "out", model_id, retry_failed=False)
-    folder = root / "out" / UNFINISHED / RUN
+    folder = root / "out" / RUNS_IN_PROGRESS / RUN
     asked = {"model_id": model_id, "already_done": 0}
-    return freeze(tracks, folder, run_id=RUN, tracks_per_shard=work_plan.MOST_TRACKS, asked=asked)
+    return freeze(tracks, folder, run_id=RUN, tracks_per_shard=work_plan.MAX_TRACKS_PER_SHARD, parameters=asked)
 
 
-def work(plan: Plan, first: int, last: int) -> None:
+def work(plan: WorkPlan, first: int, last: int) -> None:
     """What workers leave of the shards `first` to `last` - 1."""
     size, end = plan.tracks_per_shard, min(last * plan.tracks_per_shard, plan.n_tracks)
     shard = first
-    for rows in tag_rows(first * size, end, model_id=plan.asked["model_id"], run_id=RUN):
+    for rows in tag_rows(first * size, end, model_id=plan.parameters["model_id"], run_id=RUN):
         for start in range(0, len(rows), size):
             some, failures = rows.slice(start, size), []
             if shard * size % FAILS == 0:
@@ -90,11 +90,11 @@ def work(plan: Plan, first: int, last: int) -> None:
             output = plan.folder / f"tags-{shard:06}-stub.parquet"
             output.write_bytes(memoryview(buffer.getvalue()))
             done, n_failed = len(some), len(failures)
-            mark = Mark(
+            mark = ShardResult(
                 shard=shard, output=output.name, done=done, failed=n_failed, n_segments=40 * done, audio_s=180.0 * done,
                 spent=SPENT,
             )  # fmt: skip
-            work_plan.mark(plan, mark, failures)
+            work_plan.complete_shard(plan, mark, failures)
             shard += 1
 
 
@@ -150,7 +150,7 @@ def main(millions: float = 1, folder: str = "") -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        loaded = work_plan.load(Location(sys.argv[2]))
+        loaded = work_plan.load_plan(Location(sys.argv[2]))
         assert loaded is not None
         work(loaded, int(sys.argv[3]), int(sys.argv[4]))
     else:

@@ -37,11 +37,11 @@ def the_four_stages(manifest: str, model: str) -> None:
 
     from mtl_core.audio.decoder_process import DecoderLimits
     from mtl_core.audio.track_reader import Track, TrackReader
-    from mtl_core.inference.openvino_engine import open_network
+    from mtl_core.inference.openvino_engine import load_cpu_model
     from mtl_core.inference.tagger import Tagger
     from mtl_core.storage.location import Location
 
-    network = open_network(Location(model))
+    network = load_cpu_model(Location(model))
     tagger = Tagger(network.engine(), network.vocabularies, network.aggregation)
     reader = TrackReader(network.front_end, DecoderLimits())
     rows = pq.read_table(manifest).to_pylist()
@@ -52,9 +52,9 @@ def the_four_stages(manifest: str, model: str) -> None:
             tagger.tag([track], model_id="", run_id="")
 
     tag(rows[:100])
-    reader.watch.lap()
+    reader.timer.delta()
     tag(rows)
-    print(reader.watch.lap().cpu_s / len(rows))
+    print(reader.timer.delta().cpu_s / len(rows))
 
 
 def main(n: int = 5000) -> None:

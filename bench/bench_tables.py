@@ -26,7 +26,7 @@ from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta, maintenance
-from mtl_core.tables.data_files import ROWS_PER_GROUP, live, write
+from mtl_core.tables.data_files import ROWS_PER_GROUP, active_files, write_files
 
 NIGHT = 10_000
 OLD, NEW = "a" * 64, "b" * 64  # model_ids
@@ -95,7 +95,7 @@ def put(root: Location, live_rows: Iterator[pa.Table], run_id: str) -> None:
     delta.commit(root, outcome, lambda: None)
 
 
-def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.Outcome:
+def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.VerifiedRun:
     ids: list[pa.Array] = []
 
     def seen() -> Iterator[pa.Table]:
@@ -103,9 +103,9 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.O
             ids.extend(table["track_id"].chunks)
             yield table
 
-    parts = write(seen(), root / "tags", run_id, TAGS)
+    parts = write_files(seen(), root / "tags", run_id, TAGS)
     failed = pa.chunked_array([], pa.string())
-    return delta.Outcome(
+    return delta.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
@@ -117,7 +117,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.O
 
 def plan(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
-    planned = delta.plan(rows, root, OLD, retry_failed=False)
+    planned = delta.plan_tracks(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
@@ -125,22 +125,24 @@ def plan(root: Location, n: int) -> str:
 def first_night(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
     begun = time.monotonic()
-    planned = delta.plan(rows, root / "empty", OLD, retry_failed=False)
+    planned = delta.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
     planned_s, begun = time.monotonic() - begun, time.monotonic()
     folder = root / "frozen"
-    frozen = work_plan.freeze(planned, folder, run_id="r", tracks_per_shard=work_plan.MOST_TRACKS, asked={})
+    frozen = work_plan.write_plan(
+        planned, folder, run_id="r", tracks_per_shard=work_plan.MAX_TRACKS_PER_SHARD, parameters={}
+    )
     frozen_s, begun = time.monotonic() - begun, time.monotonic()
-    assert len(work_plan.read_all(frozen, ["track_id"])) == n
+    assert len(work_plan.read_columns(frozen, ["track_id"])) == n
     return f"all {n:,} open: planned {planned_s:.1f} s, frozen {frozen_s:.1f} s, read {time.monotonic() - begun:.1f} s"
 
 
 def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
     """What a driver does after the work of a night: merge the shards' files, then commit."""
     staged = []
-    for number in range(-(-len(rows) // work_plan.MOST_TRACKS)):
+    for number in range(-(-len(rows) // work_plan.MAX_TRACKS_PER_SHARD)):
         file, some = (
             root / "_run" / run_id / f"{number}.parquet",
-            rows.slice(number * work_plan.MOST_TRACKS, work_plan.MOST_TRACKS),
+            rows.slice(number * work_plan.MAX_TRACKS_PER_SHARD, work_plan.MAX_TRACKS_PER_SHARD),
         )
         buffer = pa.BufferOutputStream()
         pq.write_table(some, buffer)
@@ -148,12 +150,12 @@ def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
         staged.append((file, len(some)))
     begun = time.monotonic()
     planned = rows.select(["track_id"])
-    outcome = delta.merge(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
+    outcome = delta.merge_shards(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
     merged_s = time.monotonic() - begun
     return f"merged {len(staged)} shards {merged_s:.1f} s, {committed(root, outcome)}"
 
 
-def committed(root: Location, outcome: delta.Outcome) -> str:
+def committed(root: Location, outcome: delta.VerifiedRun) -> str:
     before = {part.path for part in parts_of(root)}
     begun = time.monotonic()
     delta.commit(root, outcome, lambda: None)
@@ -164,7 +166,7 @@ def committed(root: Location, outcome: delta.Outcome) -> str:
 
 def parts_of(root: Location) -> list:
     table = delta.open_table(root, "tags")
-    return [] if table is None else live(table)
+    return [] if table is None else active_files(table)
 
 
 def new_tracks(root: Location, n: int) -> str:
@@ -197,7 +199,7 @@ def compact(root: Location, n: int) -> str:
 
 
 def clean(root: Location, n: int) -> str:
-    return str(maintenance.clean(root, keep_days=0, may_delete=lambda: None)["tags"])
+    return str(maintenance.clean(root, keep_days=0, check_lease=lambda: None)["tags"])
 
 
 STAGES: dict[str, Callable[[Location, int], str]] = {

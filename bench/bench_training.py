@@ -115,7 +115,7 @@ def bench_stream(mels: str, recipe: str = "paper") -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Location(folder)
             train(mels=Location(mels), out=out, recipe=recipe, split="kfold", epochs=EPOCHS)
-            history = artifact.load(out).metrics["history"]
+            history = artifact.load_artifact(out).metrics["history"]
         seconds["Ray Train"] += [epoch["seconds"] for epoch in history[1:]]
         print({name: [round(one, 2) for one in values] for name, values in seconds.items()}, file=sys.stderr)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}

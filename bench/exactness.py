@@ -13,7 +13,7 @@ from generate_mels import reference, signals
 
 from mtl_core.audio.decode import read_recording
 from mtl_core.audio.mel import MelConfig, log_mel
-from mtl_core.audio.segments import cut, segment_starts
+from mtl_core.audio.segments import segment_starts, slice_segments
 
 if __name__ == "__main__":
     for name, segment in signals().items():
@@ -22,6 +22,6 @@ if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]):
         with path.open("rb") as file:
             excerpts = [excerpt.samples for excerpt in read_recording(file).excerpts]
-        segments_SN = np.concatenate([cut(y_N, segment_starts(len(y_N), 20)) for y_N in excerpts])
+        segments_SN = np.concatenate([slice_segments(y_N, segment_starts(len(y_N), 20)) for y_N in excerpts])
         expected = np.stack([reference(segment) for segment in segments_SN])
         print(f"{np.abs(log_mel(segments_SN, MelConfig()) - expected).max():.1e}  {path.name}")

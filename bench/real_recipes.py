@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from real_audio import job
 
 from mtl_core.dataset import manifest
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.storage.location import Location
 
 
@@ -32,7 +32,7 @@ def prepare(audio: Path, out: Path) -> int:
     several = [language for language, of in singers.items() if len(of) > 1]
     for name, tracks in (("all", sung), ("several", sung.filter(pc.is_in(sung["language"], pa.array(several))))):
         mels = out / f"mels-{name}"
-        if not mels.exists() or len(open_mels(Location(str(mels))).tracks) != len(tracks):
+        if not mels.exists() or len(open_mel_dataset(Location(str(mels))).tracks) != len(tracks):
             manifest.write(tracks, Location(str(out / f"{name}.of.parquet")))
             job("extract_mels", "--manifest", out / f"{name}.of.parquet", "--out", mels)
     return max(Counter(artist for artist, _ in {(row["artist"], row["song"]) for row in rows}).values())

@@ -18,12 +18,12 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from mtl_core.dataset import splits
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import track_probabilities
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.losses import label_counts, multitask_loss, task_weights
-from mtl_core.model.mixup import mixed
+from mtl_core.model.mixup import mixup
 from mtl_core.model.recipes import RECIPES, Recipe
 from mtl_core.storage.location import Location
 
@@ -34,7 +34,7 @@ class Data:
     """Mels in memory: segments X_S1TF float16, `track_S`, a track's `part`, and labels a task and track."""
 
     def __init__(self, location: str) -> None:
-        source = open_mels(Location(location))
+        source = open_mel_dataset(Location(location))
         ids = source.tracks["track_id"].to_pylist()
         self.part = np.array(splits.split(source.tracks, kind="kfold", seed=0)["split"].to_pylist())
         train = self.part == "train"
@@ -80,7 +80,7 @@ def epochs(data: Data, recipe: Recipe, seed: int) -> Iterator[MultitaskCNN]:
             X_B1TF, targets = data.batch(places_B)
             parts = [(1.0, targets)]
             if recipe.mixup:
-                X_B1TF, parts = mixed(X_B1TF, targets, recipe.mixup)
+                X_B1TF, parts = mixup(X_B1TF, targets, recipe.mixup)
             logits = model(X_B1TF)
             counts = label_counts(targets)
             losses = [share * multitask_loss(logits, part, counts=counts, weights=weights) for share, part in parts]

@@ -55,10 +55,10 @@ def models(folder: Path) -> None:
     quantization = calibrate(model.eval(), 3 * torch.rand(40, 1, 187, 96))
     for name, choice in (("float32", None), ("int8", quantization)):
         known = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies, quantization=choice)
-        artifact.save(known, splits, Location(str(folder / name)))
+        artifact.save_artifact(known, splits, Location(str(folder / name)))
     best = MultitaskCNN(ModelConfig(classes=classes, trunk=recipe("best").trunk)).eval()
     known = Artifact(model=best, front_end=FrontEnd(), vocabularies=vocabularies)
-    artifact.save(known, splits, Location(str(folder / "best")))
+    artifact.save_artifact(known, splits, Location(str(folder / "best")))
 
 
 if __name__ == "__main__":

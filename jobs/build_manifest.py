@@ -31,7 +31,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         catalogue, out = Location(options.catalogue), Location(options.out)
         labels = None if options.labels is None else Location(options.labels)
     print(build_manifest(catalogue, labels, out, labels_from_folders=options.labels_from == "folders"))

@@ -29,7 +29,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
     result = evaluate(
         model=model,
@@ -40,7 +40,7 @@ def main(options: Options) -> None:
         seed=options.seed,
         workers=options.num_workers,
     )
-    print(report.text(result))
+    print(report.format_report(result))
     print(f"-> {out / 'report.html'}")
 
 

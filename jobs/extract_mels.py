@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         extraction = Extraction(
             front_end=FrontEnd(segments_per_excerpt=options.segments_per_excerpt),
             draws=options.draws,

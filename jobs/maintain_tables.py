@@ -40,26 +40,26 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         out = Location(options.out)
     check_reachable(out)
-    maintenance.check(out)  # no lease is left where there are no tables
-    with lease.held(out) as held:
+    maintenance.require_tables(out)  # no lease is left where there are no tables
+    with lease.acquire(out) as lock:
         if options.restore_before is not None:
             _print(
                 f"restored before {options.restore_before}",
-                maintenance.restore(out, options.restore_before, held.check),
+                maintenance.restore(out, options.restore_before, lock.renew),
             )
         if options.compact:
-            _print("compacted", maintenance.compact(out, held.check))
+            _print("compacted", maintenance.compact(out, lock.renew))
         if options.clean:
             cleaned = maintenance.clean(
-                out, keep_days=options.keep_days, may_delete=held.check, dry_run=options.dry_run
+                out, keep_days=options.keep_days, check_lease=lock.renew, dry_run=options.dry_run
             )
             _print("would be cleaned" if options.dry_run else "cleaned", cleaned)
 
 
-def _print(what: str, changes: dict[str, maintenance.Change]) -> None:
+def _print(what: str, changes: dict[str, maintenance.FileChange]) -> None:
     for name, change in changes.items():
         print(f"{name} {what}: {change}")
 

@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         config = CatalogueConfig(
             languages=options.languages,
             artists_per_language=options.artists_per_language,

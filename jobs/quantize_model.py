@@ -22,7 +22,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
     print(quantize_model(model, mels, out, seed=options.seed))
 

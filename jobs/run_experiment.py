@@ -7,17 +7,17 @@ from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
 from mtl_core import cli
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.errors import InputError, RunError
 from mtl_core.evaluation import metrics
 from mtl_core.experiments import alpha_sweep, report, run_store, runner, table1_text
 from mtl_core.experiments import table1 as comparison
-from mtl_core.experiments.run_store import MODELS, Result, Run
+from mtl_core.experiments.run_store import MODELS, Run, RunResult
 from mtl_core.inference import artifact
-from mtl_core.pipelines.evaluate import hear
+from mtl_core.pipelines.evaluate import predict
 from mtl_core.pipelines.train import train
 from mtl_core.pipelines.workers import cluster
-from mtl_core.storage.location import Location, at_the_door, check_writable
+from mtl_core.storage.location import Location, as_input_error, check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,14 @@ class Options:
 
 
 def main(options: Options) -> int:
-    with cli.checked():
+    with cli.flag_errors():
         mels, out = Location(options.mels), Location(options.out)
     if options.resamples < 0:
         raise InputError(f"resamples must be >= 0, got {options.resamples}")
     check_writable(out)
-    source = open_mels(mels)
+    source = open_mel_dataset(mels)
     folds = options.folds or (tuple(range(5)) if options.split == "kfold" else (0,))
-    runs = runner.plan(
+    runs = runner.plan_runs(
         source,
         recipes=options.recipes,
         tasks=options.tasks,
@@ -84,22 +84,22 @@ def main(options: Options) -> int:
     failed: list[str] = []
     if not options.table_only:
         with cluster.connected(num_cpus=options.num_workers + 2):  # one Ray for all
-            failed = runner.complete(runs, out, lambda run: _work(run, mels, out, options))
+            failed = runner.run_missing(runs, out, lambda run: _work(run, mels, out, options))
     found = _stored(out, options)
     if not found:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
     songs = source.groups(options.group_column) if options.group_column else None
     table = comparison.table(found, resamples=options.resamples, songs=songs)
-    table["alphas"] = alpha_sweep.effects(found, resamples=options.resamples, songs=songs)
-    with at_the_door(out):
+    table["alphas"] = alpha_sweep.alpha_effects(found, resamples=options.resamples, songs=songs)
+    with as_input_error(out):
         (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
-        (out / "table1.md").write_bytes(table1_text.markdown(table).encode())
+        (out / "table1.md").write_bytes(table1_text.table1_markdown(table).encode())
         if table["alphas"]:
-            (out / "alphas.md").write_bytes(alpha_sweep.markdown(table["alphas"]).encode())
-        (out / "report.html").write_bytes(report.html(table, found).encode())
-    print(table1_text.text(table))
+            (out / "alphas.md").write_bytes(alpha_sweep.alpha_markdown(table["alphas"]).encode())
+        (out / "report.html").write_bytes(report.render_experiment(table, found).encode())
+    print(table1_text.format_table1(table))
     if table["alphas"]:
-        print("\n" + alpha_sweep.text(table["alphas"]))
+        print("\n" + alpha_sweep.format_alphas(table["alphas"]))
     print(f"-> {out / 'report.html'}")
     if failed:
         raise RunError(
@@ -108,18 +108,18 @@ def main(options: Options) -> int:
     return cli.DONE
 
 
-def _stored(out: Location, options: Options) -> list[Result]:
+def _stored(out: Location, options: Options) -> list[RunResult]:
     """The stored runs of the split asked for."""
-    found = [run_store.load(key, out) for key in run_store.stored(out)]
+    found = [run_store.load_run(key, out) for key in run_store.stored_runs(out)]
     wanted = (options.split, options.group_column)
     return [result for result in found if (result.run.split, result.run.group_column) == wanted]
 
 
-def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
+def _work(run: Run, mels: Location, out: Location, options: Options) -> RunResult:
     """Train and evaluate; a model that is there, its evaluation cut off, is not trained again."""
     model = out / MODELS / run.key
     try:
-        if not (model / artifact.MODEL).exists():
+        if not (model / artifact.MODEL_FILE).exists():
             train(
                 mels=mels,
                 out=model,
@@ -134,7 +134,7 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> Result:
                 use_gpu=options.use_gpu,
                 seed=run.seed,
             )
-        trained, heard, training = hear(model=model, mels=mels)
+        trained, heard, training = predict(model=model, mels=mels)
     except (TrainingFailedError, RayError) as error:
         said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
         raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error

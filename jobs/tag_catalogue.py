@@ -45,7 +45,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    with cli.checked():
+    with cli.flag_errors():
         tagging = Tagging(
             retry_failed=options.retry_failed,
             limit=options.limit,
@@ -63,7 +63,7 @@ def main(options: Options) -> int:
     tagged = tag_catalogue(manifest, model, out, tagging)
     print(_summary(tagged, out))
     if export is not None:
-        print(f"{delta.export(out, export):,} rows of tags -> {export}")
+        print(f"{delta.export_parquet(out, export):,} rows of tags -> {export}")
     return cli.TOO_MANY_FAILED if tagged.failed_share > options.max_failed_share else cli.DONE
 
 

@@ -41,7 +41,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    with cli.checked():
+    with cli.flag_errors():
         mels, out = Location(options.mels), Location(options.out)
     summary = train(
         mels=mels,

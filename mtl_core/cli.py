@@ -20,7 +20,7 @@ Options = TypeVar("Options")
 DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED = 0, 1, 2, 3
 
 
-def parse(options: type[Options], arguments: list[str] | None = None) -> Options:
+def parse_flags(options: type[Options], arguments: list[str] | None = None) -> Options:
     """Flags -> dataclass; a `ValueError` of its `__post_init__` is a wrong flag too.
 
     Raises:
@@ -44,7 +44,7 @@ def _one_line(box: str) -> str:
 
 
 @contextlib.contextmanager
-def checked() -> Iterator[None]:
+def flag_errors() -> Iterator[None]:
     """Where a job makes configs out of its flags: a ValueError there is a wrong flag."""
     try:
         yield
@@ -55,7 +55,7 @@ def checked() -> Iterator[None]:
 def main(function: Callable[[Options], int | None], options: type[Options]) -> None:
     """Parse the process's flags, call `function` with them, and exit with its status (None is 0)."""
     try:
-        status = function(parse(options)) or DONE
+        status = function(parse_flags(options)) or DONE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = WRONG_INPUT

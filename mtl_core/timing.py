@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class StageTimes:
     """Wall seconds by stage, and CPU seconds of all."""
 
     seconds: dict[str, float]
     cpu_s: float
 
-    def __add__(self, other: "Spent") -> "Spent":
+    def __add__(self, other: "StageTimes") -> "StageTimes":
         seconds = Counter(self.seconds)
         seconds.update(other.seconds)
-        return Spent(seconds=dict(seconds), cpu_s=round(self.cpu_s + other.cpu_s, 4))
+        return StageTimes(seconds=dict(seconds), cpu_s=round(self.cpu_s + other.cpu_s, 4))
 
 
-NOTHING = Spent(seconds={}, cpu_s=0.0)
+ZERO = StageTimes(seconds={}, cpu_s=0.0)
 
 
-class Stopwatch:
+class StageTimer:
     """Times the stages of this process, in whatever threads they run.
 
     Args:
@@ -48,14 +48,14 @@ class Stopwatch:
             with self._lock:
                 self._seconds[stage] += time.perf_counter() - start
 
-    def lap(self) -> Spent:
+    def delta(self) -> StageTimes:
         """What was spent since the last lap: laps add up to the whole, whoever takes them."""
         with self._lock:
             before, self._before = self._before, self._spent()
             seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._before.seconds.items()}
-            return Spent(seconds=seconds, cpu_s=round(self._before.cpu_s - before.cpu_s, 4))
+            return StageTimes(seconds=seconds, cpu_s=round(self._before.cpu_s - before.cpu_s, 4))
 
-    def _spent(self) -> Spent:
+    def _spent(self) -> StageTimes:
         own = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = own.ru_utime + own.ru_stime + self._others_cpu_s()
-        return Spent(seconds=dict(self._seconds), cpu_s=cpu_s)
+        return StageTimes(seconds=dict(self._seconds), cpu_s=cpu_s)

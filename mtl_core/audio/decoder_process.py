@@ -32,7 +32,7 @@ import numpy as np
 from mtl_core.audio.decode import Excerpt, Recording, read_recording
 from mtl_core.errors import TrackError
 
-DECODER = "mtl_core.audio.decode.decoder_process"
+DECODER = "mtl_core.audio.decoder_process"
 _MESSAGE_BYTES = 1 << 16
 _READ_BYTES = 1 << 17  # what the child asks of the parent at once, below the socket's buffer of about 200 KiB
 _START_S = 60.0  # to import numpy and libsndfile on a busy machine
@@ -110,7 +110,7 @@ class Decoder:
             if error.error == "out_of_memory":
                 self._stop()
             raise error
-        return _recording(answer, fds[0])
+        return _read_answer(answer, fds[0])
 
     def cpu_s(self) -> float:
         """CPU seconds of all the children so far: of those that ended, and of the one that lives."""
@@ -231,7 +231,7 @@ def _descriptor(source: bytes | str | BinaryIO) -> int | None:
     return None
 
 
-def _recording(answer: dict[str, Any], fd: int) -> Recording:
+def _read_answer(answer: dict[str, Any], fd: int) -> Recording:
     """The child's answer, its samples mapped."""
     with open(fd, "rb") as file:
         mapped = mmap.mmap(fd, os.fstat(file.fileno()).st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)

@@ -13,7 +13,13 @@ import numpy as np
 
 from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
 from mtl_core.audio.mel import MelConfig, log_mel
-from mtl_core.audio.segments import MAX_SEGMENTS_PER_EXCERPT, SEGMENT_SAMPLES, cut, drawn_starts, segment_starts
+from mtl_core.audio.segments import (
+    MAX_SEGMENTS_PER_EXCERPT,
+    SEGMENT_SAMPLES,
+    drawn_starts,
+    segment_starts,
+    slice_segments,
+)
 from mtl_core.errors import TrackError
 
 
@@ -88,7 +94,7 @@ def log_mel_segments(
         if not np.isfinite(excerpt.samples).all():
             raise TrackError("features", "not_finite", f"NaN or infinite samples in the excerpt at {excerpt.start_s} s")
         with np.errstate(over="ignore", invalid="ignore"):
-            mels.append(log_mel(cut(excerpt.samples, starts), front_end.mel))
+            mels.append(log_mel(slice_segments(excerpt.samples, starts), front_end.mel))
         if not np.isfinite(mels[-1]).all():
             raise TrackError(
                 "features", "not_finite", f"samples up to {np.abs(excerpt.samples).max():g}: no finite power"

@@ -14,14 +14,14 @@ from typing import Any
 
 from mtl_core.audio.source import WHOLE_BYTES, Source, open_track
 
-MOST_TRACKS = 16  # at once: short files are waited for longer than they are worked on
-MOST_BYTES = 4 * WHOLE_BYTES
+MAX_TRACKS = 16  # at once: short files are waited for longer than they are worked on
+MAX_BYTES = 4 * WHOLE_BYTES
 
 Row = dict[str, Any]
 
 
 @dataclass(eq=False)
-class Fetch:
+class PendingFetch:
     """A track to be taken.
 
     Args:
@@ -35,29 +35,29 @@ class Fetch:
     source: "Future[Source] | None" = None
 
 
-class Fetcher:
+class Prefetcher:
     """Fetches tracks for one worker.
 
     Args:
         most_tracks, most_bytes: under way or there, and not taken yet; one track there may be whatever its size.
     """
 
-    def __init__(self, most_tracks: int = MOST_TRACKS, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_tracks: int = MAX_TRACKS, most_bytes: int = MAX_BYTES) -> None:
         self._most_tracks, self._most_bytes = most_tracks, most_bytes
         self._threads = ThreadPoolExecutor(most_tracks, thread_name_prefix="fetch")
         self._lock = threading.Lock()
-        self._waiting: deque[Fetch] = deque()
-        self._held: set[Fetch] = set()
+        self._waiting: deque[PendingFetch] = deque()
+        self._held: set[PendingFetch] = set()
 
-    def fetch(self, rows: Iterable[Row]) -> deque[Fetch]:
+    def submit(self, rows: Iterable[Row]) -> deque[PendingFetch]:
         """Fetch these tracks after all that were asked for before; each must be taken, or all that are left dropped."""
-        asked = deque(Fetch(row, _size(row)) for row in rows)
+        asked = deque(PendingFetch(row, _expected_bytes(row)) for row in rows)
         with self._lock:
             self._waiting.extend(asked)
             self._begin()
         return asked
 
-    def take(self, one: Fetch) -> Source:
+    def result(self, one: PendingFetch) -> Source:
         """A track's audio, as `track_source.open_track` gives it; waits for it. It is the caller's from now on.
 
         Raises:
@@ -68,9 +68,9 @@ class Fetcher:
             return one.source.result()
         finally:
             one.source = None
-            self.drop([one])
+            self.cancel([one])
 
-    def drop(self, some: Iterable[Fetch]) -> None:
+    def cancel(self, some: Iterable[PendingFetch]) -> None:
         """These are held no more, and those that are not begun will not be."""
         gone = set(some)
         with self._lock:
@@ -91,7 +91,7 @@ class Fetcher:
         held = sum(one.n_bytes for one in self._held)
         return len(self._held) < self._most_tracks and held + n_bytes <= self._most_bytes
 
-    def _open(self, one: Fetch) -> Source:
+    def _open(self, one: PendingFetch) -> Source:
         source = open_track(one.row["uri"], one.row.get("content_id"))
         with self._lock:
             one.n_bytes = len(source) if isinstance(source, bytes) else 0
@@ -99,6 +99,6 @@ class Fetcher:
         return source
 
 
-def _size(row: Row) -> int:
+def _expected_bytes(row: Row) -> int:
     size = row.get("size_bytes")
     return WHOLE_BYTES if size is None else min(size, WHOLE_BYTES)

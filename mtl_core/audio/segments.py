@@ -50,7 +50,7 @@ def drawn_starts(
     return np.clip(starts_SD, 0, max(0, n_samples - SEGMENT_SAMPLES)).reshape(-1)
 
 
-def cut(samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def slice_segments(samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The segments (S, 48000) float32 of an excerpt (N,) that start at (S,); under 3 s it is repeated to fill one.
 
     Raises:

@@ -33,7 +33,7 @@ def open_track(uri: str, expected_content_id: str | None = None) -> Source:
         location = Location(uri)
     except ValueError as error:
         raise TrackError("fetch", "not_found", str(error)) from None
-    with fetching(uri):
+    with as_fetch_error(uri):
         if location.on_s3:
             return _open_object(location, expected_content_id)
         entry = location.filesystem.info(location.path)
@@ -85,7 +85,7 @@ async def _body(body: Any, wanted: bool) -> bytes:
 
 
 @contextlib.contextmanager
-def fetching(uri: str) -> Iterator[None]:
+def as_fetch_error(uri: str) -> Iterator[None]:
     """Turn what a store says of a track's bytes into a TrackError of stage fetch."""
     from botocore.exceptions import BotoCoreError
     from fsspec.exceptions import FSTimeoutError
@@ -120,7 +120,7 @@ class _RangedFile(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        with fetching(self._uri):
+        with as_fetch_error(self._uri):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from mtl_core.audio.decoder_process import DECODER, Decoder, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
-from mtl_core.audio.prefetch import Fetch, Fetcher, Row
-from mtl_core.audio.source import fetching
+from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
+from mtl_core.audio.source import as_fetch_error
 from mtl_core.errors import TrackError
-from mtl_core.timing import Stopwatch
+from mtl_core.timing import StageTimer
 
 Result = TypeVar("Result")
 
@@ -71,31 +71,35 @@ class TrackReader:
     ) -> None:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits, decoder)
-        self._fetcher = Fetcher()
+        self._prefetcher = Prefetcher()
         self._order = threading.Lock()
         self._asking, self._using = ThreadPoolExecutor(1, "ask"), ThreadPoolExecutor(1, "use")
-        self.watch = Stopwatch(self._decoder.cpu_s)  # of fetching, only what was waited for
+        self.timer = StageTimer(self._decoder.cpu_s)  # of fetching, only what was waited for
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order; they are fetched from now on."""
-        return self._tracks(self._fetcher.fetch(rows))
+        return self._tracks(self._prefetcher.submit(rows))
 
-    def in_turn(self, rows: Callable[[], list[Row]], use: Callable[[Iterator[Track | FailedTrack]], Result]) -> Result:
+    def serve_in_order(
+        self, rows: Callable[[], list[Row]], use: Callable[[Iterator[Track | FailedTrack]], Result]
+    ) -> Result:
         """`use` of the tracks of `rows`, for callers in several threads.
 
         They are served one after another, in the order in which they came, and the rows and the audio of the next are
         fetched meanwhile: between two shards nobody waits for a store.
         """
         with self._order:
-            asked = self._asking.submit(lambda: self._fetcher.fetch(rows()))
+            asked = self._asking.submit(lambda: self._prefetcher.submit(rows()))
             used = self._using.submit(self._use, asked, use)
         return used.result()
 
-    def _use(self, asked: "Future[deque[Fetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]) -> Result:
+    def _use(
+        self, asked: "Future[deque[PendingFetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]
+    ) -> Result:
         with contextlib.closing(self._tracks(asked.result())) as tracks:  # whatever happens, the next has its turn
             return use(tracks)
 
-    def _tracks(self, fetches: deque[Fetch]) -> Generator[Track | FailedTrack, None, None]:
+    def _tracks(self, fetches: deque[PendingFetch]) -> Generator[Track | FailedTrack, None, None]:
         try:
             while fetches:
                 one = fetches.popleft()
@@ -104,15 +108,15 @@ class TrackReader:
                 except TrackError as error:
                     yield FailedTrack(one.row, error)
         finally:
-            self._fetcher.drop(fetches)
+            self._prefetcher.cancel(fetches)
 
-    def _track(self, one: Fetch) -> Track:
+    def _track(self, one: PendingFetch) -> Track:
         row = one.row
-        with self.watch.timed("fetch"):
-            source = self._fetcher.take(one)
-        with self.watch.timed("decode"), fetching(row["uri"]):  # a local file is read by the decoder
+        with self.timer.timed("fetch"):
+            source = self._prefetcher.result(one)
+        with self.timer.timed("decode"), as_fetch_error(row["uri"]):  # a local file is read by the decoder
             recording = self._decoder.decode(source)
-        with self.watch.timed("features"):
+        with self.timer.timed("features"):
             segments = log_mel_segments(
                 recording, self._front_end, draws=self._draws, seed=self._seed, track_id=row["track_id"]
             )

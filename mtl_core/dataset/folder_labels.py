@@ -13,7 +13,7 @@ from collections.abc import Iterable
 PREFIXES = {"language": "LANGUAGE_", "artist": "ARTIST_"}
 
 
-def labels_of_folders(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | None]], list[str]]:
+def labels_from_paths(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | None]], list[str]]:
     """Labels of songs by their paths.
 
     Args:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mtl_core.dataset.mel_files import Mels, read_row_group
+from mtl_core.dataset.mel_files import MelDataset, read_row_group
 from mtl_core.schema import MEL_SHAPE
-from mtl_core.storage.concurrency import ahead
+from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 
 ROW_GROUPS_HELD = 3  # of 37 MB
@@ -29,24 +29,24 @@ Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class SplitSegments:
     """Where a part's segments lie, and their classes; no mel is held.
 
     Args:
         files: of the mels.
-        stretches: as in `Mels`, `track` being the place in this part.
+        spans: as in `Mels`, `track` being the place in this part.
         targets: task -> the class of each track of the part, int64, `MISSING` where it has none.
     """
 
     files: tuple[Location, ...]
-    stretches: pa.Table
+    spans: pa.Table
     targets: dict[str, np.ndarray]
 
     @property
     def segments(self) -> int:
-        return int(pc.sum(self.stretches["segments"]).as_py() or 0)
+        return int(pc.sum(self.spans["segments"]).as_py() or 0)
 
-    def training_batches(
+    def shuffled_batches(
         self, size: int, *, buffer_segments: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
         """A worker's share of an epoch; every worker has as many segments, the last batch what is left.
@@ -71,7 +71,7 @@ class Part:
         while buffer.filled:
             yield self._batch(*buffer.take(size, draw))
 
-    def batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    def ordered_batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """A worker's share in the files' order; every segment is some worker's."""
         first, end = (self.segments * i // world_size for i in (rank, rank + 1))
         rest_STF, rest_S = np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64)
@@ -90,7 +90,7 @@ class Part:
     @cached_property
     def _groups(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each row group that holds something of the part: its first stretch, and its segments in the part."""
-        file, group, segments = (self.stretches[name].to_numpy() for name in ("file", "row_group", "segments"))
+        file, group, segments = (self.spans[name].to_numpy() for name in ("file", "row_group", "segments"))
         begins = np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0))
         return begins, np.add.reduceat(segments, begins) if len(begins) else begins
 
@@ -99,7 +99,7 @@ class Part:
         ends_G = np.cumsum(self._groups[1][order_G])
         begins_G = ends_G - self._groups[1][order_G]
         wanted = np.flatnonzero((begins_G < end) & (ends_G > first))
-        return ahead(
+        return bounded_map(
             lambda i: self._of_group(order_G[i], max(0, first - begins_G[i]), end - begins_G[i]),
             wanted,
             ROW_GROUPS_HELD,
@@ -107,7 +107,7 @@ class Part:
 
     def _of_group(self, place: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         begins, _ = self._groups
-        here = self.stretches[begins[place] : begins[place + 1] if place + 1 < len(begins) else None]
+        here = self.spans[begins[place] : begins[place + 1] if place + 1 < len(begins) else None]
         row, segments, track = (here[name].to_numpy() for name in ("row", "segments", "track"))
         within = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
         rows = (np.repeat(row, segments) + within)[first:end]
@@ -148,7 +148,7 @@ class _Buffer:
         return drawn
 
 
-def part_of(source: Mels, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> Part:
+def select_tracks(source: MelDataset, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> SplitSegments:
     """The part of these tracks.
 
     Args:
@@ -156,6 +156,6 @@ def part_of(source: Mels, track_ids: pa.ChunkedArray, targets: dict[str, np.ndar
         targets: task -> their classes (N,) int64.
     """
     here = pc.index_in(source.tracks["track_id"], value_set=track_ids.combine_chunks()).cast(pa.int64())
-    track = here.take(source.stretches["track"])
-    stretches = source.stretches.drop_columns("track").append_column("track", track)
-    return Part(files=source.files, stretches=stretches.filter(pc.is_valid(track)).combine_chunks(), targets=targets)
+    track = here.take(source.spans["track"])
+    spans = source.spans.drop_columns("track").append_column("track", track)
+    return SplitSegments(files=source.files, spans=spans.filter(pc.is_valid(track)).combine_chunks(), targets=targets)

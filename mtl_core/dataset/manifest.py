@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from mtl_core.dataset.folder_labels import labels_of_folders
+from mtl_core.dataset.folder_labels import labels_from_paths
 from mtl_core.errors import InputError
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
-from mtl_core.storage.location import S3, Location, at_the_door, check_reachable, content_id
-from mtl_core.storage.sql import database, stream
+from mtl_core.storage.location import S3, Location, as_input_error, check_reachable, content_id
+from mtl_core.storage.sql import open_database, scan_columns
 
 #: Files with these extensions are tracks; others are only when the labels name them.
 AUDIO_EXTENSIONS = frozenset(
@@ -33,18 +33,18 @@ _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuildReport:
     """A manifest just built: its rows, the paths of label rows without a file, names that are no UTF-8, and files whose
     folders are no labels.
     """
 
     table: pa.Table
-    without_file: list[str]
-    not_text: list[str]
-    misfits: list[str]
+    labels_without_file: list[str]
+    undecodable_names: list[str]
+    outside_layout: list[str]
 
 
-def build(catalogue: Location, labels: Location | None, *, from_folders: bool = False) -> Built:
+def build_from(catalogue: Location, labels: Location | None, *, from_folders: bool = False) -> BuildReport:
     """List a catalogue's tracks and join their labels.
 
     Args:
@@ -63,12 +63,12 @@ def build(catalogue: Location, labels: Location | None, *, from_folders: bool = 
     misfits: list[str] = []
     carried = [name for name in next(iter(rows.values()), {}) if name not in LABEL_COLUMNS]
     records, not_text = [], []
-    with at_the_door(catalogue):
+    with as_input_error(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():
             raise FileNotFoundError
         found = list(catalogue.walk())
         if from_folders:
-            rows, misfits = labels_of_folders(path for path, _ in found if _is_text(path) and _is_audio(path))
+            rows, misfits = labels_from_paths(path for path, _ in found if _is_text(path) and _is_audio(path))
             if misfits and not rows:
                 raise InputError(f"{catalogue}: no song lies in LANGUAGE/ARTIST/, {misfits[0]!r} for one")
         for path, entry in found:
@@ -95,7 +95,9 @@ def build(catalogue: Location, labels: Location | None, *, from_folders: bool = 
             f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})"
         )
     _check_ids(table, catalogue)
-    return Built(table=table, without_file=sorted(rows), not_text=not_text, misfits=misfits)
+    return BuildReport(
+        table=table, labels_without_file=sorted(rows), undecodable_names=not_text, outside_layout=misfits
+    )
 
 
 def _is_text(path: str) -> bool:
@@ -113,7 +115,7 @@ def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
         InputError: no such file, not UTF-8 CSV, no `path` column, a reserved column name, a path twice.
     """
     check_reachable(location)
-    with at_the_door(location):
+    with as_input_error(location):
         data = location.read_bytes()
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
@@ -143,7 +145,7 @@ def write(table: pa.Table, location: Location) -> None:
     """Write a manifest as one Parquet file."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
-    with at_the_door(location):
+    with as_input_error(location):
         location.write_bytes(memoryview(buffer.getvalue()))
 
 
@@ -165,7 +167,7 @@ def read(location: Location) -> pa.Table:
 def scan(location: Location) -> pyarrow.dataset.Dataset:
     """Check a manifest as `read` does, and leave its rows where they are: for millions of them."""
     check_reachable(location)
-    with at_the_door(location):
+    with as_input_error(location):
         entry = location.filesystem.info(location.path)
         parts = [location] if entry["type"] == "file" else location.files(".parquet")
         if not parts:
@@ -222,8 +224,8 @@ _STRANGE = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
 
 
 def _check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
-    with database() as connection:
-        connection.register("manifest", stream(rows, list(MANIFEST_REQUIRED)))
+    with open_database() as connection:
+        connection.register("manifest", scan_columns(rows, list(MANIFEST_REQUIRED)))
         # Ten million hashes are counted in a third of the time and memory of as many strings.
         looked_at = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_STRANGE})"
         query = f"SELECT {looked_at}, {', '.join(_EMPTY.values())} FROM manifest"
@@ -232,7 +234,7 @@ def _check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> 
             if n:
                 raise InputError(f"{location}: {n} rows without {name}: every row needs one")
         if n_hashes < n_rows:
-            connection.register("manifest", stream(rows, ["track_id"]))
+            connection.register("manifest", scan_columns(rows, ["track_id"]))
             twice = "SELECT track_id FROM manifest GROUP BY track_id HAVING count(*) > 1"
             n_twice, one = connection.sql(f"SELECT count(*), min(track_id) FROM ({twice})").fetchall()[0]
             if n_twice:

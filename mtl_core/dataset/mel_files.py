@@ -25,16 +25,16 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.track_reader import Track
 from mtl_core.errors import InputError
 from mtl_core.schema import FRONT_END, FRONT_END_HASH, MANIFEST, MEL_SHAPE, MELS
-from mtl_core.storage.location import Location, at_the_door, check_reachable
+from mtl_core.storage.location import Location, as_input_error, check_reachable
 
-RUNS = "_runs"
+RUNS_FOLDER = "_runs"
 FILES_AT_ONCE = 16
-ROWS_PER_GROUP = 1024  # 37 MB before compression
+SEGMENTS_PER_ROW_GROUP = 1024  # 37 MB before compression
 _REQUIRED = ("track_id", "segment", "start_s", "artist", "language", "mel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mels:
+class MelDataset:
     """What a folder of mels holds.
 
     Args:
@@ -42,7 +42,7 @@ class Mels:
         front_end: what made every mel in it.
         tracks: a row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
             `album` and the carried columns.
-        stretches: where they lie: a row for each stretch of a track's segments in a row group, int64, in the files'
+        spans: where they lie: a row for each stretch of a track's segments in a row group, int64, in the files'
             order: `file` (its place in `files`), `row_group`, `row` (the first one in that), `segments` (their
             number) and `track` (its place in `tracks`).
     """
@@ -50,7 +50,7 @@ class Mels:
     files: tuple[Location, ...]
     front_end: FrontEnd
     tracks: pa.Table
-    stretches: pa.Table
+    spans: pa.Table
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +67,7 @@ class Mels:
         return {track_id: str(value) for track_id, value in pairs if value is not None}
 
 
-def open_mels(location: Location) -> Mels:
+def open_mel_dataset(location: Location) -> MelDataset:
     """Look into a folder of mels: footers and label columns are read, the mels are not.
 
     Raises:
@@ -75,8 +75,8 @@ def open_mels(location: Location) -> Mels:
             ends are mixed, or a track is in two files.
     """
     check_reachable(location)
-    with at_the_door(location):
-        if any(path.endswith("/plan.json") for path, _ in (location / RUNS).walk()):
+    with as_input_error(location):
+        if any(path.endswith("/plan.json") for path, _ in (location / RUNS_FOLDER).walk()):
             raise InputError(f"{location}: its extraction has not ended: run the same extract_mels command again")
         files = location.files(".parquet")
         if not files:
@@ -93,15 +93,15 @@ def open_mels(location: Location) -> Mels:
     doubled = [first for first, second in itertools.pairwise(ids) if first == second]
     if doubled:
         raise InputError(f"{location}: the track {doubled[0]!r} is in two files")
-    stretches = pa.concat_tables(
-        [one.stretches.append_column("file", pa.repeat(file, len(one.stretches))) for file, one in enumerate(opened)]
+    spans = pa.concat_tables(
+        [one.spans.append_column("file", pa.repeat(file, len(one.spans))) for file, one in enumerate(opened)]
     )
-    track = pc.index_in(stretches["track_id"], value_set=tracks["track_id"].combine_chunks()).cast(pa.int64())
-    stretches = stretches.drop_columns("track_id").append_column("track", track)
-    return Mels(files=tuple(files), front_end=opened[0].front_end, tracks=tracks, stretches=stretches)
+    track = pc.index_in(spans["track_id"], value_set=tracks["track_id"].combine_chunks()).cast(pa.int64())
+    spans = spans.drop_columns("track_id").append_column("track", track)
+    return MelDataset(files=tuple(files), front_end=opened[0].front_end, tracks=tracks, spans=spans)
 
 
-def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
+def read_tracks(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
     """track_id -> the frames (T, F) of all its segments, in order, for a few tracks.
 
     The column of names is read until all are found, the mels of their row groups alone.
@@ -110,7 +110,7 @@ def frames_of(location: Location, track_ids: Collection[str]) -> dict[str, np.nd
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     for file in location.files(".parquet"):
         open_ids = wanted - found.keys()  # a whole track is in one file
-        for names, _, mel_STF in segments_of(file, open_ids) if open_ids else ():
+        for names, _, mel_STF in iter_segments(file, open_ids) if open_ids else ():
             for name, mel_TF in zip(names, mel_STF, strict=True):
                 found[name].append(mel_TF)
     return {name: np.concatenate(segments) for name, segments in found.items()}
@@ -121,7 +121,7 @@ class _File:
     front_end: FrontEnd
     front_end_hash: bytes
     tracks: pa.Table  # with their number of segments
-    stretches: pa.Table  # with track_ids
+    spans: pa.Table  # with track_ids
 
 
 def _open_file(file: Location) -> _File:
@@ -156,11 +156,11 @@ def _open_file(file: Location) -> _File:
         front_end,
         metadata[FRONT_END_HASH],
         counted.rename_columns(["track_id", "segments", *carried]),
-        _stretches(table["track_id"], np.array(rows, np.int64)),
+        _spans(table["track_id"], np.array(rows, np.int64)),
     )
 
 
-def _stretches(track_ids: pa.ChunkedArray, rows_of_group: np.ndarray) -> pa.Table:
+def _spans(track_ids: pa.ChunkedArray, rows_of_group: np.ndarray) -> pa.Table:
     """Rows that follow each other in a row group and are of one track."""
     name = track_ids.combine_chunks().dictionary_encode().indices.to_numpy()
     ends = np.cumsum(rows_of_group)
@@ -188,7 +188,7 @@ def _mel_of(parquet: pq.ParquetFile, row_group: int) -> np.ndarray:
     return mel.combine_chunks().to_numpy_ndarray()
 
 
-def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+def iter_segments(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """The segments of some tracks in a file, a row group at a time.
 
     Yields:
@@ -211,18 +211,20 @@ def segments_of(file: Location, picked: Set[str]) -> Iterator[tuple[list[str], n
 def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:
     """`MELS` with a manifest's carried columns before `mel`, nested ones left out; the front end in the metadata."""
     own = (*MANIFEST.names, *MELS.names)
-    carried = [_plain(field) for field in manifest if field.name not in own and not pa.types.is_nested(field.type)]
+    carried = [
+        _decode_dictionary(field) for field in manifest if field.name not in own and not pa.types.is_nested(field.type)
+    ]
     fields = [*(field for field in MELS if field.name != "mel"), *carried, MELS.field("mel")]
     front_end_json = json.dumps(front_end.to_dict(), sort_keys=True, separators=(",", ":"))
     return pa.schema(fields, {FRONT_END: front_end_json.encode(), FRONT_END_HASH: front_end.hash().encode()})
 
 
-def _plain(field: pa.Field) -> pa.Field:
+def _decode_dictionary(field: pa.Field) -> pa.Field:
     """A dictionary's values instead of the dictionary."""
     return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
-def mels_file(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
+def encode_mels(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
     """A Parquet file of these tracks, their mels cast to float16 after the log."""
     mels = [np.empty((0, *MEL_SHAPE), np.float16)]
     columns: dict[str, list[Any]] = {name: [] for name in schema.names if name != "mel"}
@@ -240,7 +242,7 @@ def mels_file(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
         pa.Table.from_arrays(arrays, schema=schema),
         sink,
         compression="zstd",
-        row_group_size=ROWS_PER_GROUP,
+        row_group_size=SEGMENTS_PER_ROW_GROUP,
         use_dictionary=[name for name in schema.names if pa.types.is_string(schema.field(name).type)],
         use_byte_stream_split=["mel.list.element"],
     )

@@ -24,8 +24,8 @@ import pyarrow as pa
 from mtl_core.errors import InputError
 
 KINDS = ("paper", "kfold", "album", "artist")
-PARTS = ("train", "validation", "test")
-SPLITS = pa.schema([pa.field("track_id", pa.string(), False), pa.field("split", pa.string(), False)])
+SPLIT_NAMES = ("train", "validation", "test")
+SPLITS_SCHEMA = pa.schema([pa.field("track_id", pa.string(), False), pa.field("split", pa.string(), False)])
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
     else:
         held = _artists(units, seed) if kind == "artist" else _fifth(units, seed)
     parts = {track_id: held.get(name or "", "train") for track_id, name in zip(track_ids, names, strict=True)}
-    return pa.table([sorted(parts), [parts[track_id] for track_id in sorted(parts)]], schema=SPLITS)
+    return pa.table([sorted(parts), [parts[track_id] for track_id in sorted(parts)]], schema=SPLITS_SCHEMA)
 
 
 def _values(manifest: pa.Table, column: str | None) -> list[str | None]:

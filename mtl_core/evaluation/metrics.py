@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.evaluation.ranking import area, areas, class_means, hits
+from mtl_core.evaluation.ranking import ap_and_auroc, ap_and_auroc_per_class, nan_class_mean, top_k_hits
 
 RESAMPLES = 1000
 BINS = 10
@@ -52,10 +52,10 @@ def scores(
     songs = np.arange(len(targets_N)) if songs_N is None else np.asarray(songs_N)
     songs = songs[known]
     result: dict[str, Any] = {"n": len(t), "n_songs": len(np.unique(songs)), "classes": p.shape[1]}
-    ap_C, roc_C = (x[:, 0] for x in areas(p, t, np.ones((1, len(t)))))
-    hits_KN = hits(p, t)
+    ap_C, roc_C = (x[:, 0] for x in ap_and_auroc_per_class(p, t, np.ones((1, len(t)))))
+    hits_KN = top_k_hits(p, t)
     covered = np.flatnonzero(np.isin(np.arange(p.shape[1]), t))
-    micro = area(p[:, covered].ravel(), (t[:, None] == covered).ravel(), np.ones((1, len(t) * len(covered))))
+    micro = ap_and_auroc(p[:, covered].ravel(), (t[:, None] == covered).ravel(), np.ones((1, len(t) * len(covered))))
     values = {
         "auc_pr_macro": _mean(ap_C),
         "auc_roc_macro": _mean(roc_C),
@@ -66,18 +66,18 @@ def scores(
         "nll": _mean(-np.log(np.maximum(p[np.arange(len(t)), t], 1e-12))),
         "ece": calibration_error(p, t),
     }
-    result |= {"classes_covered": len(covered), **{name: _plain(value) for name, value in values.items()}}
+    result |= {"classes_covered": len(covered), **{name: _to_json(value) for name, value in values.items()}}
     draws = bootstrap([p], t, songs, resamples=resamples, seed=seed)[0]
-    ends = {name: interval(values_R, result[name]) for name, values_R in draws.items()}
+    ends = {name: confidence_interval(values_R, result[name]) for name, values_R in draws.items()}
     result["ci"] = {name: None if ci is None else [max(0.0, ci[0]), min(1.0, ci[1])] for name, ci in ends.items()}
     result["chance"] = chance(t, p.shape[1])
     support_C = np.bincount(t, minlength=p.shape[1])
-    recall_C = [_plain(_mean(hits_KN[0][t == c])) for c in range(p.shape[1])]
+    recall_C = [_to_json(_mean(hits_KN[0][t == c])) for c in range(p.shape[1])]
     result["per_class"] = {
         "support": support_C.tolist(),
-        "auc_pr_chance": np.where(support_C > 0, _of_random_order(support_C, len(t)), 0).tolist(),
-        "auc_pr": [_plain(x) for x in ap_C],
-        "auc_roc": [_plain(x) for x in roc_C],
+        "auc_pr_chance": np.where(support_C > 0, _expected_random_ap(support_C, len(t)), 0).tolist(),
+        "auc_pr": [_to_json(x) for x in ap_C],
+        "auc_roc": [_to_json(x) for x in roc_C],
         "recall": recall_C,
     }
     result["reliability"] = reliability(p, t)
@@ -108,11 +108,11 @@ def bootstrap(
     """
     known = _labelled(models_NC[0], targets_N)
     t, songs = np.asarray(targets_N)[known], np.asarray(songs_N)[known]
-    drawn = draws(songs, resamples=resamples, seed=seed)
-    return [resampled(np.asarray(p, np.float64)[known], t, songs, drawn) for p in models_NC]
+    drawn = draw_songs(songs, resamples=resamples, seed=seed)
+    return [score_resamples(np.asarray(p, np.float64)[known], t, songs, drawn) for p in models_NC]
 
 
-def draws(songs: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_songs(songs: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Songs drawn with replacement, as many as there are: their names (G,), sorted, and how often each is drawn (R, G).
 
     Args:
@@ -127,7 +127,7 @@ def draws(songs: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tu
     return names_G, rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
 
 
-def resampled(
+def score_resamples(
     p_NC: np.ndarray, t_N: np.ndarray, songs_N: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """headline -> (R,) of one model on the songs drawn.
@@ -141,17 +141,17 @@ def resampled(
     if not len(counts_RG) or not len(t_N):
         return {name: np.empty(0) for name in HEADLINES}
     song_N, resamples = np.searchsorted(names_G, songs_N), len(counts_RG)
-    hits_KN = hits(p_NC, t_N)
+    hits_KN = top_k_hits(p_NC, t_N)
     parts = []
     for some_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t_N) // _CHUNK_VALUES)))):
         w_RN = some_RG[:, song_N].astype(np.float64)
-        of_classes = [class_means(x) for x in areas(p_NC, t_N, w_RN)]
+        of_classes = [nan_class_mean(x) for x in ap_and_auroc_per_class(p_NC, t_N, w_RN)]
         with np.errstate(invalid="ignore"):  # none of these songs was drawn
             parts.append(np.stack([*of_classes, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
     return dict(zip(HEADLINES, np.concatenate(parts, 1), strict=True))
 
 
-def interval(values_R: np.ndarray, value: float | None) -> list[float] | None:
+def confidence_interval(values_R: np.ndarray, value: float | None) -> list[float] | None:
     """The middle 95% of bootstrap values about the value itself; None where there are none.
 
     The values are shifted so that their mean is `value`. A resample holds a class's few songs twice or not at all, and
@@ -179,15 +179,15 @@ def chance(targets_N: np.ndarray, n_classes: int) -> dict[str, float | None]:
     return {
         "top_1": 1 / n_classes,
         "top_5": min(5, n_classes) / n_classes,
-        "majority": _plain(present.max() / n if n else np.nan),
+        "majority": _to_json(present.max() / n if n else np.nan),
         "auc_roc": 0.5,
-        "prevalence": _plain(_mean(present / max(n, 1))),
-        "auc_pr_macro": _plain(_mean(_of_random_order(present, n))),
-        "auc_pr_micro": _plain(_mean(_of_random_order(np.array([n]), n * len(present)))) if n else None,
+        "prevalence": _to_json(_mean(present / max(n, 1))),
+        "auc_pr_macro": _to_json(_mean(_expected_random_ap(present, n))),
+        "auc_pr_micro": _to_json(_mean(_expected_random_ap(np.array([n]), n * len(present)))) if n else None,
     }
 
 
-def _of_random_order(support_C: np.ndarray, n: int) -> np.ndarray:
+def _expected_random_ap(support_C: np.ndarray, n: int) -> np.ndarray:
     """(C,) the average precision to be expected of a random order of n samples with that many positives, >= 1 each.
 
     Place k holds a positive with chance P/n, and then 1 + (k - 1)(P - 1)/(n - 1) of the first k are expected to be.
@@ -199,7 +199,7 @@ def _of_random_order(support_C: np.ndarray, n: int) -> np.ndarray:
 def reliability(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> list[dict[str, float]]:
     """Confidence of the first class against how often it is right, in `BINS` equal bins that hold something."""
     confidence_N = probabilities_NC.max(1, initial=0.0)
-    right_N = hits(probabilities_NC, targets_N)[0]
+    right_N = top_k_hits(probabilities_NC, targets_N)[0]
     bin_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     return [
         {
@@ -258,6 +258,6 @@ def _mean(x: np.ndarray) -> float:
     return float(x.mean()) if len(x) else np.nan
 
 
-def _plain(x: float) -> float | None:
+def _to_json(x: float) -> float | None:
     """A JSON value: None for nan."""
     return float(x) if np.isfinite(x) else None

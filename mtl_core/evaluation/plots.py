@@ -109,7 +109,7 @@ def confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
         return svg(figure)
 
 
-def reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
+def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
     """Confidence against the share that is right, a point a bin, above how many tracks each bin holds."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")

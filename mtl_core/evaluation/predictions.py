@@ -18,12 +18,12 @@ from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import metrics
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 
-HEARD_SHARE = 5  # the intervals of what is heard come of a fifth of the resamples
+SUBSAMPLE_RESAMPLES_SHARE = 5  # the intervals of what is heard come of a fifth of the resamples
 _BASELINE_SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class TaskPrediction:
     """What was said of a track in one task.
 
     Args:
@@ -35,23 +35,23 @@ class Said:
     """
 
     true: str | None
-    first: str
+    predicted: str
     confidence: float
-    p_true: float | None
+    true_probability: float | None
     unknown: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatedTrack:
+class TrackPrediction:
     """A track and, by task, what was said of it."""
 
     track_id: str
     n_segments: int
-    said: Mapping[str, Said]
+    by_task: Mapping[str, TaskPrediction]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Predictions:
     """Tracks and what the model makes of their segments.
 
     Args:
@@ -78,7 +78,7 @@ class Heard:
             self.targets(task), self.n_segments
         )
 
-    def only(self, segments: int) -> "Heard":
+    def subsample(self, segments: int) -> "Predictions":
         """The same tracks with so many of their segments (>= 1), spread evenly; a shorter track keeps all."""
         kept = [np.unique((np.arange(segments) + 0.5) * n // segments).astype(int) for n in self.n_segments]
         logits = {
@@ -97,34 +97,36 @@ class Heard:
         return np.stack([track_probabilities(logits_SC, method, temperature) for logits_SC in self.logits[task]])
 
 
-def said(heard: Heard) -> list[EvaluatedTrack]:
+def track_predictions(heard: Predictions) -> list[TrackPrediction]:
     """What tagging would say of each track, beside its labels."""
-    of_task = {task: _said(heard, task) for task in heard.vocabularies}
+    of_task = {task: _task_predictions(heard, task) for task in heard.vocabularies}
     return [
-        EvaluatedTrack(track_id=track_id, n_segments=n, said={task: found[i] for task, found in of_task.items()})
+        TrackPrediction(track_id=track_id, n_segments=n, by_task={task: found[i] for task, found in of_task.items()})
         for i, (track_id, n) in enumerate(zip(heard.tracks["track_id"].to_pylist(), heard.n_segments, strict=True))
     ]
 
 
-def _said(heard: Heard, task: str) -> list[Said]:
+def _task_predictions(heard: Predictions, task: str) -> list[TaskPrediction]:
     found = []
     for p_C, true, target in zip(
         heard.probabilities(task), heard.tracks[task].to_pylist(), heard.targets(task), strict=True
     ):
         tagged = tag(p_C, heard.vocabularies[task], heard.aggregation.threshold[task])
         found.append(
-            Said(
+            TaskPrediction(
                 true=true,
-                first=tagged.top[0][0],
+                predicted=tagged.top[0][0],
                 confidence=tagged.confidence,
-                p_true=None if target == MISSING else float(p_C[target]),
+                true_probability=None if target == MISSING else float(p_C[target]),
                 unknown=tagged.label is None,
             )
         )
     return found
 
 
-def scores(heard: Heard, training: pa.Table, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def score_predictions(
+    heard: Predictions, training: pa.Table, *, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
     """By task, as JSON values: `labels`; `order`, in which to show them; `metrics.scores` of `tracks` and `segments`;
     `baselines`: name -> the scores on tracks of what comes for free; and `heard`: the scores on tracks by how many
     `segments` of each are heard.
@@ -147,25 +149,28 @@ def scores(heard: Heard, training: pa.Table, *, resamples: int, seed: int) -> di
             "segments": metrics.scores(segments_NC, segment_targets_N, songs_N, **drawn),
             "baselines": _baselines(heard, task, training),
             "heard": [
-                {"segments": n, **_of_heard(heard.only(n), task, ids, resamples // HEARD_SHARE, seed)}
-                for n in heard_steps(max(n_segments))
+                {
+                    "segments": n,
+                    **_of_heard(heard.subsample(n), task, ids, resamples // SUBSAMPLE_RESAMPLES_SHARE, seed),
+                }
+                for n in segment_counts(max(n_segments))
             ],
         }
     return found
 
 
-def heard_steps(most: int) -> list[int]:
+def segment_counts(most: int) -> list[int]:
     """Numbers of segments from 1 to `most`: 1, 2, 3, 5, 10, 20, 30, 50, …"""
     steps = [step * 10**power for power in range(len(str(most))) for step in (1, 2, 3, 5)]
     return [*(step for step in steps if step < most), most]
 
 
-def _of_heard(heard: Heard, task: str, ids: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+def _of_heard(heard: Predictions, task: str, ids: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
     found = metrics.scores(heard.probabilities(task), heard.targets(task), ids, resamples=resamples, seed=seed)
     return {key: found[key] for key in ("auc_pr_macro", "top_1", "ci")}
 
 
-def _baselines(heard: Heard, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
+def _baselines(heard: Predictions, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
     """The training part's class prior, and the language that goes with the artist."""
     if not len(training):
         return {}
@@ -196,16 +201,16 @@ def language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
     return {artist: language for _, language, artist in reversed(known)}
 
 
-def predictions(heard: Heard, tracks: Sequence[EvaluatedTrack]) -> pa.Table:
+def predictions(heard: Predictions, tracks: Sequence[TrackPrediction]) -> pa.Table:
     """A row a track: `track_id`, `n_segments` and, by task, the true label, `_said`, `_confidence`, `_probabilities`.
 
     The vocabularies, in whose order the probabilities are, are in the schema's metadata.
     """
     columns: dict[str, Any] = {"track_id": heard.tracks["track_id"], "n_segments": heard.n_segments}
     for task in heard.vocabularies:
-        columns[task] = pa.array([track.said[task].true for track in tracks], pa.string())
-        columns[f"{task}_said"] = [track.said[task].first for track in tracks]
-        columns[f"{task}_confidence"] = [track.said[task].confidence for track in tracks]
+        columns[task] = pa.array([track.by_task[task].true for track in tracks], pa.string())
+        columns[f"{task}_said"] = [track.by_task[task].predicted for track in tracks]
+        columns[f"{task}_confidence"] = [track.by_task[task].confidence for track in tracks]
         columns[f"{task}_probabilities"] = heard.probabilities(task).tolist()
     vocabularies = {task: list(vocabulary.labels) for task, vocabulary in heard.vocabularies.items()}
     return pa.table(columns).replace_schema_metadata({"vocabularies": json.dumps(vocabularies)})

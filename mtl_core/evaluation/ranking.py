@@ -10,13 +10,15 @@ import numpy as np
 from mtl_core.dataset.vocabulary import MISSING
 
 
-def areas(p_NC: np.ndarray, targets_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ap_and_auroc_per_class(
+    p_NC: np.ndarray, targets_N: np.ndarray, weights_RN: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """AUC-PR and AUC-ROC, (C, R) each, of every class against the rest."""
-    areas = [area(p_NC[:, c], targets_N == c, weights_RN) for c in range(p_NC.shape[1])]
+    areas = [ap_and_auroc(p_NC[:, c], targets_N == c, weights_RN) for c in range(p_NC.shape[1])]
     return np.stack([a for a, _ in areas]), np.stack([b for _, b in areas])
 
 
-def area(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ap_and_auroc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average precision and area under the ROC curve, (R,) each, under R weightings of the samples; nan: undefined.
 
     As scikit-learn defines them (steps for the one, trapezoids for the other, equal scores together), from one sort.
@@ -37,14 +39,14 @@ def area(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -
     return ap_R, roc_R
 
 
-def class_means(x_CR: np.ndarray) -> np.ndarray:
+def nan_class_mean(x_CR: np.ndarray) -> np.ndarray:
     """(R,) mean over the classes that are defined."""
     defined = np.isfinite(x_CR)
     count_R = defined.sum(0)
     return np.where(count_R > 0, np.where(defined, x_CR, 0).sum(0) / np.maximum(count_R, 1), np.nan)
 
 
-def hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
+def top_k_hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
     """(2, N) whether the target is the first, and among the first five; ties go to the class that comes first."""
     own_N1 = probabilities_NC[np.arange(len(targets_N)), targets_N][:, None]
     earlier_NC = np.arange(probabilities_NC.shape[1]) < targets_N[:, None]

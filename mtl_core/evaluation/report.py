@@ -13,11 +13,11 @@ import numpy as np
 
 from mtl_core.evaluation import plots
 from mtl_core.evaluation.html_page import page
-from mtl_core.evaluation.predictions import EvaluatedTrack, Said
+from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 
 MAX_ROWS = 1000
 MAX_PANELS = 120
-PICTURED = 4  # best tracks, and as many worst
+N_PICTURED = 4  # best tracks, and as many worst
 _NONE = "\N{EN DASH}"
 
 #: name in metrics.json -> (name for people, key of its chance)
@@ -31,7 +31,7 @@ _SCORES = {
 }
 
 
-def text(result: Mapping[str, Any]) -> str:
+def format_report(result: Mapping[str, Any]) -> str:
     """A table of the headline scores for a terminal, beside chance, with 95% intervals."""
     lines = [
         f"{result['model_id']} on {result['on']}: {result['n_tracks']:,} tracks, {result['n_segments']:,} segments",
@@ -48,9 +48,9 @@ def text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def html(
+def render_report(
     result: Mapping[str, Any],
-    tracks: Sequence[EvaluatedTrack],
+    tracks: Sequence[TrackPrediction],
     history: Sequence[Mapping[str, Any]] = (),
     *,
     curves: Mapping[str, Mapping[int, Mapping[str, Any]]] | None = None,
@@ -101,10 +101,10 @@ def _scale(scores: Mapping[str, Any], key: str, of_chance: str | None) -> str:
 
 
 def _task(
-    task: str, found: Mapping[str, Any], tracks: Sequence[EvaluatedTrack], curves: Mapping[int, Mapping[str, Any]]
+    task: str, found: Mapping[str, Any], tracks: Sequence[TrackPrediction], curves: Mapping[int, Mapping[str, Any]]
 ) -> str:
     of_tracks = found["tracks"]
-    said = [track.said[task] for track in tracks if track.said[task].p_true is not None]
+    said = [track.by_task[task] for track in tracks if track.by_task[task].true_probability is not None]
     if not said:
         return (
             f"<section><h2>{escape(task)}</h2><p>No track of this part has a label that the model knows.</p></section>"
@@ -113,10 +113,10 @@ def _task(
     shown = [c for c, ap in enumerate(per_class["auc_pr"]) if ap is not None]
     columns = [[per_class[key][c] for c in shown] for key in ("auc_pr", "auc_pr_chance", "support")]
     bars = plots.average_precisions(task, [found["labels"][c] for c in shown], *columns)
-    names = _in_order(found["labels"], {s.true for s in said} | {s.first for s in said}, found.get("order"))
+    names = _in_order(found["labels"], {s.true for s in said} | {s.predicted for s in said}, found.get("order"))
     index = {name: i for i, name in enumerate(names)}
     counts_CC = np.zeros((len(names), len(names)), int)
-    for (true, first), count in Counter((s.true, s.first) for s in said).items():
+    for (true, first), count in Counter((s.true, s.predicted) for s in said).items():
         counts_CC[index[str(true)], index[first]] = count
     missing = of_tracks["classes"] - len(shown)
     absent = f" The other {missing} have no track in this part." if missing else ""
@@ -126,7 +126,7 @@ def _task(
 <div class="pair">
 <figure>{bars}<figcaption>Average precision of {len(shown)} of {of_tracks["classes"]} classes, with their number of
 tracks.{absent} The tick is what a random order would score.</figcaption></figure>
-<div><figure>{plots.reliability(task, of_tracks["reliability"])}<figcaption>Confidence of the first label against how
+<div><figure>{plots.plot_reliability(task, of_tracks["reliability"])}<figcaption>Confidence of the first label against how
 often it is right: above the dashed line more often than it says. Calibration error {ece}, negative log-likelihood
 {nll} nats.</figcaption></figure>
 {_heard(task, found.get("heard", ()))}</div>
@@ -188,19 +188,21 @@ songs. Chance is a uniform guess or a random order of the tracks; always naming 
 {majority}. Baselines are on tracks. Where every song is right the interval has no width, however few they are.</p>"""
 
 
-def extremes(tracks: Sequence[EvaluatedTrack], n: int = PICTURED) -> tuple[list[EvaluatedTrack], list[EvaluatedTrack]]:
+def best_and_worst(
+    tracks: Sequence[TrackPrediction], n: int = N_PICTURED
+) -> tuple[list[TrackPrediction], list[TrackPrediction]]:
     """The best n labelled tracks, best first, and the worst n of the others, worst first."""
-    ordered = [track for track in _worst_first(tracks) if _badness(track.said.values()) >= 0]
+    ordered = [track for track in _worst_first(tracks) if _badness(track.by_task.values()) >= 0]
     best = ordered[::-1][:n]
     return best, ordered[: min(n, len(ordered) - len(best))]
 
 
-def _pictured(tracks: Sequence[EvaluatedTrack], mels: Mapping[str, np.ndarray]) -> str:
+def _pictured(tracks: Sequence[TrackPrediction], mels: Mapping[str, np.ndarray]) -> str:
     """The best and the worst tracks with their mels."""
     if not mels:
         return ""
     columns = []
-    for name, picked in zip(("Best", "Worst"), extremes(tracks), strict=True):
+    for name, picked in zip(("Best", "Worst"), best_and_worst(tracks), strict=True):
         cards = "".join(_picture(track, mels[track.track_id]) for track in picked if track.track_id in mels)
         columns.append(f"<div><h3>{name}</h3>{cards}</div>")
     return f"""<section><h2>Best and worst tracks</h2><p class="note">By the probability given to the true labels. The
@@ -208,30 +210,30 @@ picture is the log-mel spectrogram of all segments, time from left to right, 0 t
 <div class="pair">{"".join(columns)}</div></section>"""
 
 
-def _picture(track: EvaluatedTrack, mel_TF: np.ndarray) -> str:
+def _picture(track: TrackPrediction, mel_TF: np.ndarray) -> str:
     lines = "".join(
         f"<li>{escape(task)}: {escape(str(said.true))}"
-        + (f", said {escape(said.first)}&nbsp;✗" if said.first != said.true else "")
-        + ("" if said.p_true is None else f", given {said.p_true:.0%}")
+        + (f", said {escape(said.predicted)}&nbsp;✗" if said.predicted != said.true else "")
+        + ("" if said.true_probability is None else f", given {said.true_probability:.0%}")
         + "</li>"
-        for task, said in track.said.items()
+        for task, said in track.by_task.items()
     )
     name = escape(track.track_id)
     return f"""<figure class="mel"><img alt="log-mel spectrogram of {name}" src="{plots.mel_picture(mel_TF)}">
 <figcaption><b>{name}</b><ul>{lines}</ul></figcaption></figure>"""
 
 
-def _worst_first(tracks: Sequence[EvaluatedTrack]) -> list[EvaluatedTrack]:
-    return sorted(tracks, key=lambda track: (-_badness(track.said.values()), track.track_id))
+def _worst_first(tracks: Sequence[TrackPrediction]) -> list[TrackPrediction]:
+    return sorted(tracks, key=lambda track: (-_badness(track.by_task.values()), track.track_id))
 
 
-def _tracks(tracks: Sequence[EvaluatedTrack]) -> str:
-    tasks = list(tracks[0].said) if tracks else []
+def _tracks(tracks: Sequence[TrackPrediction]) -> str:
+    tasks = list(tracks[0].by_task) if tracks else []
     worst_first = _worst_first(tracks)
     head = "".join(f"<th>{escape(task)}</th><th>said</th><th>confidence</th>" for task in tasks)
     rows = "".join(
         f"<tr><td>{escape(track.track_id)}</td><td>{track.n_segments}</td>"
-        + "".join(_said(track.said[task]) for task in tasks)
+        + "".join(_said(track.by_task[task]) for task in tasks)
         + "</tr>"
         for track in worst_first[:MAX_ROWS]
     )
@@ -242,19 +244,19 @@ wrong, ? is below the threshold and would be tagged unknown.{left_out}</p>
 <tbody>{rows}</tbody></table></div></section>"""
 
 
-def _badness(said: Iterable[Said]) -> float:
+def _badness(said: Iterable[TaskPrediction]) -> float:
     """Mean negative log-probability of the true labels; -1 where there are none, so that such tracks come last."""
-    losses = [-np.log(max(s.p_true, 1e-12)) for s in said if s.p_true is not None]
+    losses = [-np.log(max(s.true_probability, 1e-12)) for s in said if s.true_probability is not None]
     return float(np.mean(losses)) if losses else -1.0
 
 
-def _said(said: Said) -> str:
-    wrong = said.true is not None and said.first != said.true
+def _said(said: TaskPrediction) -> str:
+    wrong = said.true is not None and said.predicted != said.true
     true = "<i>no label</i>" if said.true is None else escape(said.true)
-    true += " <i>(no class)</i>" if said.true is not None and said.p_true is None else ""
+    true += " <i>(no class)</i>" if said.true is not None and said.true_probability is None else ""
     marks = ("&nbsp;✗" if wrong else "") + ("&nbsp;?" if said.unknown else "")
     return (
-        f"<td>{true}</td><td{' class=wrong' if wrong else ''}>{escape(said.first)}{marks}</td>"
+        f"<td>{true}</td><td{' class=wrong' if wrong else ''}>{escape(said.predicted)}{marks}</td>"
         f'<td class="confidence">{said.confidence:.0%}<i style="width:{said.confidence:.1%}"></i></td>'
     )
 

@@ -11,21 +11,21 @@ from typing import Any
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.evaluation import metrics
 from mtl_core.experiments import table1_text
-from mtl_core.experiments.pooling import System, whole
-from mtl_core.experiments.run_store import BOTH, Result
-from mtl_core.experiments.scoring import Scorer, can, difference, row
+from mtl_core.experiments.pooling import System, complete_cells
+from mtl_core.experiments.run_store import BOTH, RunResult
+from mtl_core.experiments.scoring import Scorer, difference, is_scorable, summary
 from mtl_core.experiments.table1 import alpha
 
 HEADLINE = "auc_pr_macro"
 HEAD = ["alpha", *(f"{task}: {column}" for task in TASKS for column in ("AUC-PR macro", "minus the default"))]
-NOTE = (
+ALPHA_NOTE = (
     "Macro AUC-PR on tracks, percent, with its 95% bootstrap interval over songs. With alpha 0 the trunk learns from "
     "artists alone, as the artist-only model does, and the language head learns nothing: what it says is chance."
 )
 
 
-def effects(
-    results: Sequence[Result],
+def alpha_effects(
+    results: Sequence[RunResult],
     *,
     resamples: int = metrics.RESAMPLES,
     seed: int = 0,
@@ -45,7 +45,9 @@ def effects(
         alpha: name, alpha (None: of one task), and `tasks`: task -> its scores as in Table 1, and in `to_default` its
         difference to the recipe's own alpha.
     """
-    of_group: dict[tuple[str, int], dict[tuple[int, int], dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
+    of_group: dict[tuple[str, int], dict[tuple[int, int], dict[str, RunResult]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for result in results:
         run = result.run
         of_group[run.recipe, run.epochs][run.seed, run.fold][_variant(result)] = result
@@ -57,14 +59,14 @@ def effects(
     ]
 
 
-def _variant(result: Result) -> str:
+def _variant(result: RunResult) -> str:
     return result.run.tasks if result.run.alpha is None else f"alpha {result.run.alpha!r}"
 
 
 def _effect(
-    recipe: str, epochs: int, cells: Mapping[tuple[int, int], Mapping[str, Result]], scorer: Scorer
+    recipe: str, epochs: int, cells: Mapping[tuple[int, int], Mapping[str, RunResult]], scorer: Scorer
 ) -> dict[str, Any]:
-    kept = whole(cells)
+    kept = complete_cells(cells)
     every = {result.run.key for of_cell in cells.values() for result in of_cell.values()}
     first = next(iter(kept.values()), {})
     models = []
@@ -74,9 +76,9 @@ def _effect(
         for task in first[variant].run.of_tasks:
             scored = scorer.scored(kept, System(task, variant, (variant,)), "tracks")
             default = System(task, BOTH, (BOTH,))
-            apart = variant not in (BOTH, task) and can(kept, default)
+            apart = variant not in (BOTH, task) and is_scorable(kept, default)
             to_default = difference(scored, scorer.scored(kept, default, "tracks"))[HEADLINE] if apart else None
-            tasks[task] = {**row(scored), "to_default": to_default}
+            tasks[task] = {**summary(scored), "to_default": to_default}
         name = f"{variant}-only" if weight is None else f"{weight:g}{' (default)' if variant == BOTH else ''}"
         models.append({"name": name, "alpha": weight, "tasks": tasks})
     kept_keys = {result.run.key for of_cell in kept.values() for result in of_cell.values()}
@@ -91,7 +93,7 @@ def _effect(
     }
 
 
-def lines(effect: Mapping[str, Any]) -> list[list[str]]:
+def table_rows(effect: Mapping[str, Any]) -> list[list[str]]:
     """The cells of one of `effects`, a line a model, under `HEAD`."""
     shown = []
     for model in effect["models"]:
@@ -104,19 +106,19 @@ def lines(effect: Mapping[str, Any]) -> list[list[str]]:
     return shown
 
 
-def text(found: Sequence[Mapping[str, Any]]) -> str:
+def format_alphas(found: Sequence[Mapping[str, Any]]) -> str:
     """`effects` for a terminal."""
     parts = ["The effect of alpha"]
     for effect in found:
-        parts += ["", table1_text.title(effect), *table1_text.aligned([HEAD, *lines(effect)])]
+        parts += ["", table1_text.title(effect), *table1_text.aligned([HEAD, *table_rows(effect)])]
         if effect["left_out"]:
             parts += [f"left out until its seed is complete: {', '.join(effect['left_out'])}"]
-    return "\n".join([*parts, "", NOTE])
+    return "\n".join([*parts, "", ALPHA_NOTE])
 
 
-def markdown(found: Sequence[Mapping[str, Any]]) -> str:
+def alpha_markdown(found: Sequence[Mapping[str, Any]]) -> str:
     """`effects` for a document."""
-    parts = ["# The effect of alpha", "", NOTE]
+    parts = ["# The effect of alpha", "", ALPHA_NOTE]
     for effect in found:
-        parts += ["", f"**{table1_text.title(effect)}**", "", *table1_text.piped([HEAD, *lines(effect)])]
+        parts += ["", f"**{table1_text.title(effect)}**", "", *table1_text.piped([HEAD, *table_rows(effect)])]
     return "\n".join(parts) + "\n"

@@ -46,10 +46,10 @@ def histories(runs: Mapping[str, Histories]) -> str:
         panels = figure.subplots(2, len(runs), squeeze=False, sharex="col")
         for (name, of_model), (above, below) in zip(runs.items(), panels.T, strict=True):
             for history in of_model:
-                _line(above, history, [h.get("train_loss") for h in history], MUTED, "--")
-                _line(above, history, [h.get("validation_loss") for h in history], INK)
+                _plot_line(above, history, [h.get("train_loss") for h in history], MUTED, "--")
+                _plot_line(above, history, [h.get("validation_loss") for h in history], INK)
                 for task, colour in COLOURS.items():
-                    _line(below, history, [h.get("top1", {}).get(task) for h in history], colour)
+                    _plot_line(below, history, [h.get("top1", {}).get(task) for h in history], colour)
             above.set_title(name, fontsize=10, loc="left")
             above.set(ylim=(0, None))
             below.set(ylim=(0, 1), xlabel="epoch")
@@ -62,7 +62,7 @@ def histories(runs: Mapping[str, Histories]) -> str:
         return svg(figure)
 
 
-def _line(
+def _plot_line(
     ax: Any, history: Sequence[Mapping[str, Any]], values: Sequence[float | None], colour: str, style: str = "-"
 ) -> None:
     points = [(h["epoch"], value) for h, value in zip(history, values, strict=True) if value is not None]

@@ -12,12 +12,12 @@ import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.evaluation import metrics
-from mtl_core.experiments.run_store import BOTH, Result
+from mtl_core.experiments.run_store import BOTH, RunResult
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
 #: (seed, fold) -> variant -> its run
-Cells = Mapping[tuple[int, int], Mapping[str, Result]]
+Cells = Mapping[tuple[int, int], Mapping[str, RunResult]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Samples:
     songs_N: np.ndarray
 
 
-def whole(cells: Cells) -> dict[tuple[int, int], Mapping[str, Result]]:
+def complete_cells(cells: Cells) -> dict[tuple[int, int], Mapping[str, RunResult]]:
     """The cells to score: those that have every model that any has, of the seeds with the most such folds."""
     variants = {variant for of_cell in cells.values() for variant in of_cell}
     full = {cell: of_cell for cell, of_cell in sorted(cells.items()) if set(of_cell) == variants}
@@ -67,7 +67,7 @@ def whole(cells: Cells) -> dict[tuple[int, int], Mapping[str, Result]]:
     return {cell: of_cell for cell, of_cell in full.items() if folds_of[cell[0]] == most}
 
 
-def runs_of(cells: Cells, system: System) -> list[str]:
+def run_keys(cells: Cells, system: System) -> list[str]:
     """Keys of the runs that a system is computed from."""
     return [next(of[v] for v in system.variants if v in of).run.key for of in cells.values()]
 
@@ -111,7 +111,7 @@ def pool(cells: Cells, system: System, level: str, songs: Mapping[str, str] | No
     return pooled
 
 
-def _labels(of_cell: Mapping[str, Result], task: str) -> set[str]:
+def _labels(of_cell: Mapping[str, RunResult], task: str) -> set[str]:
     """The classes of a task in a cell's training part."""
     for result in of_cell.values():
         if task in result.heard.vocabularies:
@@ -119,11 +119,11 @@ def _labels(of_cell: Mapping[str, Result], task: str) -> set[str]:
     return {label for result in of_cell.values() for label in result.language_of.values()}
 
 
-def _size(result: Result, level: str) -> int:
+def _size(result: RunResult, level: str) -> int:
     return len(result.heard.tracks) if level == "tracks" else sum(result.heard.n_segments)
 
 
-def _said(result: Result, system: System, level: str) -> tuple[list[str], np.ndarray]:
+def _said(result: RunResult, system: System, level: str) -> tuple[list[str], np.ndarray]:
     """Labels and the probabilities (N, C) of them."""
     heard, task = result.heard, "artist" if system.name == VIA_ARTIST else system.task
     labels = list(heard.vocabularies[task].labels)

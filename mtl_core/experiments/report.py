@@ -8,13 +8,13 @@ from typing import Any
 from mtl_core.evaluation.html_page import page
 from mtl_core.experiments import alpha_sweep, plots, table1_text
 from mtl_core.experiments.pooling import MULTI
-from mtl_core.experiments.run_store import BOTH, VARIANTS, Result
+from mtl_core.experiments.run_store import BOTH, VARIANTS, RunResult
 from mtl_core.experiments.scoring import LEVELS
 
 _MODEL_NAMES = {BOTH: MULTI} | {task: f"{task}-only" for task in VARIANTS if task != BOTH}
 
 
-def html(table: Mapping[str, Any], results: Sequence[Result]) -> str:
+def render_experiment(table: Mapping[str, Any], results: Sequence[RunResult]) -> str:
     """The page.
 
     Args:
@@ -56,7 +56,9 @@ def _level(table: Mapping[str, Any], level: str) -> str:
     blocks = []
     for title, lines in table1_text.rows(table, level):
         blocks.append(f"<h3>{escape(title)}</h3>{_scores([table1_text.head(level), *lines])}")
-    return f'<section><h2>On {level}</h2>{"".join(blocks)}<p class="note">{escape(table1_text.NOTE)}</p></section>'
+    return (
+        f'<section><h2>On {level}</h2>{"".join(blocks)}<p class="note">{escape(table1_text.TABLE1_NOTE)}</p></section>'
+    )
 
 
 def _scores(lines: Sequence[Sequence[str]]) -> str:
@@ -100,15 +102,15 @@ def _alphas(effects: Sequence[Mapping[str, Any]]) -> str:
         if points:
             shown.append(
                 f"<h3>{escape(table1_text.title(effect))}</h3><figure>{plots.alphas(points, alone)}</figure>"
-                + _scores([alpha_sweep.HEAD, *alpha_sweep.lines(effect)])
+                + _scores([alpha_sweep.HEAD, *alpha_sweep.table_rows(effect)])
             )
     if not shown:
         return ""
-    return f"""<section><h2>The effect of alpha</h2><p class="note">{escape(alpha_sweep.NOTE)} Dashed: the model of that task
+    return f"""<section><h2>The effect of alpha</h2><p class="note">{escape(alpha_sweep.ALPHA_NOTE)} Dashed: the model of that task
 alone.</p>{"".join(shown)}</section>"""
 
 
-def _histories(results: Sequence[Result]) -> str:
+def _histories(results: Sequence[RunResult]) -> str:
     of_recipe: dict[tuple[str, int], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         run = result.run

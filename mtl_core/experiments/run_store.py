@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
-from mtl_core.evaluation.predictions import Heard, language_of_artist
+from mtl_core.evaluation.predictions import Predictions, language_of_artist
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.recipes import Recipe, recipe
-from mtl_core.storage.location import Location, at_the_door
+from mtl_core.storage.location import Location, as_input_error
 
 BOTH = "both"
 VARIANTS = (*TASKS, BOTH)
@@ -70,7 +70,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class RunResult:
     """What a training came to.
 
     Args:
@@ -86,19 +86,19 @@ class Result:
     run: Run
     fingerprint: str
     recipe: dict[str, Any]
-    heard: Heard
+    heard: Predictions
     priors: dict[str, list[float]]
     language_of: dict[str, str]
     metrics: dict[str, Any]
 
 
-def result(run: Run, artifact: Artifact, heard: Heard, training: pa.Table) -> Result:
+def result(run: Run, artifact: Artifact, heard: Predictions, training: pa.Table) -> RunResult:
     """A `Result` out of a run's artifact, what that makes of the test part, and the tracks of the training part."""
     priors = {
         task: metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
         for task, vocabulary in heard.vocabularies.items()
     }
-    return Result(
+    return RunResult(
         run=run,
         fingerprint=artifact.fingerprint,
         recipe=artifact.recipe,
@@ -109,16 +109,16 @@ def result(run: Run, artifact: Artifact, heard: Heard, training: pa.Table) -> Re
     )
 
 
-def stored(out: Location) -> list[str]:
+def stored_runs(out: Location) -> list[str]:
     """Keys of the runs that are stored under `out`, sorted."""
-    with at_the_door(out):
+    with as_input_error(out):
         if not (out / RUNS).exists():
             return []
         found = [path for path, _ in (out / RUNS).walk()]
     return sorted(path.removesuffix(f"/{RUN}") for path in found if path.endswith(f"/{RUN}"))
 
 
-def save(found: Result, out: Location) -> None:
+def save_run(found: RunResult, out: Location) -> None:
     """Store a run under `out`."""
     heard, folder = found.heard, out / RUNS / found.run.key
     lengths = heard.n_segments
@@ -142,19 +142,19 @@ def save(found: Result, out: Location) -> None:
         "language_of": found.language_of,
         "metrics": found.metrics,
     }
-    with at_the_door(out):
+    with as_input_error(out):
         (folder / LOGITS).write_bytes(sink.getvalue())
         (folder / RUN).write_bytes((json.dumps(values, indent=1) + "\n").encode())
 
 
-def load(key: str, out: Location) -> Result:
+def load_run(key: str, out: Location) -> RunResult:
     """A stored run.
 
     Raises:
         InputError: a file of it is damaged.
     """
     folder = out / RUNS / key
-    with at_the_door(folder):
+    with as_input_error(folder):
         try:
             values = json.loads((folder / RUN).read_bytes())
             table = pq.read_table(io.BytesIO((folder / LOGITS).read_bytes()))
@@ -165,11 +165,11 @@ def load(key: str, out: Location) -> Result:
             for task, vocabulary in vocabularies.items():
                 flat = table[f"{task}_logits"].combine_chunks().flatten().to_numpy()
                 logits[task] = np.split(flat.reshape(-1, len(vocabulary)), starts[1:])
-            return Result(
+            return RunResult(
                 run=Run(**values["run"]),
                 fingerprint=values["fingerprint"],
                 recipe=values["recipe"],
-                heard=Heard(
+                heard=Predictions(
                     tracks=table.select(["track_id", *TASKS]).take(starts),
                     logits=logits,
                     vocabularies=vocabularies,
@@ -183,7 +183,7 @@ def load(key: str, out: Location) -> Result:
             raise InputError(f"{folder} is no stored run: {' '.join(str(error).split())}: delete it") from None
 
 
-def check_same(results: Iterable[Result], fingerprint: str, out: Location) -> None:
+def check_same(results: Iterable[RunResult], fingerprint: str, out: Location) -> None:
     """That stored runs are of these mels, and of their recipes as they are now.
 
     Raises:
@@ -193,7 +193,7 @@ def check_same(results: Iterable[Result], fingerprint: str, out: Location) -> No
         place = out / RUNS / found.run.key
         if found.fingerprint != fingerprint:
             raise InputError(f"{place} is of other mels (data, labels or front end): choose another --out")
-        differs = changed(found.recipe, found.run)
+        differs = recipe_differences(found.recipe, found.run)
         if differs:
             raise InputError(
                 f"{place} was trained when the recipe {found.run.recipe!r} had {differs}: name the new one otherwise, "
@@ -201,7 +201,7 @@ def check_same(results: Iterable[Result], fingerprint: str, out: Location) -> No
             )
 
 
-def changed(numbers: dict[str, Any], run: Run) -> str:
+def recipe_differences(numbers: dict[str, Any], run: Run) -> str:
     """In what the numbers of a stored recipe differ from today's, in words; "" where in nothing.
 
     A number that recipes did not have at the time counts as its default; a recipe that is gone, as it was.
@@ -210,11 +210,13 @@ def changed(numbers: dict[str, Any], run: Run) -> str:
         today = recipe(run.recipe, epochs=run.epochs, alpha=run.alpha)
     except InputError:
         return ""
-    now = _plain(asdict(today))
-    then = {field.name: _plain(numbers.get(field.name, getattr(Recipe(), field.name))) for field in fields(Recipe)}
+    now = _through_json(asdict(today))
+    then = {
+        field.name: _through_json(numbers.get(field.name, getattr(Recipe(), field.name))) for field in fields(Recipe)
+    }
     differing = [name for name in now if name != "epochs" and then[name] != now[name]]  # the key has the epochs
     return ", ".join(f"{name} {then[name]}, not {now[name]}" for name in differing)
 
 
-def _plain(value: Any) -> Any:
+def _through_json(value: Any) -> Any:
     return json.loads(json.dumps(value))

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 import pyarrow.compute as pc
 
 from mtl_core.dataset import splits
-from mtl_core.dataset.mel_files import Mels
+from mtl_core.dataset.mel_files import MelDataset
 from mtl_core.errors import InputError, RunError
-from mtl_core.experiments.run_store import BOTH, VARIANTS, Result, Run, save, stored
+from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
 from mtl_core.storage.location import Location
 
 
-def plan(
-    mels: Mels,
+def plan_runs(
+    mels: MelDataset,
     *,
     recipes: Sequence[str],
     tasks: Sequence[str],
@@ -73,7 +73,7 @@ def plan(
     return runs
 
 
-def _check_parts(mels: Mels, kind: str, fold: int, column: str | None, seed: int, tasks: Iterable[str]) -> None:
+def _check_parts(mels: MelDataset, kind: str, fold: int, column: str | None, seed: int, tasks: Iterable[str]) -> None:
     parts = splits.split(mels.tracks, kind=kind, seed=seed, fold=fold, group_column=column)["split"]
     for part in ("train", "test"):
         tracks = mels.tracks.filter(pc.equal(parts, part))
@@ -82,7 +82,7 @@ def _check_parts(mels: Mels, kind: str, fold: int, column: str | None, seed: int
                 raise InputError(f"no track of the {part} part (split {kind}, seed {seed}) has a label for {task!r}")
 
 
-def complete(runs: Sequence[Run], out: Location, work: Callable[[Run], Result]) -> list[str]:
+def run_missing(runs: Sequence[Run], out: Location, work: Callable[[Run], RunResult]) -> list[str]:
     """Do the runs that are not stored under `out`, and store each as it ends.
 
     A run that fails is told in a line and left open; the others go on.
@@ -95,14 +95,14 @@ def complete(runs: Sequence[Run], out: Location, work: Callable[[Run], Result]) 
     Returns:
         Keys of the runs that failed.
     """
-    done = stored(out)
+    done = stored_runs(out)
     opened = [run for run in runs if run.key not in done]
     print(f"experiment: {len(runs)} runs, {len(runs) - len(opened)} of them stored", file=sys.stderr, flush=True)
     failed = []
     for i, run in enumerate(opened, start=1):
         print(f"experiment: run {i} of {len(opened)}: {run.key}", file=sys.stderr, flush=True)
         try:
-            save(work(run), out)
+            save_run(work(run), out)
         except (InputError, RunError) as error:
             print(f"experiment: {run.key} failed: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
             failed.append(run.key)

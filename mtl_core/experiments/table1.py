@@ -9,9 +9,9 @@ from typing import Any
 
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.evaluation import metrics
-from mtl_core.experiments.pooling import MULTI, SYSTEMS, VIA_ARTIST, Cells, System, whole
-from mtl_core.experiments.run_store import BOTH, Result
-from mtl_core.experiments.scoring import LEVELS, Scorer, can, difference, row
+from mtl_core.experiments.pooling import MULTI, SYSTEMS, VIA_ARTIST, Cells, System, complete_cells
+from mtl_core.experiments.run_store import BOTH, RunResult
+from mtl_core.experiments.scoring import LEVELS, Scorer, difference, is_scorable, summary
 
 REFERENCE_RECIPE = "paper"
 
@@ -30,7 +30,7 @@ DIFFERENCES = (
 
 
 def table(
-    results: Sequence[Result],
+    results: Sequence[RunResult],
     *,
     resamples: int = metrics.RESAMPLES,
     seed: int = 0,
@@ -51,7 +51,9 @@ def table(
         minus and, by level, headline -> difference and `ci`); `against_paper`: the same of each group's multi-task
         model (without one, its models of one task) minus the `paper` recipe's.
     """
-    of_group: dict[tuple[str, int], dict[tuple[int, int], dict[str, Result]]] = defaultdict(lambda: defaultdict(dict))
+    of_group: dict[tuple[str, int], dict[tuple[int, int], dict[str, RunResult]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for result in results:
         run = result.run
         if run.alpha is None:
@@ -90,13 +92,13 @@ def _name(key: tuple[str, int], keys: Sequence[tuple[str, int]]) -> str:
 
 
 def _group(name: str, key: tuple[str, int], cells: Cells, scorer: Scorer) -> dict[str, Any]:
-    kept = whole(cells)
+    kept = complete_cells(cells)
     kept_keys = {result.run.key for of_cell in kept.values() for result in of_cell.values()}
     every = [result for of_cell in cells.values() for result in of_cell.values()]
-    present = [system for system in SYSTEMS if can(kept, system)]
+    present = [system for system in SYSTEMS if is_scorable(kept, system)]
     systems = []
     for system in present:
-        levels = {level: row(scorer.scored(kept, system, level)) for level in LEVELS}
+        levels = {level: summary(scorer.scored(kept, system, level)) for level in LEVELS}
         systems.append({"task": system.task, "system": system.name, **levels})
     found = {(system.task, system.name): system for system in present}
     differences = [
@@ -126,7 +128,7 @@ def _against(name: str, cells: Cells, paper_name: str, paper: Cells, scorer: Sco
             (variant,) = system.variants
             both = [{cell: {variant: r[variant]} for cell, r in of.items() if variant in r} for of in (cells, paper)]
             common = both[0].keys() & both[1].keys()
-            ours, theirs = (whole({cell: of[cell] for cell in sorted(common)}) for of in both)
+            ours, theirs = (complete_cells({cell: of[cell] for cell in sorted(common)}) for of in both)
             if not ours:
                 continue
             gain: dict[str, Any] = {"task": task, "system": system.name, "of": name, "minus": paper_name}
@@ -138,7 +140,7 @@ def _against(name: str, cells: Cells, paper_name: str, paper: Cells, scorer: Sco
     return gains
 
 
-def alpha(result: Result) -> float | None:
+def alpha(result: RunResult) -> float | None:
     """The weight of the language loss; None for a model of one task."""
     sizes = {task: len(vocabulary) for task, vocabulary in result.heard.vocabularies.items()}
     if set(sizes) != set(TASKS):

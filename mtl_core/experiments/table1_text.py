@@ -22,7 +22,7 @@ _CHANCE = {
     "top_5": "top_5",
 }
 _NONE = "\N{EN DASH}"
-NOTE = (
+TABLE1_NOTE = (
     "Percent. In brackets the 95% bootstrap interval over songs, the same resamples for both sides of a difference. "
     "Folds are pooled, then scored; a score is the mean over the seeds. Macro is over the classes covered. "
     "Via artist-only: P(language) is the sum of the artist-only model's P(artist) over the language's artists."
@@ -84,7 +84,7 @@ def head(level: str) -> list[str]:
     return [level, *_COLUMNS.values(), "classes"]
 
 
-def text(table: Mapping[str, Any]) -> str:
+def format_table1(table: Mapping[str, Any]) -> str:
     """The table for a terminal."""
     by = f" by {table['group_column']}" if table["group_column"] else ""
     lines = [f"Table 1, split {table['split']}{by}"]
@@ -95,12 +95,12 @@ def text(table: Mapping[str, Any]) -> str:
         if group["left_out"]:
             lines += ["", f"left out of {group['name']} until its seed is complete: {', '.join(group['left_out'])}"]
     lines += ["", *aligned([["reported by the source", "AUC-PR", "AUC-ROC"], *reported(table)])]
-    return "\n".join([*lines, "", NOTE, REPORTED_NOTE])
+    return "\n".join([*lines, "", TABLE1_NOTE, REPORTED_NOTE])
 
 
-def markdown(table: Mapping[str, Any]) -> str:
+def table1_markdown(table: Mapping[str, Any]) -> str:
     """The table for a document."""
-    lines = ["# Table 1", "", f"Split `{table['split']}`. {NOTE}"]
+    lines = ["# Table 1", "", f"Split `{table['split']}`. {TABLE1_NOTE}"]
     for level in LEVELS:
         lines += ["", f"## On {level}"]
         for name, block in rows(table, level):

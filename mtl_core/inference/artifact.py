@@ -26,22 +26,22 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import (
-    CARD,
+    CARD_FILE,
     FORMAT_VERSION,
-    MODEL,
+    MODEL_FILE,
     NETWORK_GRAPH,
     NETWORK_WEIGHTS,
-    SPLITS,
-    WEIGHTS,
+    SPLITS_FILE,
+    WEIGHTS_FILE,
+    as_invalid_model,
     check_identity,
-    fields_of,
-    identity,
-    no_model,
+    content_hash,
+    invalid_model,
     read_file,
     read_values,
 )
 from mtl_core.inference.model_card import model_card
-from mtl_core.inference.openvino_export import export
+from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.quantization import Quantization
 from mtl_core.storage.location import Location
@@ -89,14 +89,14 @@ def model_id(artifact: Artifact) -> str:
     These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization; not
     metrics, recipe, dates and versions, nor the format of the weights' file.
     """
-    return identity(_what_tags(artifact), {name: tensor.numpy() for name, tensor in _state(artifact).items()})
+    return content_hash(_what_tags(artifact), {name: tensor.numpy() for name, tensor in _state(artifact).items()})
 
 
 def _state(artifact: Artifact) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.model.state_dict().items()}
 
 
-def save(artifact: Artifact, splits: pa.Table, location: Location) -> str:
+def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> str:
     """Write the artifact's files, replacing those that are there, and return its `model_id`.
 
     Args:
@@ -106,12 +106,12 @@ def save(artifact: Artifact, splits: pa.Table, location: Location) -> str:
     """
     table = io.BytesIO()
     pq.write_table(splits.select(["track_id", "split"]), table)
-    graph, weights = export(artifact.model, artifact.quantization)
+    graph, weights = export_openvino(artifact.model, artifact.quantization)
     files = {
-        WEIGHTS: safetensors.torch.save(_state(artifact)),
+        WEIGHTS_FILE: safetensors.torch.save(_state(artifact)),
         NETWORK_GRAPH: graph,
         NETWORK_WEIGHTS: weights,
-        SPLITS: table.getvalue(),
+        SPLITS_FILE: table.getvalue(),
     }
     name_of_model = model_id(artifact)
     values = {
@@ -125,23 +125,25 @@ def save(artifact: Artifact, splits: pa.Table, location: Location) -> str:
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     counts = {part.as_py(): splits["split"].to_pylist().count(part.as_py()) for part in splits["split"].unique()}
-    files[CARD] = model_card(values, counts).encode()
-    files[MODEL] = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()  # last: it makes the folder a model
+    files[CARD_FILE] = model_card(values, counts).encode()
+    files[MODEL_FILE] = (
+        json.dumps(values, indent=1, sort_keys=True) + "\n"
+    ).encode()  # last: it makes the folder a model
     for name, data in files.items():
         (location / name).write_bytes(data)
     return name_of_model
 
 
-def load(location: Location) -> Artifact:
+def load_artifact(location: Location) -> Artifact:
     """The artifact in a folder, its model in eval mode on the CPU.
 
     Raises:
         InputError: a file is missing, damaged or of another save, or a field is missing or does not fit the rest.
     """
     values = read_values(location)
-    weights = read_file(location, WEIGHTS, values)
-    read_file(location, SPLITS, values)
-    with fields_of(location):
+    weights = read_file(location, WEIGHTS_FILE, values)
+    read_file(location, SPLITS_FILE, values)
+    with as_invalid_model(location):
         config = ModelConfig.from_dict(values["model"])
         artifact = Artifact(
             model=_model(config, weights, location),
@@ -164,7 +166,7 @@ def load_splits(location: Location) -> pa.Table:
     Raises:
         InputError: the file is missing, damaged or of another save.
     """
-    data = read_file(location, SPLITS, read_values(location))
+    data = read_file(location, SPLITS_FILE, read_values(location))
     return pq.read_table(io.BytesIO(data), columns=["track_id", "split"])
 
 
@@ -184,7 +186,7 @@ def _model(config: ModelConfig, weights: bytes, location: Location) -> Multitask
     try:
         state = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
-        raise no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
+        raise invalid_model(location, f"{WEIGHTS_FILE} cannot be read: {error}") from None
     random_state = torch.get_rng_state()
     model = MultitaskCNN(config)
     torch.set_rng_state(random_state)  # loading must not shift what the caller draws next
@@ -192,8 +194,10 @@ def _model(config: ModelConfig, weights: bytes, location: Location) -> Multitask
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
-            raise no_model(location, f"{WEIGHTS}: {name} is {found.get(name)}, {MODEL} asks for {expected.get(name)}")
+            raise invalid_model(
+                location, f"{WEIGHTS_FILE}: {name} is {found.get(name)}, {MODEL_FILE} asks for {expected.get(name)}"
+            )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-        raise no_model(location, f"{WEIGHTS} holds values that are not finite")
+        raise invalid_model(location, f"{WEIGHTS_FILE} holds values that are not finite")
     model.load_state_dict(state)
     return model.eval()

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from mtl_core.errors import InputError
-from mtl_core.storage.location import Location, at_the_door
+from mtl_core.storage.location import Location, as_input_error
 
 FORMAT_VERSION = 2
-WEIGHTS, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
-MODEL, SPLITS, CARD = "model.json", "splits.parquet", "README.md"
+WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
+MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
 
 
-def identity(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> str:
+def content_hash(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> str:
     """The `model_id`: 16 hexadecimal digits of a SHA-256 over all that can change a tag.
 
     Args:
@@ -38,7 +38,7 @@ def identity(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> s
     return digest.hexdigest()[:16]
 
 
-def what_tags(values: Mapping[str, Any]) -> dict[str, Any]:
+def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of the content of model.json, what can change a tag."""
     names = ("front_end", "model", "vocabularies", "aggregation", "quantization")
     return {name: values[name] for name in names if name in values}
@@ -51,15 +51,17 @@ def read_values(location: Location) -> dict[str, Any]:
         InputError: it is missing, or is not that of a model.
     """
     try:
-        values = json.loads(_read(location, MODEL))
+        values = json.loads(_read(location, MODEL_FILE))
     except ValueError as error:
-        raise no_model(location, f"{MODEL} is not JSON: {error}") from None
+        raise invalid_model(location, f"{MODEL_FILE} is not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version") if isinstance(values, dict) else None
-        raise no_model(location, f"{MODEL} has format version {found!r}, allowed is {FORMAT_VERSION}")
+        raise invalid_model(location, f"{MODEL_FILE} has format version {found!r}, allowed is {FORMAT_VERSION}")
     for key, kind in _FIELDS.items():
         if not isinstance(values.get(key), kind):
-            raise no_model(location, f"{MODEL} has no {key!r}" if key not in values else f"{MODEL}: wrong {key!r}")
+            raise invalid_model(
+                location, f"{MODEL_FILE} has no {key!r}" if key not in values else f"{MODEL_FILE}: wrong {key!r}"
+            )
     return values
 
 
@@ -75,35 +77,37 @@ def read_file(location: Location, name: str, values: Mapping[str, Any]) -> bytes
     """One of the other files; raises InputError where it is not the one that model.json describes."""
     data = _read(location, name)
     if hashlib.sha256(data).hexdigest() != values["sha256"].get(name):
-        raise no_model(location, f"{name} is not the file that {MODEL} describes (damaged, or a save that did not end)")
+        raise invalid_model(
+            location, f"{name} is not the file that {MODEL_FILE} describes (damaged, or a save that did not end)"
+        )
     return data
 
 
 @contextlib.contextmanager
-def fields_of(location: Location) -> Iterator[None]:
+def as_invalid_model(location: Location) -> Iterator[None]:
     """Where the fields of model.json become what they stand for: one that is missing or does not fit is no model."""
     try:
         yield
     except KeyError as error:
-        raise no_model(location, f"{MODEL} has no {error}") from None
+        raise invalid_model(location, f"{MODEL_FILE} has no {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise no_model(location, f"{MODEL}: {error}") from None
+        raise invalid_model(location, f"{MODEL_FILE}: {error}") from None
 
 
 def check_identity(location: Location, values: Mapping[str, Any], found: str) -> None:
     """Raises InputError where the content's `model_id` is not the one that model.json claims."""
     if found != values["model_id"]:
-        raise no_model(location, f"{MODEL} says model_id {values['model_id']!r}, its content is {found!r}")
+        raise invalid_model(location, f"{MODEL_FILE} says model_id {values['model_id']!r}, its content is {found!r}")
 
 
-def no_model(location: Location, why: str) -> InputError:
+def invalid_model(location: Location, why: str) -> InputError:
     """The error of a folder that is no model, to be raised."""
     return InputError(f"{location} is no model: {' '.join(why.split())}")
 
 
 def _read(location: Location, name: str) -> bytes:
-    with at_the_door(location):
+    with as_input_error(location):
         try:
             return (location / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise no_model(location, f"it has no file {name}") from None
+            raise invalid_model(location, f"it has no file {name}") from None

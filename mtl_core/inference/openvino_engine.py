@@ -20,23 +20,23 @@ from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import (
     NETWORK_GRAPH,
     NETWORK_WEIGHTS,
-    WEIGHTS,
+    WEIGHTS_FILE,
+    as_invalid_model,
     check_identity,
-    fields_of,
-    identity,
-    no_model,
+    content_hash,
+    inference_fields,
+    invalid_model,
     read_file,
     read_values,
-    what_tags,
 )
 from mtl_core.storage.location import Location
 
 #: Measured: 40 segments take 94 ms with 2 at once, 99 with 4, 109 with 40; with 8-bit integers 38, 37, 50 ms.
-SEGMENTS_AT_ONCE = 4
+CPU_BATCH_SEGMENTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class CpuModel:
     """What a CPU worker needs of an artifact.
 
     Args:
@@ -59,20 +59,20 @@ class Network:
         return CpuEngine(self.graph, self.weights, list(self.vocabularies))
 
 
-def open_network(location: Location) -> Network:
+def load_cpu_model(location: Location) -> CpuModel:
     """The network of the artifact in a folder.
 
     Raises:
         InputError: a file is missing, damaged or of another save, or a field is missing or does not fit the rest.
     """
     values = read_values(location)
-    files = {name: read_file(location, name, values) for name in (WEIGHTS, NETWORK_GRAPH, NETWORK_WEIGHTS)}
+    files = {name: read_file(location, name, values) for name in (WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS)}
     try:
-        state = safetensors.numpy.load(files[WEIGHTS])
+        state = safetensors.numpy.load(files[WEIGHTS_FILE])
     except safetensors.SafetensorError as error:
-        raise no_model(location, f"{WEIGHTS} cannot be read: {error}") from None
-    with fields_of(location):
-        network = Network(
+        raise invalid_model(location, f"{WEIGHTS_FILE} cannot be read: {error}") from None
+    with as_invalid_model(location):
+        network = CpuModel(
             model_id=values["model_id"],
             front_end=FrontEnd.from_dict(values["front_end"]),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
@@ -80,7 +80,7 @@ def open_network(location: Location) -> Network:
             graph=files[NETWORK_GRAPH],
             weights=files[NETWORK_WEIGHTS],
         )
-    check_identity(location, values, identity(what_tags(values), state))
+    check_identity(location, values, content_hash(inference_fields(values), state))
     return network
 
 
@@ -101,8 +101,8 @@ class CpuEngine:
     def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Segments (S, 187, 96) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
         found: list[dict[str, np.ndarray]] = []
-        for first in range(0, len(mel_STF), SEGMENTS_AT_ONCE):
-            X_B1TF = np.ascontiguousarray(mel_STF[first : first + SEGMENTS_AT_ONCE, None])
+        for first in range(0, len(mel_STF), CPU_BATCH_SEGMENTS):
+            X_B1TF = np.ascontiguousarray(mel_STF[first : first + CPU_BATCH_SEGMENTS, None])
             outputs = self._request.infer({"mel": X_B1TF}, share_inputs=True)
             found.append({name: outputs[name] for name in ("embedding", *self._tasks)})
         together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -20,7 +20,7 @@ from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 from mtl_core.model.quantization import Quantization, quantized
 
 
-def export(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
+def export_openvino(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
     """The graph (XML) and the constants of the network, the same bytes for the same model.
 
     Its input is "mel" (B, 1, 187, 96) float32, its outputs "embedding" (B, 96) and a task's logits (B, C) under the

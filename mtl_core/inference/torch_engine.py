@@ -9,10 +9,10 @@ import torch
 from mtl_core.model.cnn import MultitaskCNN
 
 #: Segments at once: the first block's output takes 2.2 MB each.
-SEGMENTS_AT_ONCE = 1024
+GPU_BATCH_SEGMENTS = 1024
 
 
-class CudaEngine:
+class TorchEngine:
     """Runs a model in float32.
 
     Args:
@@ -27,7 +27,7 @@ class CudaEngine:
     def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Segments (S, 187, 96) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
         with torch.inference_mode():
-            batches = torch.from_numpy(mel_STF)[:, None].split(SEGMENTS_AT_ONCE)
+            batches = torch.from_numpy(mel_STF)[:, None].split(GPU_BATCH_SEGMENTS)
             X_SE = torch.cat([self._model.embed(X_B1TF.to(self._device, non_blocking=True)) for X_B1TF in batches])
             logits = self._model.heads(X_SE)
         return {task: logits_SC.cpu().numpy() for task, logits_SC in logits.items()}, X_SE.cpu().numpy()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def mixed(
+def mixup(
     X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float
 ) -> tuple[Tensor, list[tuple[float, dict[str, Tensor]]]]:
     """Blend each segment with another of the batch.

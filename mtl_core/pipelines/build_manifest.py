@@ -20,7 +20,7 @@ def build_manifest(
         InputError: see `manifest.build`.
     """
     check_writable(out, folder=False)
-    built = manifest.build(catalogue, labels, from_folders=labels_from_folders)
+    built = manifest.build_from(catalogue, labels, from_folders=labels_from_folders)
     manifest.write(built.table, out)
     table = built.table
     kinds = Counter(uri.rpartition(".")[2].lower() for uri in table["uri"].to_pylist())
@@ -32,15 +32,17 @@ def build_manifest(
             for task in ("artist", "language")
         ),
     ]
-    if built.without_file:
-        lines.append(f"warning: {len(built.without_file):,} label rows have no file, {built.without_file[0]!r} for one")
-    if built.misfits:
+    if built.labels_without_file:
         lines.append(
-            f"warning: {len(built.misfits):,} files do not lie in LANGUAGE/ARTIST/ and have no labels, "
-            f"{built.misfits[0]!r} for one"
+            f"warning: {len(built.labels_without_file):,} label rows have no file, {built.labels_without_file[0]!r} for one"
         )
-    if built.not_text:
+    if built.outside_layout:
         lines.append(
-            f"warning: {len(built.not_text):,} files have names that are no UTF-8, {built.not_text[0]} for one"
+            f"warning: {len(built.outside_layout):,} files do not lie in LANGUAGE/ARTIST/ and have no labels, "
+            f"{built.outside_layout[0]!r} for one"
+        )
+    if built.undecodable_names:
+        lines.append(
+            f"warning: {len(built.undecodable_names):,} files have names that are no UTF-8, {built.undecodable_names[0]} for one"
         )
     return "\n".join(lines)

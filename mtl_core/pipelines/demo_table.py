@@ -27,8 +27,8 @@ def held_out_tags(folder: Location) -> str:
     labels = labels.rename_columns(["track_id", "true_artist", "true_language"])
     rows = tags.join(labels, "track_id").join(splits, "track_id").sort_by("track_id").to_pylist()
     test = [row for row in rows if row["split"] == "test"]
-    lines = [_line("held-out track", "artist", "tagged as", "", "language", "tagged as", "")]
-    lines += [_line(r["track_id"], *_cells(r, "artist"), *_cells(r, "language")) for r in test]
+    lines = [_table_row("held-out track", "artist", "tagged as", "", "language", "tagged as", "")]
+    lines += [_table_row(r["track_id"], *_cells(r, "artist"), *_cells(r, "language")) for r in test]
     right = [
         f"{task} {sum(r[task] == r[f'true_{task}'] for r in test)} of {len(test)}" for task in ("artist", "language")
     ]
@@ -42,7 +42,7 @@ def _cells(row: dict, task: str) -> tuple[str, str, str]:
     return row[f"true_{task}"], row[task] or "unknown", f"{row[f'{task}_confidence']:.2f}"
 
 
-def _line(*cells: str) -> str:
+def _table_row(*cells: str) -> str:
     widths = (34, 22, 22, 6, 10, 10, 6)
     return "".join(f"{cell[: width - 1]:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 

@@ -17,17 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
-from mtl_core.dataset.mel_files import Mels, frames_of, open_mels, segments_of
-from mtl_core.dataset.splits import PARTS
+from mtl_core.dataset.mel_files import MelDataset, iter_segments, open_mel_dataset, read_tracks
+from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics, predictions, ranking, report
-from mtl_core.evaluation.predictions import Heard
+from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.openvino_engine import Network, open_network
+from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
-from mtl_core.storage.location import Location, at_the_door, check_reachable, check_writable
+from mtl_core.storage.location import Location, as_input_error, check_reachable, check_writable
 
 ALL = "all"
 
@@ -63,8 +63,8 @@ def evaluate(
     if resamples < 0 or seed < 0:
         raise InputError(f"resamples and seed must be >= 0, got {resamples} and {seed}")
     check_writable(out)
-    artifact, heard, training = hear(model=model, mels=mels, on=on, workers=workers)
-    evaluated = predictions.said(heard)
+    artifact, heard, training = predict(model=model, mels=mels, on=on, workers=workers)
+    evaluated = predictions.track_predictions(heard)
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
@@ -73,25 +73,25 @@ def evaluate(
         "n_tracks": len(heard.tracks),
         "n_segments": sum(heard.n_segments),
         "facts": _facts(artifact),
-        "tasks": predictions.scores(heard, training, resamples=resamples, seed=seed),
+        "tasks": predictions.score_predictions(heard, training, resamples=resamples, seed=seed),
     }
-    page = report.html(
+    page = report.render_report(
         result,
         evaluated,
         artifact.metrics.get("history", ()),
         curves={task: ranking.curves(*heard.segment_probabilities(task)) for task in heard.vocabularies},
-        mels=frames_of(mels, [track.track_id for picked in report.extremes(evaluated) for track in picked]),
+        mels=read_tracks(mels, [track.track_id for picked in report.best_and_worst(evaluated) for track in picked]),
     )
-    with at_the_door(out):
+    with as_input_error(out):
         (out / "predictions.parquet").write_bytes(_parquet(predictions.predictions(heard, evaluated)))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
 
 
-def hear(
+def predict(
     *, model: Location, mels: Location, on: str = "test", workers: int | None = None
-) -> tuple[Artifact, Heard, pa.Table]:
+) -> tuple[Artifact, Predictions, pa.Table]:
     """Run an artifact on the labelled tracks of one part of its own splits.
 
     Args:
@@ -103,34 +103,36 @@ def hear(
     Raises:
         InputError: no such part, no model, no mels or those of another front end, no labelled track in the part.
     """
-    if on not in (*PARTS, ALL):
-        raise InputError(f"no part {on!r} to evaluate on: allowed are {', '.join((*PARTS, ALL))}")
+    if on not in (*SPLIT_NAMES, ALL):
+        raise InputError(f"no part {on!r} to evaluate on: allowed are {', '.join((*SPLIT_NAMES, ALL))}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}")
     check_reachable(model)
-    artifact = artifacts.load(model)
-    source = open_mels(mels)
+    artifact = artifacts.load_artifact(model)
+    source = open_mel_dataset(mels)
     if source.front_end.hash() != artifact.front_end.hash():
         differs = _differences(source.front_end.to_dict(), artifact.front_end.to_dict())
         raise InputError(f"{mels} is of another front end than {model}: {differs}")
-    parts = _parts(source, artifacts.load_splits(model))
-    tracks = _picked(source.tracks, parts, list(artifact.vocabularies), on)
+    parts = _split_of(source, artifacts.load_splits(model))
+    tracks = _labelled_in_split(source.tracks, parts, list(artifact.vocabularies), on)
     if not len(tracks):
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the part {on!r} of {model} has a label for {tasks}")
     with cluster.connected(num_cpus=workers):
-        logits = _logits(source, tracks, open_network(model), cluster.room(workers))
-    heard = Heard(tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation)
+        logits = _logits(source, tracks, load_cpu_model(model), cluster.require_workers(workers))
+    heard = Predictions(
+        tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation
+    )
     return artifact, heard, source.tracks.filter(pc.equal(pa.array(parts, pa.string()), "train"))
 
 
-def _parts(source: Mels, splits: pa.Table) -> list[str | None]:
+def _split_of(source: MelDataset, splits: pa.Table) -> list[str | None]:
     """The part of each track of the mels, None where the splits do not know it."""
     part_of = dict(zip(splits["track_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
     return [part_of.get(track_id) for track_id in source.tracks["track_id"].to_pylist()]
 
 
-def _picked(tracks: pa.Table, parts: Sequence[str | None], tasks: Sequence[str], on: str) -> pa.Table:
+def _labelled_in_split(tracks: pa.Table, parts: Sequence[str | None], tasks: Sequence[str], on: str) -> pa.Table:
     """The tracks of the part that have a label for one of the tasks."""
     labels = zip(*(tracks[task].to_pylist() for task in tasks), strict=True)
     return tracks.filter(
@@ -159,17 +161,17 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 class _Model:
     """An actor: files of mels -> logits of the picked tracks' segments, a batch for each row group."""
 
-    def __init__(self, network: Network, picked: frozenset[str], files: Sequence[Location]) -> None:
+    def __init__(self, network: CpuModel, picked: frozenset[str], files: Sequence[Location]) -> None:
         self._engine, self._picked, self._files = network.engine(), picked, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         for item in batch["item"]:
-            for track_ids, segment_S, mel_STF in segments_of(self._files[int(item)], self._picked):
+            for track_ids, segment_S, mel_STF in iter_segments(self._files[int(item)], self._picked):
                 found = {"track_id": np.array(track_ids, object), "segment": segment_S}
                 yield found | self._engine.infer(mel_STF)[0]
 
 
-def _logits(source: Mels, tracks: pa.Table, network: Network, workers: int) -> dict[str, list[np.ndarray]]:
+def _logits(source: MelDataset, tracks: pa.Table, network: CpuModel, workers: int) -> dict[str, list[np.ndarray]]:
     """task -> the (S, C) logits of each of the tracks, its segments in order."""
     ids = tracks["track_id"].to_pylist()
     progress = Progress("evaluating", len(ids))

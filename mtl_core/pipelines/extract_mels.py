@@ -23,12 +23,12 @@ from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.shard_pool import Stage, work_off
+from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.storage.work_plan import ShardResult, WorkPlan
 
-FAILURES = "_failures"
+FAILURES_FOLDER = "_failures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,16 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
     tracks = tracks.sort_by("track_id")
     asked = _asked(tracks, extraction)
     run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    record = out / mel_files.RUNS / f"{run_id}.json"
+    record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
-    with lease.held(out), cluster.connected(num_cpus=extraction.workers):
-        workers = cluster.room(extraction.workers)
+    with lease.acquire(out), cluster.connected(num_cpus=extraction.workers):
+        workers = cluster.require_workers(extraction.workers)
         plan = _plan(tracks, out, run_id, asked, workers)
         begun = time.monotonic()
         make = partial(_Extractor, plan, out, extraction, mel_files.mels_schema(extraction.front_end, tracks.schema))
-        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=work_plan.AT_ONCE)
-        work_off(plan, [stage], what="extracting mels")
+        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=work_plan.SHARDS_PER_WORKER)
+        run_shards(plan, [stage], what="extracting mels")
         return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
 
 
@@ -103,7 +103,10 @@ def _asked(tracks: pa.Table, extraction: Extraction) -> dict[str, Any]:
 
 def _is_done(record: Location, out: Location) -> bool:
     """Whether a finished run stands as it ended; never where a failure was not permanent, or changed audio not seen."""
-    if not record.exists() or work_plan.load(out / mel_files.RUNS / record.name.removesuffix(".json")) is not None:
+    if (
+        not record.exists()
+        or work_plan.load_plan(out / mel_files.RUNS_FOLDER / record.name.removesuffix(".json")) is not None
+    ):
         return False
     run = json.loads(record.read_bytes())
     if run["failed_not_permanently"] or not run["asked"]["content_known"]:
@@ -115,72 +118,74 @@ def _files(out: Location) -> list[Location]:
     return [file for file in out.files(".parquet") if file.name.startswith("mels-")]
 
 
-def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> Plan:
-    folder = out / mel_files.RUNS / run_id
-    plan = work_plan.load(folder)
+def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> WorkPlan:
+    folder = out / mel_files.RUNS_FOLDER / run_id
+    plan = work_plan.load_plan(folder)
     if plan is None:
         folder.delete_tree()
-        n_tracks_per_shard = work_plan.size(len(tracks), workers)
-        plan = work_plan.freeze(tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked)
+        n_tracks_per_shard = work_plan.shard_size(len(tracks), workers)
+        plan = work_plan.write_plan(
+            tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, parameters=asked
+        )
     return plan
 
 
 class _Extractor:
     """Does shards: reads their tracks, writes their mels."""
 
-    def __init__(self, plan: Plan, out: Location, extraction: Extraction, schema: pa.Schema) -> None:
+    def __init__(self, plan: WorkPlan, out: Location, extraction: Extraction, schema: pa.Schema) -> None:
         self._plan, self._out, self._schema = plan, out, schema
         self._reader = TrackReader(
             extraction.front_end, extraction.limits, draws=extraction.draws, seed=extraction.seed
         )
 
-    def __call__(self, shard: int) -> Mark:
-        tracks = self._reader.in_turn(partial(work_plan.read, self._plan, shard), list)
+    def __call__(self, shard: int) -> ShardResult:
+        tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
         done = [track for track in tracks if isinstance(track, Track)]
         failed = [track for track in tracks if isinstance(track, FailedTrack)]
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
-        with self._reader.watch.timed("write"):
+        with self._reader.timer.timed("write"):
             if done:
-                output.write_bytes(mel_files.mels_file(done, self._schema))
-        mark = Mark(
+                output.write_bytes(mel_files.encode_mels(done, self._schema))
+        mark = ShardResult(
             shard=shard,
             output=output.name if done else "",
             done=len(done),
             failed=len(failed),
             n_segments=sum(len(track.segments.start_s) for track in done),
             audio_s=sum(track.duration_s for track in done),
-            spent=self._reader.watch.lap(),
+            spent=self._reader.timer.delta(),
         )
         failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
-        work_plan.mark(self._plan, mark, failures)
+        work_plan.complete_shard(self._plan, mark, failures)
         return mark
 
 
-def _finish(plan: Plan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
+def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
     """Drop what earlier runs left, write failures and record; last, open the mels to readers by removing the plan."""
-    found, failures = work_plan.marks(plan, range(plan.n_shards))
+    found, failures = work_plan.read_results(plan, range(plan.n_shards))
     mine = {mark.output for mark in found if mark.output}
-    for path, _ in [*(out / mel_files.RUNS).walk()]:
+    for path, _ in [*(out / mel_files.RUNS_FOLDER).walk()]:
         if path.split("/")[0] != plan.run_id:
-            (out / mel_files.RUNS / path).delete()
+            (out / mel_files.RUNS_FOLDER / path).delete()
     for file in _files(out):
         if file.name not in mine:
             file.delete()
     buffer = io.BytesIO()
     pq.write_table(failures, buffer)
-    (out / FAILURES / "failures.parquet").write_bytes(buffer.getbuffer())
+    (out / FAILURES_FOLDER / "failures.parquet").write_bytes(buffer.getbuffer())
     run = {
         "run_id": plan.run_id,
-        "asked": plan.asked,
+        "asked": plan.parameters,
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **work_plan.totals(found),
+        **work_plan.sum_results(found),
         "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
-        "failures": work_plan.by_error(failures),
+        "failures": work_plan.count_errors(failures),
         "wall_s": round(wall_s, 1),
         "files": sorted(mine),
     }
     record.write_bytes(json.dumps(run, indent=1).encode())
-    work_plan.discard(plan.folder)
+    work_plan.delete_plan(plan.folder)
     return run
 
 

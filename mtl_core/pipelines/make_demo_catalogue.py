@@ -7,10 +7,10 @@ from itertools import islice
 
 import ray
 
-from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Track, encode, labels_csv, pcm, plan
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
-from mtl_core.storage.location import Location, at_the_door, check_writable
+from mtl_core.storage.location import Location, as_input_error, check_writable
 
 CONFIG = "catalogue.json"
 LABELS = "labels.csv"
@@ -37,10 +37,10 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
         InputError: `out` holds something else, or cannot be reached.
     """
     check_writable(out)
-    with at_the_door(out):
+    with as_input_error(out):
         _clear(out)
         (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
-    tracks = plan(config)
+    tracks = plan_songs(config)
     with cluster.connected():
         size_bytes = _write_all(tracks, out)
     (out / LABELS).write_bytes(labels_csv(tracks))
@@ -63,11 +63,11 @@ def _clear(out: Location) -> None:
     (out / CONFIG).delete()
 
 
-def _write_all(tracks: list[Track], out: Location) -> int:
+def _write_all(tracks: list[Song], out: Location) -> int:
     write = ray.remote(num_cpus=1)(_write)
     waiting = iter(tracks)
     # One for each CPU: of tasks that wait, Ray says that they could never run.
-    open_refs = [write.remote(track, out) for track in islice(waiting, cluster.room(None))]
+    open_refs = [write.remote(track, out) for track in islice(waiting, cluster.require_workers(None))]
     done, size_bytes = 0, 0
     while open_refs:
         (ready,), open_refs = ray.wait(open_refs)
@@ -79,7 +79,7 @@ def _write_all(tracks: list[Track], out: Location) -> int:
     return size_bytes
 
 
-def _write(track: Track, out: Location) -> int:
+def _write(track: Song, out: Location) -> int:
     data = encode(pcm(track), track)
     (out / track.path).write_bytes(data)
     return len(data)

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from mtl_core.dataset.mel_files import Mels, open_mels, segments_of
+from mtl_core.dataset.mel_files import MelDataset, iter_segments, open_mel_dataset
 from mtl_core.errors import InputError, RunError
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import track_probabilities
 from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuEngine
-from mtl_core.inference.openvino_export import export
+from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.quantization import calibrate
 from mtl_core.storage.location import Location, check_reachable, check_writable
 
@@ -63,12 +63,12 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
         RunError: the tags do not stay what they are; nothing is written.
     """
     check_reachable(model)
-    known = artifact.load(model)
+    known = artifact.load_artifact(model)
     if known.quantization is not None:
         raise InputError(f"{model} is quantized already")
     if known.model.config.trunk != "paper":
         raise InputError(f"{model} has the trunk {known.model.config.trunk!r}: 8-bit integers are for 'paper'")
-    source = open_mels(mels)
+    source = open_mel_dataset(mels)
     if source.front_end.hash() != known.front_end.hash():
         raise InputError(f"{mels} is of another front end than {model}")
     check_writable(out)
@@ -84,10 +84,10 @@ def quantize_model(model: Location, mels: Location, out: Location, *, seed: int 
     compared = _compare(known, rounded, source, picked["validation"])
     if min(compared.agreement.values()) < LEAST_AGREEMENT or max(compared.difference.values()) > LARGEST_DIFFERENCE:
         raise RunError(f"{compared}; allowed are {LEAST_AGREEMENT:.1%} at the least and {LARGEST_DIFFERENCE}")
-    return f"model {artifact.save(rounded, splits, out)}: {compared}\n-> {out}"
+    return f"model {artifact.save_artifact(rounded, splits, out)}: {compared}\n-> {out}"
 
 
-def _some_segments(source: Mels, picked: set[str], seed: int) -> np.ndarray:
+def _some_segments(source: MelDataset, picked: set[str], seed: int) -> np.ndarray:
     """Segments (S, T, F) float32 of the tracks, each as likely as any other; at most CALIBRATION_SEGMENTS."""
     wanted = pc.is_in(source.tracks["track_id"], pc.cast(list(picked), "string"))
     n_segments = pc.sum(source.tracks.filter(wanted)["segments"]).as_py()
@@ -95,18 +95,20 @@ def _some_segments(source: Mels, picked: set[str], seed: int) -> np.ndarray:
     chosen = np.sort(random.permutation(n_segments)[:CALIBRATION_SEGMENTS])
     found, seen = [], 0
     for file in source.files:
-        for _, _, mel_STF in segments_of(file, picked):
+        for _, _, mel_STF in iter_segments(file, picked):
             here = chosen[(chosen >= seen) & (chosen < seen + len(mel_STF))] - seen
             found.append(mel_STF[here])
             seen += len(mel_STF)
     return np.concatenate(found)
 
 
-def _compare(known: Artifact, rounded: Artifact, source: Mels, picked: set[str]) -> Comparison:
-    engines = [CpuEngine(*export(one.model, one.quantization), list(one.vocabularies)) for one in (known, rounded)]
+def _compare(known: Artifact, rounded: Artifact, source: MelDataset, picked: set[str]) -> Comparison:
+    engines = [
+        CpuEngine(*export_openvino(one.model, one.quantization), list(one.vocabularies)) for one in (known, rounded)
+    ]
     logits: list[dict[str, dict[str, list[np.ndarray]]]] = [defaultdict(lambda: defaultdict(list)) for _ in engines]
     for file in source.files:
-        for track_ids, _, mel_STF in segments_of(file, picked):
+        for track_ids, _, mel_STF in iter_segments(file, picked):
             for engine, of_tracks in zip(engines, logits, strict=True):
                 for task, logits_SC in engine.infer(mel_STF)[0].items():
                     for track_id, logits_C in zip(track_ids, logits_SC, strict=True):

@@ -24,17 +24,17 @@ import pyarrow as pa
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.audio.track_reader import TrackReader
 from mtl_core.dataset import manifest
-from mtl_core.inference.openvino_engine import Network, open_network
+from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.inference.tagger import Tagger
 from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.shard_pool import Stage, work_off
+from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
 from mtl_core.pipelines.workers.shard_workers import ShardReader, ShardTagger, ShardWorker
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.tables import delta
-from mtl_core.tables.maintenance import UNFINISHED
+from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
 
 RECORDS = "runs"
 _PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
@@ -93,7 +93,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         VerificationError: a run's outcome is not what it planned; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
-    network = open_network(model_at)
+    network = load_cpu_model(model_at)
     model_id = network.model_id
     tracks = manifest.scan(manifest_at)
     check_writable(out)
@@ -106,28 +106,35 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         "decode_limits": asdict(tagging.limits),
     }
     runs: list[dict[str, Any]] = []
-    open_tracks = partial(delta.plan, tracks, out, model_id, retry_failed=tagging.retry_failed)
-    with lease.held(out) as held:
+    open_tracks = partial(delta.plan_tracks, tracks, out, model_id, retry_failed=tagging.retry_failed)
+    with lease.acquire(out) as lock:
         unfinished = _unfinished(out, model_id)
         still_open = None if unfinished else open_tracks()
         if still_open is not None and not len(still_open):
             return Tagged(runs=[], already_done=tracks.count_rows())  # no Ray is started for nothing
         with cluster.connected(num_cpus=tagging.workers):
-            workers = cluster.room(tagging.workers)
-            run = partial(_run, out=out, stages=_stages(tagging, network, model_at, workers), held=held)
+            workers = cluster.require_workers(tagging.workers)
+            run = partial(_run, out=out, stages=_stages(tagging, network, model_at, workers), lock=lock)
             runs += [run(plan) for plan in unfinished]
             still_open = open_tracks() if still_open is None else still_open
             already_done = tracks.count_rows() - len(still_open)
             planned = still_open.slice(0, tagging.limit)
             if len(planned):
-                held.check()  # a paused run that wakes up leaves no plan behind
+                lock.renew()  # a paused run that wakes up leaves no plan behind
                 runs.append(
-                    run(_freeze(planned, out, asked | {"already_done": already_done}, cluster.room(tagging.workers)))
+                    run(
+                        _freeze(
+                            planned,
+                            out,
+                            asked | {"already_done": already_done},
+                            cluster.require_workers(tagging.workers),
+                        )
+                    )
                 )
     return Tagged(runs=runs, already_done=already_done)
 
 
-def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int) -> Callable[[Plan], list[Stage]]:
+def _stages(tagging: Tagging, network: CpuModel, model_at: Location, workers: int) -> Callable[[WorkPlan], list[Stage]]:
     """Who works a plan off: workers that read and tag, or, where GPUs are asked for, readers before them.
 
     Raises:
@@ -141,13 +148,18 @@ def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int
                 make=partial(ShardWorker, plan, reader, tagger),
                 workers=workers,
                 resources=ONE_CPU,
-                calls=work_plan.AT_ONCE,
+                calls=work_plan.SHARDS_PER_WORKER,
             )
         ]
-    gpus = cluster.room(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
+    gpus = cluster.require_workers(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
     tagger = partial(_gpu_tagger, _torch_model(model_at), network, tagging.gpu_device)
     return lambda plan: [
-        Stage(make=partial(ShardReader, plan, reader), workers=workers, resources=ONE_CPU, calls=work_plan.AT_ONCE),
+        Stage(
+            make=partial(ShardReader, plan, reader),
+            workers=workers,
+            resources=ONE_CPU,
+            calls=work_plan.SHARDS_PER_WORKER,
+        ),
         Stage(make=partial(ShardTagger, plan, tagger), workers=gpus, resources={"num_cpus": 0, "num_gpus": 1}),
     ]
 
@@ -155,81 +167,83 @@ def _stages(tagging: Tagging, network: Network, model_at: Location, workers: int
 ONE_CPU = {"num_cpus": 1}
 
 
-def _cpu_tagger(network: Network) -> Tagger:
+def _cpu_tagger(network: CpuModel) -> Tagger:
     return Tagger(network.engine(), network.vocabularies, network.aggregation)
 
 
 def _torch_model(model_at: Location) -> Any:
     """The model in torch, which nobody but a GPU needs: its import takes seconds."""
-    from mtl_core.inference.artifact import load
+    from mtl_core.inference.artifact import load_artifact
 
-    return load(model_at).model
-
-
-def _gpu_tagger(model: Any, network: Network, device: str) -> Tagger:
-    from mtl_core.inference.torch_engine import CudaEngine
-
-    return Tagger(CudaEngine(model, device), network.vocabularies, network.aggregation)
+    return load_artifact(model_at).model
 
 
-def _unfinished(out: Location, model_id: str) -> list[Plan]:
+def _gpu_tagger(model: Any, network: CpuModel, device: str) -> Tagger:
+    from mtl_core.inference.torch_engine import TorchEngine
+
+    return Tagger(TorchEngine(model, device), network.vocabularies, network.aggregation)
+
+
+def _unfinished(out: Location, model_id: str) -> list[WorkPlan]:
     """The runs to finish: the one of this model, and one of another whose commit was begun; others are discarded."""
     found = []
-    for run_id in sorted({path.split("/")[0] for path, _ in (out / UNFINISHED).walk()}):
-        folder = out / UNFINISHED / run_id
-        plan = work_plan.load(folder)
-        if plan is not None and (plan.asked["model_id"] == model_id or delta.is_begun(out, run_id)):
+    for run_id in sorted({path.split("/")[0] for path, _ in (out / RUNS_IN_PROGRESS).walk()}):
+        folder = out / RUNS_IN_PROGRESS / run_id
+        plan = work_plan.load_plan(folder)
+        if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, run_id)):
             found.append(plan)
         else:
-            work_plan.discard(folder)
+            work_plan.delete_plan(folder)
     return found
 
 
-def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> Plan:
+def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> WorkPlan:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    n_tracks_per_shard = work_plan.size(len(planned), workers)
-    return work_plan.freeze(
-        planned, out / UNFINISHED / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, asked=asked
+    n_tracks_per_shard = work_plan.shard_size(len(planned), workers)
+    return work_plan.write_plan(
+        planned, out / RUNS_IN_PROGRESS / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, parameters=asked
     )
 
 
 def _run(
-    plan: Plan,
+    plan: WorkPlan,
     *,
     out: Location,
-    stages: Callable[[Plan], list[Stage]],
-    held: Lease,
+    stages: Callable[[WorkPlan], list[Stage]],
+    lock: Lease,
 ) -> dict[str, Any]:
     """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
     begun = time.monotonic()
-    n_now = work_off(plan, stages(plan), what="tagging", may_go_on=held.still)
+    n_now = run_shards(plan, stages(plan), what="tagging", check_lease=lock.raise_if_lost)
     worked_s = time.monotonic() - begun
-    found, failures = work_plan.marks(plan, range(plan.n_shards))
-    planned = work_plan.read_all(plan, ["track_id"])
+    found, failures = work_plan.read_results(plan, range(plan.n_shards))
+    planned = work_plan.read_columns(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
-    outcome = delta.merge(staged, planned, failures, out, run_id=plan.run_id, model_id=plan.asked["model_id"])
-    delta.commit(out, outcome, held.check)
-    held.check()
+    outcome = delta.merge_shards(
+        staged, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
+    )
+    delta.commit(out, outcome, lock.renew)
+    lock.renew()
     record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
-    work_plan.discard(plan.folder)
+    work_plan.delete_plan(plan.folder)
     return record
 
 
 def _record(
-    plan: Plan, found: list[Mark], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
+    plan: WorkPlan, found: list[ShardResult], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
 ) -> dict[str, Any]:
-    totals = work_plan.totals(found)
+    totals = work_plan.sum_results(found)
     return {
         "run_id": plan.run_id,
-        "asked": plan.asked,
+        "asked": plan.parameters,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "planned": totals["planned"],
         "tagged": totals["done"],
         "failed": totals["failed"],
-        "already_done": plan.asked["already_done"],
-        "failures": work_plan.by_error(failures),
+        "already_done": plan.parameters["already_done"],
+        "failures": work_plan.count_errors(failures),
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],

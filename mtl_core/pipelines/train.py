@@ -26,8 +26,8 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Queue
 
 from mtl_core.dataset import splits
-from mtl_core.dataset.loader import Part, part_of
-from mtl_core.dataset.mel_files import Mels, open_mels
+from mtl_core.dataset.loader import SplitSegments, select_tracks
+from mtl_core.dataset.mel_files import MelDataset, open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact
@@ -37,10 +37,10 @@ from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.model.recipes import recipe as recipe_named
 from mtl_core.pipelines.training import train_monitor
 from mtl_core.pipelines.training.checkpoints import start_of
-from mtl_core.pipelines.training.train_loop import Plan, train_worker
+from mtl_core.pipelines.training.train_loop import TrainSpec, train_worker
 from mtl_core.pipelines.workers import cluster
 from mtl_core.storage import lease
-from mtl_core.storage.location import Location, at_the_door, check_writable, content_id
+from mtl_core.storage.location import Location, as_input_error, check_writable, content_id
 
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 
@@ -93,10 +93,10 @@ def train(
     tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
     _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
     check_writable(out)
-    source = open_mels(mels)
+    source = open_mel_dataset(mels)
     parts = splits.split(source.tracks, kind=split, seed=seed, fold=fold, group_column=group_column)
     # Both are sorted by track_id.
-    of_part = {part: source.tracks.filter(pc.equal(parts["split"], part)) for part in splits.PARTS}
+    of_part = {part: source.tracks.filter(pc.equal(parts["split"], part)) for part in splits.SPLIT_NAMES}
     n_segments = {part: pc.sum(table["segments"]).as_py() or 0 for part, table in of_part.items()}
     vocabularies = {task: Vocabulary.of(of_part["train"][task].to_pylist()) for task in tasks}
     for task, vocabulary in vocabularies.items():
@@ -105,14 +105,14 @@ def train(
     if n_segments["train"] < num_workers:
         raise InputError(f"{n_segments['train']} training segments are too few for {num_workers} workers")
     stored = {
-        part: part_of(
+        part: select_tracks(
             source,
             of_part[part]["track_id"],
             {task: of.encode(of_part[part][task].to_pylist()) for task, of in vocabularies.items()},
         )
         for part in ("train", "validation")
     }
-    plan = Plan(
+    plan = TrainSpec(
         recipe=numbers,
         model=ModelConfig(
             trunk=numbers.trunk,
@@ -121,13 +121,13 @@ def train(
             batch_norm_momentum=numbers.batch_norm_momentum,
         ),
         seed=seed,
-        validates=any((classes != MISSING).any() for classes in stored["validation"].targets.values()),
+        has_validation=any((classes != MISSING).any() for classes in stored["validation"].targets.values()),
     )
     run = _run_name(source, of_part, vocabularies, plan)
     asked = {"run": run, "workers": num_workers, "gpu": use_gpu, "dropped_heads": sorted(drop_heads)}
     if finished := _finished(out, asked):
         return f"nothing to do: {out} holds the model {finished} of this training"
-    with lease.held(out):
+    with lease.acquire(out):
         with cluster.connected(num_cpus=num_workers):
             result = _fit(stored, plan, out, run, num_workers, use_gpu)
         model = MultitaskCNN(plan.model)
@@ -152,7 +152,7 @@ def train(
             },
             "history": result["history"],
         }
-        identity = artifact.save(
+        identity = artifact.save_artifact(
             Artifact(
                 model=model,
                 front_end=source.front_end,
@@ -206,19 +206,21 @@ def _check(
         raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
-def _fit(parts: dict[str, Part], plan: Plan, out: Location, run: str, num_workers: int, use_gpu: bool) -> dict:
+def _fit(
+    parts: dict[str, SplitSegments], plan: TrainSpec, out: Location, run: str, num_workers: int, use_gpu: bool
+) -> dict:
     """Run the training loop on the cluster and return what its first worker returns."""
     if use_gpu:
-        cluster.room(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
-    worker_cpus = cluster.cpus_each(num_workers, num_gpus=int(use_gpu))
+        cluster.require_workers(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
+    worker_cpus = cluster.cpus_per_worker(num_workers, num_gpus=int(use_gpu))
     storage = out / "_train"
-    with at_the_door(storage):
+    with as_input_error(storage):
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
         start = start_of(storage / run)
     progress = Queue(actor_options={"num_cpus": 0})
     watcher = threading.Thread(
-        target=train_monitor.report, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
+        target=train_monitor.report_epochs, args=(progress, plan.recipe.epochs, out / "_tensorboard" / run), daemon=True
     )
     watcher.start()
     trainer = _Trainer(
@@ -265,7 +267,9 @@ class _Trainer(TorchTrainer):
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str, Vocabulary], plan: Plan) -> str:
+def _run_name(
+    source: MelDataset, of_part: dict[str, pa.Table], vocabularies: dict[str, Vocabulary], plan: TrainSpec
+) -> str:
     """A name that only the same training on the same files has: Ray Train resumes a run by its name."""
     identity = {
         "mels": source.fingerprint,
@@ -279,10 +283,10 @@ def _run_name(source: Mels, of_part: dict[str, pa.Table], vocabularies: dict[str
 
 def _finished(out: Location, asked: dict[str, Any]) -> str | None:
     """The `model_id` of the artifact in `out` if this very training made it."""
-    if not (out / artifact.MODEL).exists():
+    if not (out / artifact.MODEL_FILE).exists():
         return None
     try:
-        found = artifact.load(out)
+        found = artifact.load_artifact(out)
     except InputError:  # damaged, or of another version: it is replaced
         return None
     return artifact.model_id(found) if {key: found.metrics.get(key) for key in asked} == asked else None

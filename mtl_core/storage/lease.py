@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mtl_core.errors import InputError, RunError
-from mtl_core.storage.location import Changed, Location, at_the_door
+from mtl_core.storage.location import Location, VersionConflict, as_input_error
 
 RENEW_S = 5.0
 DEAD_AFTER_S = 20.0
-NAME = "_lease.json"
+LEASE_FILE = "_lease.json"
 
 
 class LeaseLostError(RunError):
@@ -31,7 +31,7 @@ class LeaseLostError(RunError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Note:
+class _LeaseRecord:
     """What the lease's file says.
 
     Args:
@@ -50,14 +50,14 @@ class _Note:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> "_Note":
+    def decode(cls, data: bytes) -> "_LeaseRecord":
         return cls(**json.loads(data))
 
 
 class Lease:
     """A lease that is held; made by `held`."""
 
-    def __init__(self, at: Location, note: _Note, version: str) -> None:
+    def __init__(self, at: Location, note: _LeaseRecord, version: str) -> None:
         self._at, self._note, self._version = at, note, version
         self._renewed = time.monotonic()
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_for_ever, daemon=True, name="lease")
         self._lost: str | None = None
 
-    def check(self) -> None:
+    def renew(self) -> None:
         """Renew the lease now: from here on nobody has taken it over for `DEAD_AFTER_S`, if this returns soon.
 
         Raises:
@@ -74,7 +74,7 @@ class Lease:
         with self._lock:
             self._renew()
 
-    def still(self) -> None:
+    def raise_if_lost(self) -> None:
         """As `check`, by what the last renewal found: nothing is asked of the store.
 
         Raises:
@@ -87,14 +87,14 @@ class Lease:
         if self._lost is None and time.monotonic() - self._renewed > DEAD_AFTER_S:
             self._lost = f"it was not renewed for {time.monotonic() - self._renewed:.0f} s"
         if self._lost is None:
-            note = _Note(**asdict(self._note) | {"renewals": self._note.renewals + 1})
+            note = _LeaseRecord(**asdict(self._note) | {"renewals": self._note.renewals + 1})
             try:
-                self._version = self._at.replace_bytes(note.encode(), self._version)
-            except Changed:
+                self._version = self._at.compare_and_swap(note.encode(), self._version)
+            except VersionConflict:
                 self._lost = "another run has taken it over"
             else:
                 self._note, self._renewed = note, time.monotonic()
-        self.still()
+        self.raise_if_lost()
 
     def _renew_for_ever(self) -> None:
         while not self._stop.wait(RENEW_S):
@@ -110,7 +110,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         try:
-            self.check()
+            self.renew()
             self._at.delete()
         except LeaseLostError:
             if failed is not None:  # for this reason: the successor has changed or removed what the body worked on
@@ -118,36 +118,36 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held(folder: Location) -> Iterator[Lease]:
+def acquire(folder: Location) -> Iterator[Lease]:
     """Hold the lease of `folder` while the body runs.
 
     Raises:
         InputError: another run holds it, or it cannot be written.
     """
-    at = folder / NAME
-    note = _Note(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
-    with at_the_door(folder):
+    at = folder / LEASE_FILE
+    note = _LeaseRecord(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
+    with as_input_error(folder):
         version = _take(at, note)
     with Lease(at, note, version) as lease:
         yield lease
 
 
-def _take(at: Location, note: _Note) -> str:
+def _take(at: Location, note: _LeaseRecord) -> str:
     """The version of the lease's file once it is ours."""
     while True:
-        found = at.read_version()
+        found = at.read_with_etag()
         try:
             if found is None:
-                return at.replace_bytes(note.encode(), None)
+                return at.compare_and_swap(note.encode(), None)
             data, version = found
-            holder = _Note.decode(data)
-            if not _is_dead_here(holder) and _is_renewed(at, version):
+            holder = _LeaseRecord.decode(data)
+            if not _holder_has_exited(holder) and _is_renewed(at, version):
                 raise InputError(
-                    f"{at.uri.removesuffix('/' + NAME)}: another run is at work on {holder.host} ({holder.process}): "
+                    f"{at.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} ({holder.process}): "
                     "wait for it, or stop it"
                 )
-            return at.replace_bytes(note.encode(), version)
-        except Changed:
+            return at.compare_and_swap(note.encode(), version)
+        except VersionConflict:
             continue  # someone was faster: look again
 
 
@@ -156,7 +156,7 @@ def _is_renewed(at: Location, version: str) -> bool:
     deadline = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        found = at.read_version()
+        found = at.read_with_etag()
         if found is None:
             return False
         if found[1] != version:
@@ -178,7 +178,7 @@ def _process(pid: int) -> str:
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}/{pid}/{fields[18]}"
 
 
-def _is_dead_here(holder: _Note) -> bool:
+def _holder_has_exited(holder: _LeaseRecord) -> bool:
     """Whether the holder ran in this process namespace and has ended; False where that cannot be known."""
     here, (where, pid, _) = _process(os.getpid()).rsplit("/", 2)[0], holder.process.rsplit("/", 2)
     try:

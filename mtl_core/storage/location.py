@@ -56,7 +56,7 @@ def _filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileS
     return filesystem
 
 
-class Changed(Exception):  # noqa: N818 (what happened, and no error: someone else was faster)
+class VersionConflict(Exception):  # noqa: N818 (what happened, and no error: someone else was faster)
     """A file is not what it was."""
 
 
@@ -139,15 +139,15 @@ class Location:
         with self._draft(data) as draft:
             draft.replace(self.path)
 
-    def create_bytes(self, data: bytes | memoryview) -> bool:
+    def put_if_absent(self, data: bytes | memoryview) -> bool:
         """Put `data` here in one step if nothing is here yet, and return whether that was so: the first one stays."""
         try:
             if self.on_s3:
-                self.replace_bytes(bytes(data), None)
+                self.compare_and_swap(bytes(data), None)
             else:
                 with self._draft(data) as draft:
                     Path(self.path).hardlink_to(draft)
-        except (Changed, FileExistsError):
+        except (VersionConflict, FileExistsError):
             return False
         return True
 
@@ -163,7 +163,7 @@ class Location:
         finally:
             draft.unlink(missing_ok=True)
 
-    def read_version(self) -> tuple[bytes, str] | None:
+    def read_with_etag(self) -> tuple[bytes, str] | None:
         """What is here, and what names this version of it; None where nothing is."""
         try:
             if self.on_s3:
@@ -174,7 +174,7 @@ class Location:
             return None
         return data, hashlib.sha256(data).hexdigest()
 
-    def replace_bytes(self, data: bytes, version: str | None) -> str:
+    def compare_and_swap(self, data: bytes, version: str | None) -> str:
         """Put a small file here if `version` still is what is here (None: nothing is), and return its new version.
 
         Args:
@@ -188,21 +188,21 @@ class Location:
             try:
                 return str(self.filesystem.pipe_file(self.path, data, **condition)["ETag"])
             except FileNotFoundError:  # S3 says so where there is nothing to match
-                raise Changed(self.uri) from None
+                raise VersionConflict(self.uri) from None
             except OSError as error:
                 if not is_unmet_condition(error):
                     raise
-            found = self.read_version()  # a request whose answer was lost is sent again, and finds its own data
+            found = self.read_with_etag()  # a request whose answer was lost is sent again, and finds its own data
             if found is None or found[0] != data:
-                raise Changed(self.uri)
+                raise VersionConflict(self.uri)
             return found[1]
         target = Path(self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.with_name(f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # gone with its holder, however that ends
-            found = self.read_version()
+            found = self.read_with_etag()
             if (None if found is None else found[1]) != version:
-                raise Changed(self.uri)
+                raise VersionConflict(self.uri)
             self.write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
@@ -261,7 +261,7 @@ def check_reachable(location: Location) -> None:
         return
     filesystem = _filesystem("s3", DOOR_ATTEMPTS)
     bucket, _, key = location.path.partition("/")
-    with at_the_door(location):
+    with as_input_error(location):
         try:
             filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
         except FileNotFoundError:
@@ -288,7 +288,7 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def at_the_door(location: Location) -> Iterator[None]:
+def as_input_error(location: Location) -> Iterator[None]:
     """Turn what a store says of an unusable location into an InputError that names it.
 
     Raises:

@@ -20,7 +20,7 @@ _ROWS_PER_BATCH = 65_536
 
 
 @contextlib.contextmanager
-def database() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A new and empty database, gone when the body ends."""
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
         config = {
@@ -33,7 +33,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
-def stream(
+def scan_columns(
     rows: pa.Table | pyarrow.dataset.Dataset, columns: list[str], where: pyarrow.dataset.Expression | None = None
 ) -> pa.RecordBatchReader:
     """Some columns and rows, to be registered and read once; read no further ahead than keeps two threads busy."""
@@ -44,7 +44,7 @@ def stream(
     return scanner.to_reader()
 
 
-def fetch(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:
+def fetch_table(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:
     """The rows of a query, in a file that is mapped into memory and has no name any more."""
     reader = connection.sql(query, params=params).to_arrow_reader(_ROWS_PER_BATCH)
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:

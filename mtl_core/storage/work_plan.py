@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_core.schema import FAILURES
-from mtl_core.storage.concurrency import SMALL_FILES, ahead
+from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
-from mtl_core.timing import Spent
+from mtl_core.timing import StageTimes
 
-MOST_TRACKS = 32  # a crash costs a worker AT_ONCE times so many at the most
-AT_ONCE = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
+MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker AT_ONCE times so many at the most
+SHARDS_PER_WORKER = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
 _PLAN = "plan.json"
 _COUNTS = b"counts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class WorkPlan:
     """A frozen plan.
 
     Args:
@@ -36,7 +36,7 @@ class Plan:
         run_id: fixed when the plan is made.
         n_tracks: tracks in the plan.
         tracks_per_shard: in every shard but the last.
-        asked: what the plan was made from; a plan made from something else is another run.
+        parameters: what the plan was made from; a plan made from something else is another run.
         shards_per_file: ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB.
     """
 
@@ -44,7 +44,7 @@ class Plan:
     run_id: str
     n_tracks: int
     tracks_per_shard: int
-    asked: dict[str, Any]
+    parameters: dict[str, Any]
     shards_per_file: int = 512
 
     @property
@@ -56,14 +56,18 @@ class Plan:
         return -(-self.n_shards // self.shards_per_file)
 
 
-def size(n_tracks: int, workers: int) -> int:
+def shard_size(n_tracks: int, workers: int) -> int:
     """Tracks a shard: small enough that every worker has several, at most `MOST_TRACKS`."""
-    return max(1, min(MOST_TRACKS, n_tracks // (4 * workers)))
+    return max(1, min(MAX_TRACKS_PER_SHARD, n_tracks // (4 * workers)))
 
 
-def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, asked: dict[str, Any]) -> Plan:
+def write_plan(
+    tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, parameters: dict[str, Any]
+) -> WorkPlan:
     """Write a plan of `tracks`, in their order."""
-    plan = Plan(folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, asked=asked)
+    plan = WorkPlan(
+        folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, parameters=parameters
+    )
     tracks_per_file = plan.shards_per_file * tracks_per_shard
 
     def write(number: int) -> None:
@@ -72,22 +76,24 @@ def freeze(tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard:
         pq.write_table(rows, buffer, row_group_size=tracks_per_shard, compression="zstd")
         _file(folder, number).write_bytes(memoryview(buffer.getvalue()))
 
-    for _ in ahead(write, range(plan.n_files)):
+    for _ in bounded_map(write, range(plan.n_files)):
         pass
     about = asdict(plan) | {"folder": folder.uri}
     (folder / _PLAN).write_bytes(json.dumps(about, indent=1).encode())
     return plan
 
 
-def load(folder: Location) -> Plan | None:
+def load_plan(folder: Location) -> WorkPlan | None:
     """The plan in `folder`; None where there is none or it was not finished."""
     if not (folder / _PLAN).exists():
         return None
-    about = json.loads((folder / _PLAN).read_bytes())
-    return Plan(**about | {"folder": folder})
+    fields = json.loads((folder / _PLAN).read_bytes())
+    if "asked" in fields:  # version 0.1
+        fields["parameters"] = fields.pop("asked")
+    return WorkPlan(**fields | {"folder": folder})
 
 
-def discard(folder: Location) -> None:
+def delete_plan(folder: Location) -> None:
     """Remove a plan and what its run left, the plan first: what a crash leaves of it is no plan."""
     (folder / _PLAN).delete()
     folder.delete_tree()
@@ -97,14 +103,14 @@ def _file(folder: Location, number: int) -> Location:
     return folder / f"plan-{number:05}.parquet"
 
 
-def read(plan: Plan, shard: int) -> list[dict[str, Any]]:
+def read_shard(plan: WorkPlan, shard: int) -> list[dict[str, Any]]:
     """The tracks of a shard, as rows."""
     part = _file(plan.folder, shard // plan.shards_per_file)
     with part.arrow_filesystem.open_input_file(part.path) as file:
         return list(pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file).to_pylist())
 
 
-def read_all(plan: Plan, columns: list[str]) -> pa.Table:
+def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
     """All tracks of the plan, in order."""
 
     def columns_of(number: int) -> pa.Table:
@@ -112,11 +118,11 @@ def read_all(plan: Plan, columns: list[str]) -> pa.Table:
         with part.arrow_filesystem.open_input_file(part.path) as file:
             return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
 
-    return pa.concat_tables(ahead(columns_of, range(plan.n_files)))
+    return pa.concat_tables(bounded_map(columns_of, range(plan.n_files)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class ShardResult:
     """What a done shard left behind.
 
     Args:
@@ -134,10 +140,10 @@ class Mark:
     failed: int
     n_segments: int
     audio_s: float
-    spent: Spent
+    spent: StageTimes
 
 
-def mark(plan: Plan, counts: Mark, failures: list[dict[str, Any]]) -> None:
+def complete_shard(plan: WorkPlan, counts: ShardResult, failures: list[dict[str, Any]]) -> None:
     """End a shard: its failures (rows of `FAILURES`) and its counts in one file, written in one step.
 
     The first mark of a shard stays: a worker of a killed run that lives on changes nothing that was verified since.
@@ -145,15 +151,15 @@ def mark(plan: Plan, counts: Mark, failures: list[dict[str, Any]]) -> None:
     schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(counts)).encode()})
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(failures, schema=schema), buffer)
-    (plan.folder / f"done-{counts.shard:06}.parquet").create_bytes(memoryview(buffer.getvalue()))
+    (plan.folder / f"done-{counts.shard:06}.parquet").put_if_absent(memoryview(buffer.getvalue()))
 
 
-def marked(plan: Plan) -> set[int]:
+def completed_shards(plan: WorkPlan) -> set[int]:
     """The shards that are done."""
     return {int(file.name[5:11]) for file in plan.folder.files() if file.name.startswith("done-")}
 
 
-def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
+def read_results(plan: WorkPlan, numbers: Iterable[int]) -> tuple[list[ShardResult], pa.Table]:
     """The marks of these shards, and all their failures."""
 
     def read_mark(number: int) -> pa.Table:
@@ -161,15 +167,15 @@ def marks(plan: Plan, numbers: Iterable[int]) -> tuple[list[Mark], pa.Table]:
         return pq.read_table(pa.BufferReader(data), use_threads=False)
 
     found, failures = [], [FAILURES.empty_table()]
-    for table in ahead(read_mark, sorted(numbers), SMALL_FILES):
+    for table in bounded_map(read_mark, sorted(numbers), PARALLEL_SMALL_FILES):
         counts = json.loads(table.schema.metadata[_COUNTS])
-        found.append(Mark(**counts | {"spent": Spent(**counts["spent"])}))
+        found.append(ShardResult(**counts | {"spent": StageTimes(**counts["spent"])}))
         if len(table):
             failures.append(table.replace_schema_metadata())
     return found, pa.concat_tables(failures)
 
 
-def totals(found: list[Mark]) -> dict[str, Any]:
+def sum_results(found: list[ShardResult]) -> dict[str, Any]:
     """The counts of a run: planned = done + failed, and what they cost."""
     seconds: Counter[str] = Counter()
     for one in found:
@@ -186,7 +192,7 @@ def totals(found: list[Mark]) -> dict[str, Any]:
     }
 
 
-def by_error(failures: pa.Table) -> dict[str, int]:
+def count_errors(failures: pa.Table) -> dict[str, int]:
     """How many failures of each kind there are: {"stage/error": count}."""
     pairs = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
     return dict(Counter(f"{stage}/{error}" for stage, error in pairs))

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
-from mtl_core.storage.concurrency import ahead
+from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 
 ROWS_PER_FILE = 262_144  # some 120 MB of tags: few enough files for a reader, small enough to rewrite
@@ -35,7 +35,7 @@ _REWRITERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DataFile:
     """A file of a table.
 
     A part has statistics for every column that is no list or, written by another program, for none: deltalake's
@@ -52,14 +52,14 @@ class Part:
     path: str
     size_bytes: int
     n_rows: int
-    least: dict[str, Any]
-    greatest: dict[str, Any]
-    n_null: dict[str, int]
+    min_values: dict[str, Any]
+    max_values: dict[str, Any]
+    null_counts: dict[str, int]
 
     def add(self, *, data_change: bool = True) -> AddAction:
         """The log's entry by which readers see it."""
-        statistics = {"minValues": self.least, "maxValues": self.greatest, "nullCount": self.n_null}
-        known = {"numRecords": self.n_rows} | (statistics if self.n_null else {})
+        statistics = {"minValues": self.min_values, "maxValues": self.max_values, "nullCount": self.null_counts}
+        known = {"numRecords": self.n_rows} | (statistics if self.null_counts else {})
         return AddAction(self.path, self.size_bytes, {}, _now_ms(), data_change, json.dumps(known, default=_as_json))
 
     def remove(self, *, data_change: bool = True) -> RemoveAction:
@@ -76,7 +76,7 @@ def _as_json(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def live(table: DeltaTable) -> list[Part]:
+def active_files(table: DeltaTable) -> list[DataFile]:
     """The parts of a table at the version that is open, by their first track_id."""
 
     def about(action: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -84,20 +84,20 @@ def live(table: DeltaTable) -> list[Part]:
         return {column: value for column, value in of_kind.items() if value is not None}
 
     parts = [
-        Part(
+        DataFile(
             path=action["path"],
             size_bytes=action["size_bytes"],
             n_rows=action["num_records"],
-            least=about(action, "min."),
-            greatest=about(action, "max."),
-            n_null=about(action, "null_count."),
+            min_values=about(action, "min."),
+            max_values=about(action, "max."),
+            null_counts=about(action, "null_count."),
         )
         for action in pa.table(table.get_add_actions(flatten=True)).to_pylist()
     ]
-    return sorted(parts, key=lambda part: (part.least.get("track_id", ""), part.path))
+    return sorted(parts, key=lambda part: (part.min_values.get("track_id", ""), part.path))
 
 
-def write(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Schema) -> list[Part]:
+def write_files(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Schema) -> list[DataFile]:
     """Write rows, in their order, as parts of `ROWS_PER_FILE` rows or a little more; none where there are no rows.
 
     Args:
@@ -112,7 +112,7 @@ def write(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Sche
         raise ValueError(f"{name!r} must have no characters but letters, digits, '-', '_' and '.'")
     waiting = (table for table in tables if len(table))
     attempt = uuid.uuid4().hex[:8]  # a paused run that wakes up never writes over its successor's files
-    parts: list[Part] = []
+    parts: list[DataFile] = []
     for first in waiting:
         file = root / f"part-{name}-{attempt}-{len(parts):05}.parquet"
         parts.append(write_file(_at_least(ROWS_PER_FILE, chain([first], waiting)), file, schema))
@@ -126,7 +126,7 @@ def _at_least(n_rows: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield table
 
 
-def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) -> Part:
+def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) -> DataFile:
     """Write rows as one file; memory is a row group."""
     n_rows, least, greatest = 0, dict[str, Any](), dict[str, Any]()
     n_null = {field.name: 0 for field in schema if not pa.types.is_nested(field.type)}
@@ -143,7 +143,9 @@ def write_file(tables: Iterator[pa.Table], file: Location, schema: pa.Schema) ->
                         least[name] = min(least.get(name, ends["min"]), ends["min"])
                         greatest[name] = max(greatest.get(name, ends["max"]), ends["max"])
         size_bytes = path.stat().st_size
-    return Part(path=file.name, size_bytes=size_bytes, n_rows=n_rows, least=least, greatest=greatest, n_null=n_null)
+    return DataFile(
+        path=file.name, size_bytes=size_bytes, n_rows=n_rows, min_values=least, max_values=greatest, null_counts=n_null
+    )
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
@@ -176,7 +178,7 @@ def _draft(file: Location) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class FileRemainder:
     """What stays of a part.
 
     Args:
@@ -184,7 +186,7 @@ class Kept:
         dropped: numbers of the rows that do not stay, int.
     """
 
-    part: Part
+    part: DataFile
     dropped: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
@@ -192,28 +194,28 @@ class Kept:
         return self.part.n_rows - len(self.dropped)
 
 
-def rewrite(kept: list[Kept], root: Location, name: str, schema: pa.Schema) -> list[Part]:
+def rewrite_files(kept: list[FileRemainder], root: Location, name: str, schema: pa.Schema) -> list[DataFile]:
     """Write the rows that stay of some parts as new ones, small ones together; memory is a few row groups."""
-    groups: list[list[Kept]] = []
+    groups: list[list[FileRemainder]] = []
     for one in kept:
         if groups and sum(other.n_rows for other in groups[-1]) + one.n_rows <= ROWS_PER_FILE:
             groups[-1].append(one)
         else:
             groups.append([one])
 
-    def rewritten(number: int) -> list[Part]:
+    def rewritten(number: int) -> list[DataFile]:
         tables = (group for one in groups[number] for group in _rows(root, one, schema))
-        return write(tables, root, f"{name}-{number:05}", schema)
+        return write_files(tables, root, f"{name}-{number:05}", schema)
 
-    return [part for parts in ahead(rewritten, range(len(groups)), _REWRITERS) for part in parts]
+    return [part for parts in bounded_map(rewritten, range(len(groups)), _REWRITERS) for part in parts]
 
 
-def rows(root: Location, parts: list[Part], schema: pa.Schema) -> Iterator[pa.Table]:
+def iter_row_groups(root: Location, parts: list[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of some parts, a row group at a time."""
-    return (group for part in parts for group in _rows(root, Kept(part), schema))
+    return (group for part in parts for group in _rows(root, FileRemainder(part), schema))
 
 
-def _rows(root: Location, kept: Kept, schema: pa.Schema) -> Iterator[pa.Table]:
+def _rows(root: Location, kept: FileRemainder, schema: pa.Schema) -> Iterator[pa.Table]:
     stays = np.ones(kept.part.n_rows, bool)
     stays[kept.dropped] = False
     file = root / kept.part.path
@@ -228,12 +230,12 @@ def _rows(root: Location, kept: Kept, schema: pa.Schema) -> Iterator[pa.Table]:
             start = end
 
 
-def track_ids(root: Location, parts: list[Part]) -> Iterator[pa.Array]:
+def read_track_ids(root: Location, parts: list[DataFile]) -> Iterator[pa.Array]:
     """The track_ids of each part, in the order of its rows."""
 
-    def read(part: Part) -> pa.Array:
+    def read(part: DataFile) -> pa.Array:
         file = root / part.path
         with file.arrow_filesystem.open_input_file(file.path) as source:
             return pq.read_table(source, columns=["track_id"], use_threads=False)["track_id"].combine_chunks()
 
-    return ahead(read, parts)
+    return bounded_map(read, parts)

@@ -23,12 +23,21 @@ from deltalake.transaction import CommitProperties, Transaction
 
 from mtl_core.errors import RunError
 from mtl_core.schema import FAILURES, TAGS
-from mtl_core.storage.concurrency import SMALL_FILES, ahead
+from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
-from mtl_core.storage.sql import database, fetch, stream
-from mtl_core.tables.data_files import Kept, Part, live, rewrite, rows, track_ids, write, write_file
+from mtl_core.storage.sql import fetch_table, open_database, scan_columns
+from mtl_core.tables.data_files import (
+    DataFile,
+    FileRemainder,
+    active_files,
+    iter_row_groups,
+    read_track_ids,
+    rewrite_files,
+    write_file,
+    write_files,
+)
 
-SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
+TABLE_SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
 #: Every transaction of ours carries this name too: Delta lets two that carry the same only commit one after the other.
 APPLICATION = "tag_catalogue"
 
@@ -49,14 +58,14 @@ def storage_options(root: Location) -> dict[str, str]:
     return {"allow_http": "true"} if root.on_s3 else {}
 
 
-class State(NamedTuple):
+class Snapshot(NamedTuple):
     """Both tables at one moment; None for one that is not there yet."""
 
     tags: DeltaTable | None
     failures: DeltaTable | None
 
 
-def read_state(root: Location) -> State:
+def read_snapshot(root: Location) -> Snapshot:
     """Both tables as they were at one moment.
 
     Two tables cannot be opened in one step. Who opens the tags, then the failures, and a night's commit falls in
@@ -69,7 +78,7 @@ def read_state(root: Location) -> State:
     while True:
         tags, failures, again = (open_table(root, name) for name in ("tags", "failures", "tags"))
         if _version(tags) == _version(again):
-            return State(tags, failures)
+            return Snapshot(tags, failures)
 
 
 def _version(table: DeltaTable | None) -> int | None:
@@ -79,11 +88,11 @@ def _version(table: DeltaTable | None) -> int | None:
 def _of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
     """What a table knows of a model's tracks."""
     table = open_table(root, name)
-    rows = SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
-    return stream(rows, columns, pyarrow.dataset.field("model_id") == model_id)
+    rows = TABLE_SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
+    return scan_columns(rows, columns, pyarrow.dataset.field("model_id") == model_id)
 
 
-def plan(
+def plan_tracks(
     manifest: pa.Table | pyarrow.dataset.Dataset,
     root: Location,
     model_id: str,
@@ -102,12 +111,12 @@ def plan(
         track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model); sorted
         by track_id. The rows lie in a file, not in memory.
     """
-    with database() as connection:
-        connection.register("manifest", stream(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
+    with open_database() as connection:
+        connection.register("manifest", scan_columns(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
         connection.register("tags", _of_model(root, "tags", model_id, ["track_id", "content_id"]))
         columns = ["track_id", "content_id", "attempts", "permanent"]
         connection.register("failed", _of_model(root, "failures", model_id, columns))
-        return fetch(
+        return fetch_table(
             connection,
             """
             SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
@@ -123,7 +132,7 @@ def plan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class VerifiedRun:
     """A verified run, ready to be committed.
 
     Args:
@@ -137,11 +146,11 @@ class Outcome:
     model_id: str
     tagged: pa.ChunkedArray
     failed: pa.ChunkedArray
-    tags: list[Part]
+    tags: list[DataFile]
     failures: pa.Table
 
 
-def merge(
+def merge_shards(
     staged: list[tuple[Location, int]],
     planned: pa.Table,
     failures: pa.Table,
@@ -149,7 +158,7 @@ def merge(
     *,
     run_id: str,
     model_id: str,
-) -> Outcome:
+) -> VerifiedRun:
     """Verify a run and merge the files of its shards into few, under the root of the tags.
 
     A shard is small, so that a crash costs little; a table of such files would be slow to plan against and to read.
@@ -165,10 +174,10 @@ def merge(
         VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
             the planned ones, each once. The message says what differs.
     """
-    parts = write(ahead(_read_staged, staged, SMALL_FILES), root / "tags", run_id, TAGS)
-    tagged = pa.chunked_array(track_ids(root / "tags", parts), pa.string())
+    parts = write_files(bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES), root / "tags", run_id, TAGS)
+    tagged = pa.chunked_array(read_track_ids(root / "tags", parts), pa.string())
     failed = failures["track_id"]
-    with database() as connection:
+    with open_database() as connection:
         connection.register("found", pa.table({"track_id": pa.chunked_array([*tagged.chunks, *failed.chunks])}))
         connection.register("planned", planned)
         n_found, n_different = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM found").fetchall()[0]
@@ -181,7 +190,7 @@ def merge(
         n_strangers, stranger = connection.sql(strangers).fetchall()[0]
         if n_strangers:
             raise VerificationError(f"{n_strangers:,} tracks were not planned, {stranger!r} for one")
-    return Outcome(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=parts, failures=failures)
+    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=parts, failures=failures)
 
 
 def _read_staged(staged: tuple[Location, int]) -> pa.Table:
@@ -195,44 +204,44 @@ def _read_staged(staged: tuple[Location, int]) -> pa.Table:
     return table
 
 
-def commit(root: Location, outcome: Outcome, may_commit: Callable[[], None]) -> None:
+def commit(root: Location, outcome: VerifiedRun, check_lease: Callable[[], None]) -> None:
     """Put a run into the tables; a transaction that is there already is not repeated.
 
     Args:
         root: of the tables.
         outcome: of the run.
-        may_commit: raises where another run has taken over; asked before each transaction, after its table was opened.
+        check_lease: raises where another run has taken over; asked before each transaction, after its table was opened.
             Whatever is committed between the two makes the transaction fail, so that nothing slips between.
     """
     planned = pa.chunked_array([*outcome.tagged.chunks, *outcome.failed.chunks], pa.string())
 
-    def once(name: str, step: str, superseded: pa.ChunkedArray, new: Callable[[], list[Part]]) -> None:
+    def once(name: str, step: str, superseded: pa.ChunkedArray, new: Callable[[], list[DataFile]]) -> None:
         transaction = f"{outcome.run_id}/{step}"
         table = open_table(root, name) or DeltaTable.create(
-            (root / name).uri, SCHEMAS[name], mode="ignore", storage_options=storage_options(root)
+            (root / name).uri, TABLE_SCHEMAS[name], mode="ignore", storage_options=storage_options(root)
         )
         if table.transaction_version(transaction) is not None:
             return
-        removed, kept = supersede(root, name, table, superseded, f"{outcome.run_id}-{step}-kept")
+        removed, kept = rewrite_without(root, name, table, superseded, f"{outcome.run_id}-{step}-kept")
         other = "tags" if name == "failures" else "failures"
         about = {
             "run_id": outcome.run_id,
             "model_id": outcome.model_id,
-            BESIDE: _version(open_table(root, other)) or 0,
+            OTHER_TABLE_VERSION: _version(open_table(root, other)) or 0,
         }
-        transact(table, removed, [*kept, *new()], may_commit, about=about, transaction=transaction)
+        commit_actions(table, removed, [*kept, *new()], check_lease, about=about, transaction=transaction)
 
     once(
         "failures",
         "failures",
         outcome.failed,
-        lambda: write(iter([outcome.failures]), root / "failures", outcome.run_id, FAILURES),
+        lambda: write_files(iter([outcome.failures]), root / "failures", outcome.run_id, FAILURES),
     )
     once("tags", "tags", planned, lambda: outcome.tags)
     once("failures", "cleared", outcome.tagged, list)
 
 
-def is_begun(root: Location, run_id: str) -> bool:
+def has_committed(root: Location, run_id: str) -> bool:
     """Whether some of a run is in the tables already."""
     steps = (("failures", "failures"), ("tags", "tags"))
     opened = ((open_table(root, name), step) for name, step in steps)
@@ -242,14 +251,14 @@ def is_begun(root: Location, run_id: str) -> bool:
 
 
 #: In the log of a table, with each commit of a run: the version of the other table at that moment.
-BESIDE = "other_table_version"
+OTHER_TABLE_VERSION = "other_table_version"
 
 
-def transact(
+def commit_actions(
     table: DeltaTable,
-    removed: list[Part],
-    added: list[Part],
-    may_commit: Callable[[], None],
+    removed: list[DataFile],
+    added: list[DataFile],
+    check_lease: Callable[[], None],
     *,
     about: dict[str, Any],
     transaction: str | None = None,
@@ -259,7 +268,7 @@ def transact(
 
     Args:
         table: as it was when `removed` and `added` were found.
-        may_commit: as for `commit`.
+        check_lease: as for `commit`.
         about: to be kept in the log.
         transaction: a name by which the log can be asked whether this was done.
         data_change: False where the rows stay the same.
@@ -269,7 +278,7 @@ def transact(
     """
     if not removed and not added:
         return
-    may_commit()
+    check_lease()
     transactions = [Transaction(APPLICATION, (table.transaction_version(APPLICATION) or 0) + 1)]
     if transaction is not None:
         transactions.append(Transaction(transaction, 1))
@@ -287,9 +296,9 @@ def transact(
             raise RunError(f"{table.table_uri}: someone else has changed the table meanwhile: {error}") from None
 
 
-def supersede(
+def rewrite_without(
     root: Location, name: str, table: DeltaTable, superseded: pa.ChunkedArray, prefix: str
-) -> tuple[list[Part], list[Part]]:
+) -> tuple[list[DataFile], list[DataFile]]:
     """The parts that hold superseded tracks, to be removed, and new parts of their other rows, to be added.
 
     Args:
@@ -299,24 +308,26 @@ def supersede(
         prefix: of the new parts' names.
     """
     at = root / name
-    touched = [Kept(part, dropped) for part, dropped in _hits(at, live(table), superseded)]
-    kept = rewrite([one for one in touched if one.n_rows], at, prefix, SCHEMAS[name])
+    touched = [FileRemainder(part, dropped) for part, dropped in _find_rows(at, active_files(table), superseded)]
+    kept = rewrite_files([one for one in touched if one.n_rows], at, prefix, TABLE_SCHEMAS[name])
     return [one.part for one in touched], kept
 
 
-def _hits(at: Location, parts: list[Part], superseded: pa.ChunkedArray) -> Iterator[tuple[Part, np.ndarray]]:
+def _find_rows(
+    at: Location, parts: list[DataFile], superseded: pa.ChunkedArray
+) -> Iterator[tuple[DataFile, np.ndarray]]:
     """The parts that hold some of these tracks, each with the numbers of their rows.
 
     Only the track_ids of parts whose range has one of them are read.
     """
     if not parts or not len(superseded):
         return
-    with database() as connection:
+    with open_database() as connection:
         connection.register("superseded", pa.table({"track_id": superseded}))
         ranges = {
             "part": pa.array(range(len(parts)), pa.int32()),
-            "first": pa.array([part.least.get("track_id", "") for part in parts], pa.string()),
-            "last": pa.array([part.greatest.get("track_id") for part in parts], pa.string()),
+            "first": pa.array([part.min_values.get("track_id", "") for part in parts], pa.string()),
+            "last": pa.array([part.max_values.get("track_id") for part in parts], pa.string()),
         }
         connection.register("ranges", pa.table(ranges))
         near = connection.sql(
@@ -324,10 +335,12 @@ def _hits(at: Location, parts: list[Part], superseded: pa.ChunkedArray) -> Itera
             " WHERE last IS NULL OR track_id <= last ORDER BY part"
         ).fetchall()
         numbers = [number for (number,) in near]
-        ids = zip(numbers, track_ids(at, [parts[number] for number in numbers]), strict=True)
-        batches = (_numbered(number, track_id) for number, track_id in ids)
+        ids = zip(numbers, read_track_ids(at, [parts[number] for number in numbers]), strict=True)
+        batches = (_with_row_numbers(number, track_id) for number, track_id in ids)
         connection.register("rows", pa.RecordBatchReader.from_batches(_NUMBERED, batches))
-        hits = fetch(connection, "SELECT part, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY part, row")
+        hits = fetch_table(
+            connection, "SELECT part, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY part, row"
+        )
     part_of, row = hits["part"].to_numpy(), hits["row"].to_numpy()
     found, starts = np.unique(part_of, return_index=True)
     for number, dropped in zip(found, np.split(row, starts)[1:], strict=True):
@@ -337,15 +350,15 @@ def _hits(at: Location, parts: list[Part], superseded: pa.ChunkedArray) -> Itera
 _NUMBERED = pa.schema([("part", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
 
 
-def _numbered(part: int, track_id: pa.Array) -> pa.RecordBatch:
+def _with_row_numbers(part: int, track_id: pa.Array) -> pa.RecordBatch:
     n_rows = len(track_id)
     return pa.record_batch(
         [pa.array(np.full(n_rows, part, np.int32)), pa.array(np.arange(n_rows, dtype=np.int32)), track_id], _NUMBERED
     )
 
 
-def export(root: Location, out: Location) -> int:
+def export_parquet(root: Location, out: Location) -> int:
     """Write the tags' current state as one plain Parquet file, `out`, and return its number of rows."""
     table = open_table(root, "tags")
-    parts = [] if table is None else live(table)
-    return write_file(rows(root / "tags", parts, TAGS), out, TAGS).n_rows
+    parts = [] if table is None else active_files(table)
+    return write_file(iter_row_groups(root / "tags", parts, TAGS), out, TAGS).n_rows

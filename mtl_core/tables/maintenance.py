@@ -17,17 +17,24 @@ from deltalake import DeltaTable
 
 from mtl_core.errors import InputError
 from mtl_core.storage import work_plan
-from mtl_core.storage.concurrency import ahead
-from mtl_core.storage.location import Location, at_the_door
-from mtl_core.tables.data_files import ROWS_PER_FILE, Kept, Part, live, rewrite, track_ids
-from mtl_core.tables.delta import BESIDE, SCHEMAS, open_table, supersede, transact
+from mtl_core.storage.concurrency import bounded_map
+from mtl_core.storage.location import Location, as_input_error
+from mtl_core.tables.data_files import (
+    ROWS_PER_FILE,
+    DataFile,
+    FileRemainder,
+    active_files,
+    read_track_ids,
+    rewrite_files,
+)
+from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, rewrite_without
 
-UNFINISHED = "_run"  # where a run keeps what it has not committed yet
+RUNS_IN_PROGRESS = "_run"  # where a run keeps what it has not committed yet
 _DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class FileChange:
     """What was, or would be, done to a table's files.
 
     Args:
@@ -47,8 +54,8 @@ class Change:
         )
 
 
-def _change(before: list[Part], after: list[Part]) -> Change:
-    return Change(
+def _change(before: list[DataFile], after: list[DataFile]) -> FileChange:
+    return FileChange(
         files=len(before),
         size_bytes=sum(part.size_bytes for part in before),
         files_after=len(after),
@@ -56,42 +63,44 @@ def _change(before: list[Part], after: list[Part]) -> Change:
     )
 
 
-def check(root: Location) -> None:
+def require_tables(root: Location) -> None:
     """
     Raises:
         InputError: there are no tables.
     """
-    with at_the_door(root):
+    with as_input_error(root):
         _open_all(root)
 
 
 def _open_all(root: Location) -> dict[str, DeltaTable]:
-    tables = {name: open_table(root, name) for name in SCHEMAS}
+    tables = {name: open_table(root, name) for name in TABLE_SCHEMAS}
     found = {name: table for name, table in tables.items() if table is not None}
     if not found:
         raise InputError(f"{root}: no tables of tags and failures are there")
     return found
 
 
-def compact(root: Location, may_commit: Callable[[], None]) -> dict[str, Change]:
+def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileChange]:
     """Write the small parts of each table together: those that are less than half full, in the order of their tracks.
 
     Args:
         root: of the tables.
-        may_commit: as for `tables.commit`.
+        check_lease: as for `tables.commit`.
     """
     changes = {}
     for name, table in _open_all(root).items():
-        parts = live(table)
+        parts = active_files(table)
         small = [part for part in parts if 2 * part.n_rows < ROWS_PER_FILE]
         if len(small) > 1:
-            merged = rewrite([Kept(part) for part in small], root / name, "compacted", SCHEMAS[name])
-            transact(table, small, merged, may_commit, about={"compacted": len(small)}, data_change=False)
-        changes[name] = _change(parts, live(open_table(root, name) or table))
+            merged = rewrite_files(
+                [FileRemainder(part) for part in small], root / name, "compacted", TABLE_SCHEMAS[name]
+            )
+            commit_actions(table, small, merged, check_lease, about={"compacted": len(small)}, data_change=False)
+        changes[name] = _change(parts, active_files(open_table(root, name) or table))
     return changes
 
 
-def restore(root: Location, run_id: str, may_commit: Callable[[], None]) -> dict[str, Change]:
+def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dict[str, FileChange]:
     """Put both tables back to what they were before a run's first commit; all that was committed since is undone.
 
     The same way as a commit: failures first join those that are, then the tags change, then the failures that were not
@@ -101,45 +110,45 @@ def restore(root: Location, run_id: str, may_commit: Callable[[], None]) -> dict
     Args:
         root: of the tables.
         run_id: of the run to go back before.
-        may_commit: as for `tables.commit`.
+        check_lease: as for `tables.commit`.
 
     Raises:
         InputError: no commit of the run is in the logs, or files of that state are cleaned away already.
     """
     found = _open_all(root)
     before = {name: _parts_at(root, name, version) for name, version in _versions_before(found, run_id).items()}
-    may_commit()
+    check_lease()
     for run in _runs(root):
-        work_plan.discard(root / UNFINISHED / run)
+        work_plan.delete_plan(root / RUNS_IN_PROGRESS / run)
     about = {"restored_before": run_id}
 
-    def swap(name: str, keep: Callable[[DeltaTable, list[Part]], tuple[list[Part], list[Part]]]) -> None:
+    def swap(name: str, keep: Callable[[DeltaTable, list[DataFile]], tuple[list[DataFile], list[DataFile]]]) -> None:
         table = open_table(root, name)
         if table is not None:
-            removed, added = keep(table, live(table))
-            transact(table, removed, added, may_commit, about=about)
+            removed, added = keep(table, active_files(table))
+            commit_actions(table, removed, added, check_lease, about=about)
 
-    def exactly(table: DeltaTable, now: list[Part], then: list[Part]) -> tuple[list[Part], list[Part]]:
+    def exactly(table: DeltaTable, now: list[DataFile], then: list[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
         return _without(now, then), _without(then, now)
 
-    def failures_of_both(table: DeltaTable, now: list[Part]) -> tuple[list[Part], list[Part]]:
+    def failures_of_both(table: DeltaTable, now: list[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
         then = before["failures"]
-        ids = pa.chunked_array(track_ids(root / "failures", _without(then, now)), pa.string())
-        superseded, kept = supersede(root, "failures", table, ids, "restored")
+        ids = pa.chunked_array(read_track_ids(root / "failures", _without(then, now)), pa.string())
+        superseded, kept = rewrite_without(root, "failures", table, ids, "restored")
         return superseded, [*kept, *_without(then, now)]
 
     swap("failures", failures_of_both)
     swap("tags", lambda table, now: exactly(table, now, before["tags"]))
     swap("failures", lambda table, now: exactly(table, now, before["failures"]))
-    return {name: _change(live(table), before[name]) for name, table in found.items()}
+    return {name: _change(active_files(table), before[name]) for name, table in found.items()}
 
 
 def _runs(root: Location) -> set[str]:
     """The run_ids of the runs that left something unfinished."""
-    return {path.split("/")[0] for path, _ in (root / UNFINISHED).walk()}
+    return {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
 
 
-def _without(parts: list[Part], others: list[Part]) -> list[Part]:
+def _without(parts: list[DataFile], others: list[DataFile]) -> list[DataFile]:
     paths = {part.path for part in others}
     return [part for part in parts if part.path not in paths]
 
@@ -156,13 +165,13 @@ def _versions_before(found: dict[str, DeltaTable], run_id: str) -> dict[str, int
             first[name] = min(commits, key=lambda commit: int(commit["version"]))
     if not first:
         raise InputError(f"no commit of run {run_id!r} is in the logs of the tables")
-    beside = next(int(commit[BESIDE]) for commit in first.values())
+    beside = next(int(commit[OTHER_TABLE_VERSION]) for commit in first.values())
     return {name: first[name]["version"] - 1 if name in first else beside for name in found}
 
 
-def _parts_at(root: Location, name: str, version: int) -> list[Part]:
+def _parts_at(root: Location, name: str, version: int) -> list[DataFile]:
     table = open_table(root, name, version)
-    parts = [] if table is None else live(table)
+    parts = [] if table is None else active_files(table)
     there = {path for path, _ in _data_files(root, name)}
     gone = [part for part in parts if part.path not in there]
     if gone:
@@ -179,8 +188,8 @@ def _data_files(root: Location, name: str) -> list[tuple[str, int]]:
 
 
 def clean(
-    root: Location, *, keep_days: int, may_delete: Callable[[], None], dry_run: bool = False
-) -> dict[str, Change]:
+    root: Location, *, keep_days: int, check_lease: Callable[[], None], dry_run: bool = False
+) -> dict[str, FileChange]:
     """Delete the files that no version of a table needed in the last days, and what runs that are given up left.
 
     Of a run that is not finished, the plan and the work stay; the parts it may have merged are merged anew.
@@ -189,7 +198,7 @@ def clean(
         root: of the tables.
         keep_days: a reader that opened a table at most so long ago is not disturbed, and `restore` can go back so far;
             0: only what is read from now on is kept.
-        may_delete: raises where another run has taken over.
+        check_lease: raises where another run has taken over.
         dry_run: count only.
     """
     changes = {}
@@ -199,30 +208,32 @@ def clean(
         files = _data_files(root, name)
         kept = [size for path, size in files if path in needed]
         doomed += [root / name / path for path, _ in files if path not in needed]
-        changes[name] = Change(
+        changes[name] = FileChange(
             files=len(files),
             size_bytes=sum(size for _, size in files),
             files_after=len(kept),
             size_bytes_after=sum(kept),
         )
     if not dry_run:
-        may_delete()
-        for number, _ in enumerate(ahead(Location.delete, doomed), start=1):
+        check_lease()
+        for number, _ in enumerate(bounded_map(Location.delete, doomed), start=1):
             if number % 100 == 0:
-                may_delete()
+                check_lease()
         for run in _runs(root):
-            if work_plan.load(root / UNFINISHED / run) is None:  # its plan was never finished: nobody takes it up
-                (root / UNFINISHED / run).delete_tree()
+            if (
+                work_plan.load_plan(root / RUNS_IN_PROGRESS / run) is None
+            ):  # its plan was never finished: nobody takes it up
+                (root / RUNS_IN_PROGRESS / run).delete_tree()
     return changes
 
 
 def _needed_since(root: Location, name: str, table: DeltaTable, since_ms: int) -> set[str]:
     """The paths of the parts of every version that was the latest at some moment since then."""
-    needed = {part.path for part in live(table)}
+    needed = {part.path for part in active_files(table)}
     for commit in sorted(table.history(), key=lambda commit: -int(commit["version"])):  # the latest first
         old = open_table(root, name, int(commit["version"]))
         if old is not None:
-            needed |= {part.path for part in live(old)}
+            needed |= {part.path for part in active_files(old)}
         if commit["timestamp"] < since_ms:
             break
     return needed

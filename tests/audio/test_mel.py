@@ -7,7 +7,7 @@ import pytest
 
 from mtl_core.audio.decode import read_recording
 from mtl_core.audio.mel import MelConfig, filter_bank, log_mel
-from mtl_core.audio.segments import cut, segment_starts
+from mtl_core.audio.segments import segment_starts, slice_segments
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -49,7 +49,7 @@ def test_it_is_librosas_mel(name):
 def test_it_is_librosas_mel_on_real_excerpts(path: str, audio: Path):
     with (audio / path).open("rb") as file:
         excerpt = read_recording(file).excerpts[-1].samples
-    segments_SN = cut(excerpt, segment_starts(len(excerpt), 20))
+    segments_SN = slice_segments(excerpt, segment_starts(len(excerpt), 20))
     expected = np.stack([generate_mels.reference(segment) for segment in segments_SN])
     np.testing.assert_allclose(log_mel(segments_SN, CONFIG), expected, rtol=0, atol=1e-4)
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mtl_core.audio import prefetch
-from mtl_core.audio.prefetch import Fetcher
+from mtl_core.audio.prefetch import Prefetcher
 from mtl_core.errors import TrackError
 
 
@@ -47,43 +47,43 @@ def settled(store: Store, n: int) -> int:
 
 
 def test_no_more_is_held_than_the_bounds_allow(store: Store) -> None:
-    ahead = Fetcher(most_tracks=4, most_bytes=100)
-    fetches = ahead.fetch(rows(40, 40, 40, 1, 1, 1, 1, 1))
+    prefetcher = Prefetcher(most_tracks=4, most_bytes=100)
+    fetches = prefetcher.submit(rows(40, 40, 40, 1, 1, 1, 1, 1))
     assert settled(store, 2) == 2, "a third one of 40 bytes is too much"
-    assert len(ahead.take(fetches.popleft())) == 40  # type: ignore[arg-type]
+    assert len(prefetcher.result(fetches.popleft())) == 40  # type: ignore[arg-type]
     assert settled(store, 5) == 5, "40, 40, 1 and 1 are four"
-    assert [len(ahead.take(one)) for one in fetches] == [40, 40, 1, 1, 1, 1, 1]  # type: ignore[arg-type]
+    assert [len(prefetcher.result(one)) for one in fetches] == [40, 40, 1, 1, 1, 1, 1]  # type: ignore[arg-type]
 
 
 def test_a_track_larger_than_the_bound_goes_alone(store: Store) -> None:
-    ahead = Fetcher(most_tracks=4, most_bytes=100)
-    fetches = ahead.fetch(rows(1000, 1))
+    prefetcher = Prefetcher(most_tracks=4, most_bytes=100)
+    fetches = prefetcher.submit(rows(1000, 1))
     assert settled(store, 1) == 1
-    assert [len(ahead.take(one)) for one in fetches] == [1000, 1]  # type: ignore[arg-type]
+    assert [len(prefetcher.result(one)) for one in fetches] == [1000, 1]  # type: ignore[arg-type]
 
 
 def test_a_size_that_nobody_told_counts_until_it_is_known(store: Store) -> None:
-    ahead = Fetcher(most_tracks=8, most_bytes=2 * prefetch.WHOLE_BYTES)
+    prefetcher = Prefetcher(most_tracks=8, most_bytes=2 * prefetch.WHOLE_BYTES)
     store.open.clear()
-    fetches = ahead.fetch([{"uri": "10"}, {"uri": "10", "size_bytes": None}, *rows(10, 10)])
+    fetches = prefetcher.submit([{"uri": "10"}, {"uri": "10", "size_bytes": None}, *rows(10, 10)])
     assert settled(store, 2) == 2
     store.open.set()
     assert settled(store, 4) == 4
-    ahead.drop(fetches)
+    prefetcher.cancel(fetches)
 
 
 def test_a_failure_is_the_track_s_own_and_gives_its_room_back(store: Store) -> None:
-    ahead = Fetcher(most_tracks=1)
-    first, second = ahead.fetch([{"uri": "missing", "size_bytes": 5}, *rows(5)])
+    prefetcher = Prefetcher(most_tracks=1)
+    first, second = prefetcher.submit([{"uri": "missing", "size_bytes": 5}, *rows(5)])
     with pytest.raises(TrackError, match="missing"):
-        ahead.take(first)
-    assert ahead.take(second) == bytes(5)
+        prefetcher.result(first)
+    assert prefetcher.result(second) == bytes(5)
 
 
 def test_what_nobody_takes_makes_room(store: Store) -> None:
-    ahead = Fetcher(most_tracks=2)
-    abandoned, wanted = ahead.fetch(rows(1, 1, 1, 1)), ahead.fetch(rows(7, 7))
-    ahead.take(abandoned.popleft())
-    ahead.drop(abandoned)
-    assert [ahead.take(one) for one in wanted] == [bytes(7), bytes(7)]
+    prefetcher = Prefetcher(most_tracks=2)
+    abandoned, wanted = prefetcher.submit(rows(1, 1, 1, 1)), prefetcher.submit(rows(7, 7))
+    prefetcher.result(abandoned.popleft())
+    prefetcher.cancel(abandoned)
+    assert [prefetcher.result(one) for one in wanted] == [bytes(7), bytes(7)]
     assert settled(store, 5) <= 5, "of those that were dropped, one was never begun"

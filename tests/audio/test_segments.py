@@ -4,7 +4,7 @@ from math import ceil, floor
 import numpy as np
 import pytest
 
-from mtl_core.audio.segments import cut, drawn_starts, segment_starts
+from mtl_core.audio.segments import drawn_starts, segment_starts, slice_segments
 
 LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
 
@@ -59,14 +59,14 @@ def test_draws_are_uniform_over_the_slot():
 
 def test_cutting_takes_the_samples_that_it_names():
     samples = np.arange(200_000, dtype=np.float32)
-    segments_SN = cut(samples, np.array([0, 150, 152_000]))
+    segments_SN = slice_segments(samples, np.array([0, 150, 152_000]))
     assert segments_SN.shape == (3, 48_000) and segments_SN.dtype == np.float32
     assert segments_SN[:, 0].tolist() == [0, 150, 152_000] and segments_SN[2, -1] == 199_999
 
 
 def test_a_short_excerpt_is_repeated():
     samples = np.arange(1, 20_001, dtype=np.float32)
-    (segment,) = cut(samples, segment_starts(20_000, 20))
+    (segment,) = slice_segments(samples, segment_starts(20_000, 20))
     np.testing.assert_array_equal(segment, np.tile(samples, 3)[:48_000])
 
 
@@ -82,6 +82,6 @@ def test_other_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="draws"):
         drawn_starts(960_000, 20, 0, 0, "track", 0)
     with pytest.raises(ValueError, match="0 to 12000"):
-        cut(np.zeros(60_000, np.float32), np.array([12_001]))
+        slice_segments(np.zeros(60_000, np.float32), np.array([12_001]))
     with pytest.raises(ValueError, match="got 0"):
-        cut(np.zeros(0, np.float32), np.array([0]))
+        slice_segments(np.zeros(0, np.float32), np.array([0]))

@@ -18,7 +18,7 @@ from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> TrackReader:
     """One that holds a single track ahead: whoever waits for more is stuck."""
-    monkeypatch.setattr(prefetch.Fetcher.__init__, "__defaults__", (1, 1))
+    monkeypatch.setattr(prefetch.Prefetcher.__init__, "__defaults__", (1, 1))
     return TrackReader(FrontEnd(segments_per_excerpt=1), DecoderLimits())
 
 
@@ -47,8 +47,8 @@ def test_callers_take_turns_in_the_order_they_came(reader: TrackReader, tmp_path
         return second
 
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(reader.in_turn, lambda: first, slowly)
-        other = pool.submit(reader.in_turn, at_last, lambda tracks: order.append("second") or ids(tracks))
+        one = pool.submit(reader.serve_in_order, lambda: first, slowly)
+        other = pool.submit(reader.serve_in_order, at_last, lambda tracks: order.append("second") or ids(tracks))
         assert one.result(60) == ["a0", "a1", "a2"] and other.result(60) == ["b0", "b1", "b2"]
     assert order == ["first", "second"]
 
@@ -63,16 +63,16 @@ def test_who_fails_does_not_hold_up_the_next(reader: TrackReader, tmp_path: Path
 
     some = rows(tmp_path, "a", 3)
     with pytest.raises(RuntimeError, match="engine"):
-        reader.in_turn(lambda: some, break_down)
+        reader.serve_in_order(lambda: some, break_down)
     with pytest.raises(OSError, match="plan"):
-        reader.in_turn(no_rows, ids)
-    assert reader.in_turn(lambda: some, ids) == ["a0", "a1", "a2"]
+        reader.serve_in_order(no_rows, ids)
+    assert reader.serve_in_order(lambda: some, ids) == ["a0", "a1", "a2"]
 
 
 def test_laps_add_up_to_the_whole(reader: TrackReader, tmp_path: Path) -> None:
-    laps = [reader.watch.lap()]
+    laps = [reader.timer.delta()]
     for name in "abc":
-        reader.in_turn(lambda name=name: rows(tmp_path, name, 2), ids)
-        laps.append(reader.watch.lap())
+        reader.serve_in_order(lambda name=name: rows(tmp_path, name, 2), ids)
+        laps.append(reader.timer.delta())
     assert laps[0].seconds == {} and all(lap.seconds["decode"] > 0 and lap.cpu_s >= 0 for lap in laps[1:])
-    assert reader.watch.lap().seconds["decode"] == 0
+    assert reader.timer.delta().seconds["decode"] == 0

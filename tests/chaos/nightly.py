@@ -154,7 +154,7 @@ def assert_exact(nights: Nights, out: Path) -> None:
     for row in tags + failures:
         assert row["track_id"] in nights.gone or row["content_id"] == content[row["track_id"]]
     assert not [path for path in (out / "_run").rglob("*") if path.is_file()], "nothing unfinished is left"
-    assert not (out / lease.NAME).exists()
+    assert not (out / lease.LEASE_FILE).exists()
 
 
 def strip(found: list[dict]) -> list[dict]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nightly import COUNTING, Nights, assert_exact, decoded, rows, run, strip, two_nights
 
-from mtl_core.storage.work_plan import AT_ONCE, MOST_TRACKS
+from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
 TABLES, STORAGE, SHARDS, WORKERS = (
     f"mtl_core.{name}:"
@@ -23,57 +23,57 @@ LOG = "deltalake:DeltaTable.create_write_transaction"
 #: phase -> points of killed_job.py; each comes after the one before, so that a run meets them all in their order.
 PHASES: dict[str, list[str]] = {
     "planning": [
-        f"{TABLES}plan:enter",
-        f"{TABLES}plan:exit",
+        f"{TABLES}plan_tracks:enter",
+        f"{TABLES}plan_tracks:exit",
         f"{WRITE}@/plan-0:enter",
-        f"{SHARDS}freeze:enter>pathlib:Path.replace@plan-0:enter",  # the draft is written and not yet in its place
+        f"{SHARDS}write_plan:enter>pathlib:Path.replace@plan-0:enter",  # the draft is written and not yet in its place
         f"{WRITE}@/plan-0:exit",
         f"{WRITE}@/plan.json:enter",
         f"{WRITE}@/plan.json:exit",
     ],
     "running": [
-        f"{WORKERS}handed_out:enter",
+        f"{WORKERS}shard_results:enter",
         f"{PROGRESS}:1",
         f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
     ],
     "verifying": [
-        f"{TABLES}merge:enter",
+        f"{TABLES}merge_shards:enter",
         f"{READ}@/tags-0:exit:3",
-        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:2",
-        f"{TABLES}merge:enter>mtl_core.tables.data_files:write_file:exit",
-        f"{TABLES}merge:exit",
+        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:2",
+        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:exit",
+        f"{TABLES}merge_shards:exit",
     ],
     "committing failures": [
         f"{TABLES}commit:enter",
-        f"{TABLES}commit:enter>{TABLES}supersede:enter",
-        f"{TABLES}commit:enter>{TABLES}supersede:exit",
+        f"{TABLES}commit:enter>{TABLES}rewrite_without:enter",
+        f"{TABLES}commit:enter>{TABLES}rewrite_without:exit",
         f"{TABLES}commit:enter>mtl_core.tables.data_files:write_file:exit",
         f"{TABLES}commit:enter>{LOG}:enter",
     ],
     "between the commits": [
         f"{TABLES}commit:enter>{LOG}:exit",
-        f"{TABLES}supersede@tags-kept:enter",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
-        f"{TABLES}supersede@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
+        f"{TABLES}rewrite_without@tags-kept:enter",
+        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
+        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
     ],
     "committing tags": [
-        f"{TABLES}supersede@tags-kept:exit",
-        f"{TABLES}supersede@tags-kept:exit>{TABLES}transact:enter",
-        f"{TABLES}supersede@tags-kept:exit>{TABLES}CommitProperties:enter",
-        f"{TABLES}supersede@tags-kept:exit>{LOG}:enter",
-        f"{TABLES}supersede@tags-kept:exit>{LOG}:exit",
+        f"{TABLES}rewrite_without@tags-kept:exit",
+        f"{TABLES}rewrite_without@tags-kept:exit>{TABLES}commit_actions:enter",
+        f"{TABLES}rewrite_without@tags-kept:exit>{TABLES}CommitProperties:enter",
+        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:enter",
+        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:exit",
     ],
     "right after": [
-        f"{TABLES}supersede@cleared-kept:enter",
-        f"{TABLES}supersede@cleared-kept:exit>{LOG}:enter",
-        f"{TABLES}supersede@cleared-kept:exit>{LOG}:exit",
+        f"{TABLES}rewrite_without@cleared-kept:enter",
+        f"{TABLES}rewrite_without@cleared-kept:exit>{LOG}:enter",
+        f"{TABLES}rewrite_without@cleared-kept:exit>{LOG}:exit",
         f"{WRITE}@/runs/:enter",
         f"{WRITE}@/runs/:exit",
-        f"{SHARDS}discard:enter",
-        f"{SHARDS}discard:enter>os:unlink@done-:enter:4",
-        f"{SHARDS}discard:exit",
+        f"{SHARDS}delete_plan:enter",
+        f"{SHARDS}delete_plan:enter>os:unlink@done-:enter:4",
+        f"{SHARDS}delete_plan:exit",
         f"{STORAGE}Location.delete@_lease:enter",
     ],
 }
@@ -138,7 +138,9 @@ def test_killed_at_every_step_it_ends_exact(
         twice = sum(count - 1 for count in decoded(nights).values())
         print(f"{how}: kills {dict(kills)}; {len(decoded(nights))} tracks, {twice} times one was decoded again")
         assert len(decoded(nights)) == nights.n_planned
-        assert twice <= kills["running"] * 2 * AT_ONCE * MOST_TRACKS, "a kill costs a worker the shards it holds"
+        assert twice <= kills["running"] * 2 * SHARDS_PER_WORKER * MAX_TRACKS_PER_SHARD, (
+            "a kill costs a worker the shards it holds"
+        )
         killed += kills
     assert all(killed[phase] >= 5 for phase in PHASES), killed
 
@@ -150,7 +152,7 @@ def test_killed_while_the_log_is_written_it_ends_exact(
 ) -> None:
     """Some time after the library has begun a transaction: before, while or after its entry appears in the log."""
     verified = nights.out(f"verified {step}")
-    chain_to = f"{TABLES}commit:enter" if step == "failures" else f"{TABLES}supersede@tags-kept:exit"
+    chain_to = f"{TABLES}commit:enter" if step == "failures" else f"{TABLES}rewrite_without@tags-kept:exit"
     assert run(chain_to, "driver", nights.command(verified), cluster).returncode == -signal.SIGKILL
     found = []
     for number, milliseconds in enumerate((0.1, 0.3, 1, 2, 4, 8)):
@@ -172,12 +174,12 @@ def test_three_kills(tmp_path: Path, local_ray: None) -> None:
     import ray
 
     env = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decode.decoder_process")
+    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_process")
     out = nights.out("killed")
     points = {
         "running": f"{PROGRESS}:1",
         "between": f"{TABLES}commit:enter>{LOG}:exit",
-        "after": f"{SHARDS}discard:enter",
+        "after": f"{SHARDS}delete_plan:enter",
     }
-    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decode.decoder_process").total() == 3
+    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_process").total() == 3
     assert_exact(nights, out)

@@ -31,12 +31,12 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize(
     "point",
     [
-        f"{TABLES}plan:exit",
+        f"{TABLES}plan_tracks:exit",
         f"{PROGRESS}:2",
-        f"{TABLES}merge:enter",
+        f"{TABLES}merge_shards:enter",
         f"{TABLES}commit:enter>{LOG}:enter",  # past the last look at the lease
-        f"{TABLES}supersede@tags-kept:exit>{LOG}:enter",
-        "mtl_core.storage.work_plan:discard:enter",
+        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:enter",
+        "mtl_core.storage.work_plan:delete_plan:enter",
     ],
 )
 def test_who_slept_too_long_changes_nothing(nights: Nights, cluster: dict[str, str], point: str) -> None:

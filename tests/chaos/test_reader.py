@@ -28,7 +28,7 @@ def night(root: Location, number: int) -> None:
     staged = root / "staged" / f"{number}.parquet"
     staged.write_bytes(memoryview(buffer.getvalue()))
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = delta.merge(
+    outcome = delta.merge_shards(
         [(staged, len(tags))],
         pa.table({"track_id": [f"{track:05}" for track in planned]}),
         failures,
@@ -61,7 +61,7 @@ def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> No
     writer = threading.Thread(target=write)
     writer.start()
     while not done.is_set():
-        tags, failures = delta.read_state(at)
+        tags, failures = delta.read_snapshot(at)
         assert tags is not None and failures is not None
         states.add((tags.version(), failures.version()))
         rows = {name: table.to_pyarrow_table() for name, table in (("tags", tags), ("failures", failures))}

@@ -35,9 +35,9 @@ def test_an_unchanged_catalogue_is_done_in_seconds(tmp_path: Path) -> None:
     )
     staged = at / "staged.parquet"
     pq.write_table(pa.table(columns, schema=TAGS), staged.path)
-    planned, none_failed = pa.table({"track_id": ids}), delta.SCHEMAS["failures"].empty_table()
+    planned, none_failed = pa.table({"track_id": ids}), delta.TABLE_SCHEMAS["failures"].empty_table()
     out = at / "out"
-    night = delta.merge([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
+    night = delta.merge_shards([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
     delta.commit(out, night, lambda: None)
     command = [str(JOB), "--manifest", f"{at}/manifest.parquet", "--model", f"{at}/model", "--out", f"{out}"]
     with head(num_cpus=2) as env:

@@ -1,6 +1,6 @@
 import pytest
 
-from mtl_core.dataset.folder_labels import labels_of_folders
+from mtl_core.dataset.folder_labels import labels_from_paths
 
 
 def labels(**given):
@@ -18,14 +18,14 @@ def labels(**given):
     ],
 )
 def test_a_song_is_of_the_language_and_the_artist_whose_folders_it_lies_in(path, found):
-    assert labels_of_folders([path]) == ({path: found}, [])
+    assert labels_from_paths([path]) == ({path: found}, [])
 
 
 @pytest.mark.parametrize(
     "path", ["1.wav", "hindi/1.wav", "a/b/c/d/1.wav", "LANGUAGE_/ARTIST_a/1.wav", "//1.wav", "a/ /1.wav"]
 )
 def test_what_lies_elsewhere_has_no_labels(path):
-    assert labels_of_folders([path]) == ({}, [path])
+    assert labels_from_paths([path]) == ({}, [path])
 
 
 def test_where_one_folder_has_the_prefix_others_without_are_no_labels():
@@ -35,6 +35,6 @@ def test_where_one_folder_has_the_prefix_others_without_are_no_labels():
         "LANGUAGE_a/various/1.wav",
         "LANGUAGE_c/ARTIST_b/1.wav",
     ]
-    rows, misfits = labels_of_folders(paths)
+    rows, misfits = labels_from_paths(paths)
     assert misfits == paths[1:3]
     assert {(row["language"], row["artist"]) for row in rows.values()} == {("a", "b"), ("c", "b")}

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.loader import part_of
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.loader import select_tracks
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE, MELS
 from mtl_core.storage.location import Location
@@ -37,12 +37,12 @@ def mels(tmp_path_factory):
             "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(mel),
         }
         pq.write_table(pa.table(columns, MELS.with_metadata(metadata)), folder / f"{file}.parquet", row_group_size=5)
-    return open_mels(Location(str(folder)))
+    return open_mel_dataset(Location(str(folder)))
 
 
 @pytest.fixture(scope="module")
 def whole(mels):
-    return part_of(mels, mels.tracks["track_id"], {"artist": np.array([*range(9), MISSING])})
+    return select_tracks(mels, mels.tracks["track_id"], {"artist": np.array([*range(9), MISSING])})
 
 
 def joined(lists):
@@ -61,7 +61,7 @@ def of_tracks(*tracks):
 @pytest.mark.parametrize("buffer_segments", [1, 10, 4096])
 def test_an_epoch_is_every_segment_once_in_another_order(whole, buffer_segments):
     epochs = [
-        names(whole.training_batches(4, buffer_segments=buffer_segments, seed=seed, epoch=epoch))
+        names(whole.shuffled_batches(4, buffer_segments=buffer_segments, seed=seed, epoch=epoch))
         for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
     ]
     assert epochs[0] == epochs[1]
@@ -72,7 +72,7 @@ def test_an_epoch_is_every_segment_once_in_another_order(whole, buffer_segments)
 
 
 def test_batches_carry_their_tracks_and_classes(whole):
-    batches = [*whole.training_batches(4, buffer_segments=9, seed=0, epoch=1), *whole.batches(4)]
+    batches = [*whole.shuffled_batches(4, buffer_segments=9, seed=0, epoch=1), *whole.ordered_batches(4)]
     for batch in batches:
         assert (batch["mel"] == batch["mel"][:, :1, :1]).all()
         np.testing.assert_array_equal(batch["mel"][:, 0, 0] // 100, batch["track"])
@@ -82,43 +82,49 @@ def test_batches_carry_their_tracks_and_classes(whole):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_workers_share_an_epoch_equally(whole, world_size):
     shares = [
-        names(whole.training_batches(4, buffer_segments=8, seed=0, epoch=3, rank=rank, world_size=world_size))
+        names(whole.shuffled_batches(4, buffer_segments=8, seed=0, epoch=3, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
     assert {sum(map(len, share)) for share in shares} == {TOTAL // world_size}
     assert len({len(share) for share in shares}) == 1
     heard = joined(joined(shares))
     assert len(set(heard)) == len(heard) == TOTAL // world_size * world_size
-    assert {len(batch) for batch in names(whole.batches(4))[:-1]} == {4}  # over the borders of row groups
-    in_order = joined(names(whole.batches(4, rank=rank, world_size=world_size)) for rank in range(world_size))
+    assert {len(batch) for batch in names(whole.ordered_batches(4))[:-1]} == {4}  # over the borders of row groups
+    in_order = joined(names(whole.ordered_batches(4, rank=rank, world_size=world_size)) for rank in range(world_size))
     assert joined(in_order) == of_tracks(*range(5, 10)) + of_tracks(*range(5))
 
 
 def test_a_part_is_its_tracks_alone(mels):
-    part = part_of(mels, pa.chunked_array([["t2", "t4", "t9"]]), {"artist": np.array([20, 40, 90])})
-    batches = list(part.training_batches(4, buffer_segments=5, seed=0, epoch=1))
+    part = select_tracks(mels, pa.chunked_array([["t2", "t4", "t9"]]), {"artist": np.array([20, 40, 90])})
+    batches = list(part.shuffled_batches(4, buffer_segments=5, seed=0, epoch=1))
     assert part.segments == len(joined(names(batches)))
     assert sorted(joined(names(batches))) == of_tracks(2, 4, 9)
     for batch in batches:
         np.testing.assert_array_equal(batch["artist"], batch["mel"][:, 0, 0] // 100 * 10)
-    assert part_of(mels, mels.tracks["track_id"][:0], {}).segments == 0
-    assert not list(part_of(mels, mels.tracks["track_id"][:0], {}).batches(4))
+    assert select_tracks(mels, mels.tracks["track_id"][:0], {}).segments == 0
+    assert not list(select_tracks(mels, mels.tracks["track_id"][:0], {}).ordered_batches(4))
 
 
 def test_batches_mix_songs(whole):
     """A buffer of 24 holds 5 tracks or more: a batch of 8 next to each other would be of 2 or 3."""
-    mixed = [len(set(batch["track"])) for batch in whole.training_batches(8, buffer_segments=24, seed=0, epoch=1)]
+    mixed = [len(set(batch["track"])) for batch in whole.shuffled_batches(8, buffer_segments=24, seed=0, epoch=1)]
     assert np.mean(mixed[:-1]) >= 4
 
 
 def test_stretches_are_where_the_segments_lie(mels):
-    totals = mels.stretches.group_by("track").aggregate([("segments", "sum")]).sort_by("track")
+    totals = mels.spans.group_by("track").aggregate([("segments", "sum")]).sort_by("track")
     assert totals["segments_sum"].to_pylist() == list(SEGMENTS) == mels.tracks["segments"].to_pylist()
-    assert pc.max(mels.stretches["row"]).as_py() < 5
+    assert pc.max(mels.spans["row"]).as_py() < 5
 
 
 def test_more_workers_than_segments_and_a_share_below_a_batch(mels):
-    part = part_of(mels, pa.chunked_array([["t1", "t4"]]), {})  # 3 segments
-    assert [len(joined(names(part.batches(4, rank=rank, world_size=5)))) for rank in range(5)] == [0, 1, 0, 1, 1]
-    shares = [list(part.training_batches(4, buffer_segments=9, seed=0, epoch=1, rank=r, world_size=2)) for r in (0, 1)]
+    part = select_tracks(mels, pa.chunked_array([["t1", "t4"]]), {})  # 3 segments
+    assert [len(joined(names(part.ordered_batches(4, rank=rank, world_size=5)))) for rank in range(5)] == [
+        0,
+        1,
+        0,
+        1,
+        1,
+    ]
+    shares = [list(part.shuffled_batches(4, buffer_segments=9, seed=0, epoch=1, rank=r, world_size=2)) for r in (0, 1)]
     assert [[len(batch["track"]) for batch in share] for share in shares] == [[1], [1]]

@@ -26,8 +26,8 @@ def catalogue(root: str, labels: str | None = None) -> tuple[Location, Location]
 def test_a_catalogue_is_its_audio_and_what_the_labels_name(root: str) -> None:
     labels = '\ufeffpath,artist,language,mood\r\na/odd.x,"Ada, and",,calm\na/one.flac,,xx,\nb/gone.mp3,Bo,xx,\n'
     top, at = catalogue(root, labels)
-    built = manifest.build(top, at)
-    assert built.without_file == ["b/gone.mp3"]
+    built = manifest.build_from(top, at)
+    assert built.labels_without_file == ["b/gone.mp3"]
     assert built.table.schema.names == [*MANIFEST.names, "mood"]
     rows = built.table.to_pylist()
     assert [row["track_id"] for row in rows] == ["a/odd.x", "a/one.flac", "b/two.MP3"]
@@ -44,7 +44,7 @@ def test_a_catalogue_is_its_audio_and_what_the_labels_name(root: str) -> None:
 
 def test_the_manifest_is_the_same_wherever_the_catalogue_is(tmp_path: Path, bucket: str) -> None:
     columns = ["track_id", "artist", "language", "album", "size_bytes"]
-    disk, s3 = (manifest.build(catalogue(place)[0], None).table for place in (str(tmp_path), bucket))
+    disk, s3 = (manifest.build_from(catalogue(place)[0], None).table for place in (str(tmp_path), bucket))
     assert disk.select(columns).equals(s3.select(columns))
 
 
@@ -53,20 +53,20 @@ def test_a_link_to_a_file_is_a_track_and_a_name_that_is_no_text_is_told(tmp_path
     (tmp_path / "linked.flac").symlink_to(tmp_path / "a" / "one.flac")
     (tmp_path / "nowhere.flac").symlink_to(tmp_path / "gone")
     Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp3")).write_bytes(b"x")
-    built = manifest.build(top, None)
+    built = manifest.build_from(top, None)
     assert built.table["track_id"].to_pylist() == ["a/one.flac", "b/two.MP3", "linked.flac", "nowhere.flac"]
-    assert len(built.not_text) == 1 and "caf" in built.not_text[0]
+    assert len(built.undecodable_names) == 1 and "caf" in built.undecodable_names[0]
 
 
 def test_keys_with_empty_names_keep_them(bucket: str) -> None:
     top = Location(bucket) / "catalogue"
     top.filesystem.pipe_file(f"{top.path}//one.flac", b"x")
-    uri = manifest.build(top, None).table["uri"][0].as_py()
+    uri = manifest.build_from(top, None).table["uri"][0].as_py()
     assert uri == f"{top.uri}//one.flac" and open_track(uri) == b"x"
 
 
 def test_labels_may_name_the_tracks(tmp_path: Path) -> None:
-    built = manifest.build(*catalogue(str(tmp_path), "path,track_id\na/one.flac,ISRC1\n./b/two.MP3,\n"))
+    built = manifest.build_from(*catalogue(str(tmp_path), "path,track_id\na/one.flac,ISRC1\n./b/two.MP3,\n"))
     assert built.table["track_id"].to_pylist() == ["ISRC1", "b/two.MP3"]
 
 
@@ -87,25 +87,25 @@ def test_malformed_labels_are_refused(tmp_path: Path, labels: str, said: str | N
     top, at = catalogue(str(tmp_path))
     at.write_bytes(labels.encode("latin-1" if said is None else "utf-8"))
     with pytest.raises(InputError, match=said or "no UTF-8 CSV"):
-        manifest.build(top, at)
+        manifest.build_from(top, at)
 
 
 def test_labels_may_lie_in_the_folders(root: str) -> None:
     top = Location(root)
     for path in ("LANGUAGE_xx/ARTIST_Ada/1.wav", "LANGUAGE_xx/ARTIST_Ada/cover.jpg", "loose.mp3"):
         (top / path).write_bytes(b"x")
-    built = manifest.build(top, None, from_folders=True)
+    built = manifest.build_from(top, None, from_folders=True)
     rows = {row["track_id"]: (row["language"], row["artist"], row["album"]) for row in built.table.to_pylist()}
     assert rows == {"LANGUAGE_xx/ARTIST_Ada/1.wav": ("xx", "Ada", None), "loose.mp3": (None, None, None)}
-    assert (built.misfits, built.without_file) == (["loose.mp3"], [])
+    assert (built.outside_layout, built.labels_without_file) == (["loose.mp3"], [])
     (top / "LANGUAGE_xx/ARTIST_Ada/1.wav").delete()
     with pytest.raises(InputError, match=r"no song lies in LANGUAGE/ARTIST/, 'loose.mp3' for one"):
-        manifest.build(top, None, from_folders=True)
+        manifest.build_from(top, None, from_folders=True)
 
 
 def test_nothing_to_list_is_refused(root: str) -> None:
     with pytest.raises(InputError, match=r"nothing is there|no audio file"):
-        manifest.build(Location(root), None)
+        manifest.build_from(Location(root), None)
 
 
 @pytest.mark.parametrize(

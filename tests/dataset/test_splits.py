@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mtl_core.dataset.splits import SPLITS, split
+from mtl_core.dataset.splits import SPLITS_SCHEMA, split
 from mtl_core.errors import InputError
 
 
@@ -45,7 +45,7 @@ def unequal(seed):
 
 def parts(table, **options):
     result = split(table, **{"seed": 0, **options})
-    assert result.schema == SPLITS
+    assert result.schema == SPLITS_SCHEMA
     assert result["track_id"].to_pylist() == sorted(table["track_id"].to_pylist())
     return dict(zip(*result.to_pydict().values(), strict=True))
 

@@ -12,7 +12,7 @@ from mtl_core.evaluation.metrics import (
     calibration_error,
     chance,
     class_prior,
-    interval,
+    confidence_interval,
     language_of_artists,
     reliability,
     scores,
@@ -154,7 +154,7 @@ def test_difference_is_paired():
     of_better, of_p = (found["auc_pr_macro"] for found in bootstrap([better, p], t, songs, resamples=300))
     low, high = np.percentile(of_better - of_p, (2.5, 97.5))
     assert low > 0
-    alone = interval(of_p, 0.5)
+    alone = confidence_interval(of_p, 0.5)
     assert high - low < alone[1] - alone[0]
 
 

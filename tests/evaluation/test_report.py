@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from mtl_core.evaluation import metrics, plots, ranking, report
-from mtl_core.evaluation.predictions import EvaluatedTrack, Said
+from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 
 VOID = {"meta", "br", "path", "use", "rect", "image", "circle", "line", "img"}
 
@@ -37,15 +37,15 @@ def evaluation(n_tracks=12, classes=6, labels=None):
         "tasks": {"artist": found},
     }
     tracks = [
-        EvaluatedTrack(
+        TrackPrediction(
             track_id=f"track {i}",
             n_segments=1,
-            said={
-                "artist": Said(
+            by_task={
+                "artist": TaskPrediction(
                     true=labels[t[i]],
                     first=labels[p[i].argmax()],
                     confidence=float(p[i].max()),
-                    p_true=float(p[i, t[i]]),
+                    true_probability=float(p[i, t[i]]),
                     unknown=False,
                 )
             },
@@ -83,7 +83,7 @@ HISTORY = [{"epoch": e, "train_loss": 2 / e, "validation_loss": 1 + (e - 3) ** 2
 
 
 def test_page_is_whole_and_needs_nothing_else():
-    page = report.html(*evaluation(), HISTORY, curves=curves(), mels=MELS)
+    page = report.render_report(*evaluation(), HISTORY, curves=curves(), mels=MELS)
     parser = _Balanced()
     parser.feed(page)
     assert parser.open == []
@@ -94,7 +94,7 @@ def test_page_is_whole_and_needs_nothing_else():
 
 
 def test_every_colour_of_a_picture_comes_from_the_page():
-    page = report.html(*evaluation(), HISTORY)
+    page = report.render_report(*evaluation(), HISTORY)
     pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     assert "var(--ink)" in pictures
     assert not re.search(r"(fill|stroke): ?(#|black|white)", pictures)
@@ -105,7 +105,7 @@ def test_every_colour_of_a_picture_comes_from_the_page():
 def test_labels_cannot_break_the_page():
     labels = ["<script>alert(1)</script>", "A$AP $ & co", "周杰伦", "TITLE", "BODY", 'quote"d']
     result, tracks = evaluation(labels=labels)
-    page = report.html(result, tracks, curves=curves(), mels=MELS)
+    page = report.render_report(result, tracks, curves=curves(), mels=MELS)
     assert "<script" not in page
     assert "A$AP $ &amp; co" in page
     assert "周杰伦" in page
@@ -114,20 +114,20 @@ def test_labels_cannot_break_the_page():
 
 def test_the_best_and_the_worst_tracks_are_others():
     _, tracks = evaluation()
-    p_true = {track.track_id: track.said["artist"].p_true for track in tracks}
+    p_true = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
     ordered = sorted(p_true, key=p_true.get)
-    best, worst = ([track.track_id for track in picked] for picked in report.extremes(tracks))
+    best, worst = ([track.track_id for track in picked] for picked in report.best_and_worst(tracks))
     assert (best, worst) == (ordered[::-1][:4], ordered[:4])
-    best, worst = report.extremes(tracks[:5])
+    best, worst = report.best_and_worst(tracks[:5])
     assert len(best) == 4 and len(worst) == 1 and worst[0] not in best
-    stranger = EvaluatedTrack(track_id="s", n_segments=1, said={})
-    assert report.extremes([stranger]) == ([], [])
+    stranger = TrackPrediction(track_id="s", n_segments=1, by_task={})
+    assert report.best_and_worst([stranger]) == ([], [])
 
 
 def test_of_very_many_classes_the_best_and_the_worst_curves_are_shown(monkeypatch):
     monkeypatch.setattr(report, "MAX_PANELS", 4)
     result, tracks = evaluation()
-    page = report.html(result, tracks, curves=curves())
+    page = report.render_report(result, tracks, curves=curves())
     assert "the 2 best and the 2 worst of 6" in page
 
 
@@ -143,11 +143,13 @@ def test_the_picture_of_a_mel_is_bounded_and_has_low_bands_below():
 
 def test_worst_track_comes_first_and_those_without_a_class_last():
     result, tracks = evaluation()
-    stranger = Said(true="nobody", first="label 1", confidence=0.9, p_true=None, unknown=True)
-    rows = report.html(result, [EvaluatedTrack(track_id="stranger", n_segments=1, said={"artist": stranger}), *tracks])
+    stranger = TaskPrediction(true="nobody", first="label 1", confidence=0.9, true_probability=None, unknown=True)
+    rows = report.render_report(
+        result, [TrackPrediction(track_id="stranger", n_segments=1, by_task={"artist": stranger}), *tracks]
+    )
     rows = rows[rows.index('class="tracks"') :]
     order = re.findall(r"<tr><td>(track \d+|stranger)</td>", rows)
-    p_true = {track.track_id: track.said["artist"].p_true for track in tracks}
+    p_true = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
     assert order[:-1] == sorted(p_true, key=p_true.get)
     assert order[-1] == "stranger"
     assert "label 1&nbsp;✗&nbsp;?" in rows
@@ -157,24 +159,24 @@ def test_page_without_scores_says_so():
     result, _ = evaluation()
     nothing = metrics.scores(np.empty((0, 6)), np.empty(0, int), resamples=20)
     result["tasks"]["artist"] |= {"tracks": nothing, "segments": nothing}
-    unknown = Said(true="nobody", first="label 1", confidence=0.9, p_true=None, unknown=False)
-    page = report.html(result, [EvaluatedTrack(track_id="t", n_segments=1, said={"artist": unknown})])
+    unknown = TaskPrediction(true="nobody", first="label 1", confidence=0.9, true_probability=None, unknown=False)
+    page = report.render_report(result, [TrackPrediction(track_id="t", n_segments=1, by_task={"artist": unknown})])
     assert "No track of this part has a label that the model knows" in page
     assert "nan" not in page.lower()
-    assert "\N{EN DASH}" in report.text(result)
+    assert "\N{EN DASH}" in report.format_report(result)
 
 
 def test_text_has_the_figures():
     result, _ = evaluation()
     scores = result["tasks"]["artist"]["tracks"]
-    text = report.text(result)
+    text = report.format_report(result)
     assert f"{100 * scores['auc_pr_macro']:.1f}%" in text
     assert "6 of 6 classes" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_the_same_evaluation_gives_the_same_bytes():
-    assert report.html(*evaluation(), HISTORY) == report.html(*evaluation(), HISTORY)
+    assert report.render_report(*evaluation(), HISTORY) == report.render_report(*evaluation(), HISTORY)
 
 
 def test_68_classes_are_labelled_each():

@@ -1,8 +1,8 @@
 import re
 from dataclasses import replace
 
-from test_table1 import results
 from test_report import _Balanced
+from test_table1 import results
 
 from mtl_core.experiments import alpha_sweep, report, table1
 
@@ -17,7 +17,7 @@ def made(*, epochs=0, alpha=None):
 
 def page(found):
     table = table1.table(found, resamples=20)
-    return report.html({**table, "alphas": alpha_sweep.effects(found, resamples=20)}, found)
+    return report.render_experiment({**table, "alphas": alpha_sweep.alpha_effects(found, resamples=20)}, found)
 
 
 def test_the_page_is_whole_and_needs_nothing_else():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from test_table1 import MULTI_ARTIST, cells, results
 from test_run_store import SEGMENTS, SONGS
+from test_table1 import MULTI_ARTIST, cells, results
 
-from mtl_core.experiments.pooling import pool, whole
+from mtl_core.experiments.pooling import complete_cells, pool
 
 
 def test_pooled_folds_hold_every_song_once_and_a_song_tested_twice_is_an_error():
@@ -23,5 +23,7 @@ def test_pooled_folds_hold_every_song_once_and_a_song_tested_twice_is_an_error()
 
 def test_folds_are_those_of_the_seeds_that_have_most():
     found = cells(results())
-    assert whole({cell: of for cell, of in found.items() if cell != (1, 3)}).keys() == {(0, f) for f in range(SONGS)}
-    assert len(whole(found)) == 2 * SONGS
+    assert complete_cells({cell: of for cell, of in found.items() if cell != (1, 3)}).keys() == {
+        (0, f) for f in range(SONGS)
+    }
+    assert len(complete_cells(found)) == 2 * SONGS

@@ -9,9 +9,9 @@ import pytest
 
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
-from mtl_core.evaluation.predictions import Heard
+from mtl_core.evaluation.predictions import Predictions
 from mtl_core.experiments import run_store
-from mtl_core.experiments.run_store import Result, Run
+from mtl_core.experiments.run_store import Run, RunResult
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.storage.location import Location
 
@@ -43,11 +43,11 @@ def result(of=None, *, skill=1.0, noise=1.0, draw=0):
         drawn = noise * random.standard_normal((len(ARTISTS), SEGMENTS, len(vocabulary)))
         drawn[np.arange(len(ARTISTS)), :, vocabulary.encode(tracks[task].to_pylist())] += skill
         logits[task] = list(drawn.astype(np.float32))
-    return Result(
+    return RunResult(
         run=of,
         fingerprint="f",
         recipe={"name": of.recipe, "alpha": of.alpha},
-        heard=Heard(
+        heard=Predictions(
             tracks=tracks,
             logits={task: logits[task] for task in of.of_tasks},
             vocabularies={task: vocabularies[task] for task in of.of_tasks},
@@ -78,26 +78,26 @@ def same(a, b):
 @pytest.mark.parametrize("tasks", run_store.VARIANTS)
 def test_what_is_stored_is_what_is_loaded(root, tasks):
     out, found = Location(root), result(run(tasks))
-    run_store.save(found, out)
-    assert run_store.stored(out) == [found.run.key]
-    assert same(run_store.load(found.run.key, out), found)
+    run_store.save_run(found, out)
+    assert run_store.stored_runs(out) == [found.run.key]
+    assert same(run_store.load_run(found.run.key, out), found)
 
 
 def test_a_run_whose_storing_was_cut_off_is_open(tmp_path):
     out = Location(str(tmp_path))
-    run_store.save(result(), out)
+    run_store.save_run(result(), out)
     (out / run_store.RUNS / run().key / run_store.RUN).delete()
-    assert run_store.stored(out) == []
+    assert run_store.stored_runs(out) == []
 
 
 def test_a_run_that_was_stored_before_there_were_other_alphas_is_loaded(tmp_path):
     out, found = Location(str(tmp_path)), result()
-    run_store.save(found, out)
+    run_store.save_run(found, out)
     place = out / run_store.RUNS / "paper-both-kfold-fold-0-seed-0-epochs-2" / run_store.RUN
     values = json.loads(place.read_bytes())
     del values["run"]["alpha"]
     place.write_bytes(json.dumps(values).encode())
-    assert same(run_store.load(found.run.key, out), found)
+    assert same(run_store.load_run(found.run.key, out), found)
 
 
 def test_runs_of_another_alpha_have_a_key_of_their_own():
@@ -111,10 +111,10 @@ def test_runs_of_another_alpha_have_a_key_of_their_own():
 
 def test_damaged_runs_are_named(tmp_path):
     out = Location(str(tmp_path))
-    run_store.save(result(), out)
+    run_store.save_run(result(), out)
     (out / run_store.RUNS / run().key / run_store.LOGITS).write_bytes(b"PAR1")
     with pytest.raises(InputError, match=f"{run().key} is no stored run"):
-        run_store.load(run().key, out)
+        run_store.load_run(run().key, out)
 
 
 def test_runs_of_other_mels_or_of_a_recipe_that_has_changed_are_refused(tmp_path):

@@ -5,11 +5,11 @@ import pytest
 from test_run_store import ARTISTS, LANGUAGE, SEGMENTS, SONGS, result, run
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import Mels
+from mtl_core.dataset.mel_files import MelDataset
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError
 from mtl_core.experiments import runner
-from mtl_core.experiments.run_store import VARIANTS, stored
+from mtl_core.experiments.run_store import VARIANTS, stored_runs
 from mtl_core.model.recipes import recipe
 from mtl_core.storage.location import Location
 
@@ -24,7 +24,7 @@ def mels(songs=SONGS, **labels):
         "language": pa.array([LANGUAGE[artist] for artist, _ in names], pa.string()),
         "album": pa.array([None] * len(names), pa.string()),
     }
-    return Mels(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels), stretches=pa.table({}))
+    return MelDataset(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels), stretches=pa.table({}))
 
 
 def test_a_stored_run_is_not_done_again_and_a_failing_one_stops_no_other(tmp_path, capsys):
@@ -37,11 +37,11 @@ def test_a_stored_run_is_not_done_again_and_a_failing_one_stops_no_other(tmp_pat
         return result(of)
 
     runs = [run(tasks) for tasks in VARIANTS]
-    assert runner.complete(runs, out, work) == [run("language").key]
+    assert runner.run_missing(runs, out, work) == [run("language").key]
     assert "failed: a worker failed\n" in capsys.readouterr().err
-    assert runner.complete([*runs, run("both", seed=1)], out, work) == []
+    assert runner.run_missing([*runs, run("both", seed=1)], out, work) == []
     assert done == [run(tasks).key for tasks in VARIANTS] + [run("language").key, run("both", seed=1).key]
-    assert len(stored(out)) == 4
+    assert len(stored_runs(out)) == 4
 
 
 def plan(**given):
@@ -55,7 +55,7 @@ def plan(**given):
         "epochs": None,
         "num_workers": 1,
     } | given
-    return runner.plan(asked.pop("mels", mels()), **asked)
+    return runner.plan_runs(asked.pop("mels", mels()), **asked)
 
 
 def test_all_models_of_a_cell_come_first_and_keys_tell_them_apart():

@@ -156,7 +156,7 @@ def test_one_class_has_scores_where_they_are_defined():
     assert (row["top_1"], row["auc_pr_macro"], row["auc_roc_macro"]) == (1, 1, None)
     assert difference(made, "language", "language-only", name="auc_roc_macro") == {"difference": None, "ci": None}
     json.dumps(made, allow_nan=False)
-    assert "language: multi-task" in table1_text.text(made)
+    assert "language: multi-task" in table1_text.format_table1(made)
 
 
 def test_a_catalogue_without_artists_has_the_rows_of_language_alone():

@@ -11,7 +11,7 @@ def made():
     return comparison.table([*better, *results(noise=2.0)[:-1]], resamples=20)
 
 
-@pytest.mark.parametrize("written", [table1_text.text, table1_text.markdown])
+@pytest.mark.parametrize("written", [table1_text.format_table1, table1_text.table1_markdown])
 def test_the_table_names_its_systems_scores_and_gains(made, written):
     shown = written(made)
     for said in ("artist: artist-only", "language: via artist-only", "artist: class prior"):
@@ -24,7 +24,7 @@ def test_the_table_names_its_systems_scores_and_gains(made, written):
     assert "paper: 2 epochs, alpha 2, 5 folds pooled, seed 0" in shown
 
 
-@pytest.mark.parametrize("written", [table1_text.text, table1_text.markdown])
+@pytest.mark.parametrize("written", [table1_text.format_table1, table1_text.table1_markdown])
 def test_the_sources_own_figures_are_there_and_said_to_be_no_results(made, written):
     shown = written(made)
     for figure in ("39.78", "70.45", "47.26", "74.88", "48.47", "76.00"):
@@ -33,4 +33,4 @@ def test_the_sources_own_figures_are_there_and_said_to_be_no_results(made, writt
 
 
 def test_the_terminal_is_told_what_waits(made):
-    assert "left out of paper until its seed is complete" in table1_text.text(made)
+    assert "left out of paper until its seed is complete" in table1_text.format_table1(made)

@@ -17,9 +17,9 @@ from mtl_core.errors import InputError
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact, model_id
-from mtl_core.inference.artifact_files import CARD, MODEL, NETWORK_GRAPH, NETWORK_WEIGHTS, WEIGHTS
-from mtl_core.inference.artifact_files import SPLITS as SPLITS_FILE
-from mtl_core.inference.openvino_engine import open_network
+from mtl_core.inference.artifact_files import CARD_FILE, MODEL_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS, WEIGHTS_FILE
+from mtl_core.inference.artifact_files import SPLITS_FILE as SPLITS_FILE
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.model.cnn import BANDS, FRAMES, TRUNKS, ModelConfig, MultitaskCNN
 from mtl_core.model.quantization import calibrate, quantized
 from mtl_core.storage.location import Location
@@ -50,12 +50,12 @@ def _artifact(**changes):
 @pytest.fixture
 def folder(tmp_path):
     location = Location(str(tmp_path / "model"))
-    artifact.save(_artifact(), SPLITS, location)
+    artifact.save_artifact(_artifact(), SPLITS, location)
     return location
 
 
 def test_round_trip(folder):
-    before, after = _artifact(), artifact.load(folder)
+    before, after = _artifact(), artifact.load_artifact(folder)
     X_B1TF = torch.rand(2, 1, FRAMES, BANDS)
     for task, logits_BC in before.model(X_B1TF).items():
         assert torch.equal(after.model(X_B1TF)[task], logits_BC)
@@ -70,8 +70,8 @@ def test_round_trip(folder):
 def test_the_network_of_cpus_is_the_model_without_torch(tmp_path, trunk):
     torch.manual_seed(1)
     known = _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}, trunk=trunk)))
-    artifact.save(known, SPLITS, Location(str(tmp_path)))
-    network = open_network(Location(str(tmp_path)))
+    artifact.save_artifact(known, SPLITS, Location(str(tmp_path)))
+    network = load_cpu_model(Location(str(tmp_path)))
     assert network.model_id == model_id(known)
     for field in ("front_end", "vocabularies", "aggregation"):
         assert getattr(network, field) == getattr(known, field)
@@ -88,9 +88,9 @@ def test_quantization_is_part_of_the_model_and_what_the_cpu_computes(tmp_path):
     known, mel_STF = _artifact(), 4 * torch.rand(16, FRAMES, BANDS)
     rounded = replace(known, quantization=calibrate(known.model, mel_STF[:, None]))
     assert model_id(rounded) != model_id(known)
-    artifact.save(rounded, SPLITS, Location(str(tmp_path)))
-    assert artifact.load(Location(str(tmp_path))).quantization == rounded.quantization
-    logits, _ = open_network(Location(str(tmp_path))).engine().infer(mel_STF.numpy())
+    artifact.save_artifact(rounded, SPLITS, Location(str(tmp_path)))
+    assert artifact.load_artifact(Location(str(tmp_path))).quantization == rounded.quantization
+    logits, _ = load_cpu_model(Location(str(tmp_path))).engine().infer(mel_STF.numpy())
     with torch.inference_mode():
         exact, simulated = known.model(mel_STF[:, None]), quantized(known.model, rounded.quantization)(mel_STF[:, None])
     for task, logits_SC in exact.items():
@@ -104,14 +104,14 @@ def test_loading_draws_no_random_numbers(folder):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    artifact.load(folder)
+    artifact.load_artifact(folder)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path):
     for name in ("one", "two"):
-        artifact.save(_artifact(), SPLITS, Location(str(tmp_path / name)))
-    for name in (WEIGHTS, NETWORK_GRAPH, NETWORK_WEIGHTS, MODEL, SPLITS_FILE, CARD):
+        artifact.save_artifact(_artifact(), SPLITS, Location(str(tmp_path / name)))
+    for name in (WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS, MODEL_FILE, SPLITS_FILE, CARD_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -143,18 +143,18 @@ def test_vocabularies_must_fit_the_heads():
 
 
 def test_card_says_what_it_is(folder):
-    card = (folder / CARD).read_bytes().decode()
+    card = (folder / CARD_FILE).read_bytes().decode()
     for said in (model_id(_artifact()), "artist (3 classes)", "1 train, 1 validation, 1 test", "50.0%", "33.3%", "Ä"):
         assert said in card
 
 
 def test_card_of_an_artifact_without_metrics(tmp_path):
-    artifact.save(_artifact(metrics={}), SPLITS, Location(str(tmp_path)))
-    assert "there was no validation part" in (tmp_path / CARD).read_text()
+    artifact.save_artifact(_artifact(metrics={}), SPLITS, Location(str(tmp_path)))
+    assert "there was no validation part" in (tmp_path / CARD_FILE).read_text()
 
 
 def _edit(folder, **changes):
-    path = Path((folder / MODEL).path)
+    path = Path((folder / MODEL_FILE).path)
     values = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in values.items() if value != "gone"}))
 
@@ -167,9 +167,9 @@ def _truncate(folder, name):
 def _refit(folder, **changes):
     """As if the weights in the folder had always been those of another model."""
     other = Location(f"{folder.uri}-other")
-    artifact.save(_artifact(**changes), SPLITS, other)
-    (folder / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
-    _edit(folder, sha256=json.loads((other / MODEL).read_bytes())["sha256"])
+    artifact.save_artifact(_artifact(**changes), SPLITS, other)
+    (folder / WEIGHTS_FILE).write_bytes((other / WEIGHTS_FILE).read_bytes())
+    _edit(folder, sha256=json.loads((other / MODEL_FILE).read_bytes())["sha256"])
 
 
 _OTHER = {
@@ -181,12 +181,12 @@ _OTHER = {
     ("damage", "said"),
     [
         (lambda folder: folder.delete_tree(), "no file model.json"),
-        (lambda folder: (folder / MODEL).delete(), "no file model.json"),
-        (lambda folder: (folder / WEIGHTS).delete(), "no file weights.safetensors"),
+        (lambda folder: (folder / MODEL_FILE).delete(), "no file model.json"),
+        (lambda folder: (folder / WEIGHTS_FILE).delete(), "no file weights.safetensors"),
         (lambda folder: (folder / SPLITS_FILE).delete(), "no file splits.parquet"),
-        (lambda folder: (folder / MODEL).write_bytes(b"{"), "model.json is not JSON"),
-        (lambda folder: (folder / MODEL).write_bytes(b"\xff\xfe"), "model.json is not JSON"),
-        (lambda folder: (folder / MODEL).write_bytes(b"[]"), "format version None"),
+        (lambda folder: (folder / MODEL_FILE).write_bytes(b"{"), "model.json is not JSON"),
+        (lambda folder: (folder / MODEL_FILE).write_bytes(b"\xff\xfe"), "model.json is not JSON"),
+        (lambda folder: (folder / MODEL_FILE).write_bytes(b"[]"), "format version None"),
         (lambda folder: _edit(folder, format_version=99), "format version 99, allowed is 2"),
         (lambda folder: _edit(folder, vocabularies="gone"), "model.json has no 'vocabularies'"),
         (lambda folder: _edit(folder, vocabularies=[]), "model.json: wrong 'vocabularies'"),
@@ -195,7 +195,7 @@ _OTHER = {
         (lambda folder: _edit(folder, aggregation={"method": "median"}), "median"),
         (lambda folder: _edit(folder, model={}), "model.json has no 'channels'"),
         (lambda folder: _edit(folder, aggregation=Aggregation().to_dict()), "its content is"),
-        (lambda folder: _truncate(folder, WEIGHTS), "weights.safetensors is not the file"),
+        (lambda folder: _truncate(folder, WEIGHTS_FILE), "weights.safetensors is not the file"),
         (lambda folder: _truncate(folder, SPLITS_FILE), "splits.parquet is not the file"),
         (lambda folder: _refit(folder, **_OTHER), "trunk.0.0.bias is (8,), model.json asks for (32,)"),
     ],
@@ -203,13 +203,13 @@ _OTHER = {
 def test_no_model_is_said_in_one_line(folder, damage, said):
     damage(folder)
     with pytest.raises(InputError) as error:
-        artifact.load(folder)
+        artifact.load_artifact(folder)
     assert str(error.value).startswith(f"{folder} is no model: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     if "splits" not in said:  # which tagging does not read
         with pytest.raises(InputError, match=f"^{folder} is no model: "):
-            open_network(folder)
+            load_cpu_model(folder)
 
 
 def test_weights_that_are_no_safetensors_or_not_finite_are_no_model(folder):
@@ -217,18 +217,20 @@ def test_weights_that_are_no_safetensors_or_not_finite_are_no_model(folder):
     broken = {name: tensor.contiguous() for name, tensor in _artifact().model.state_dict().items()}
     broken["trunk.0.0.bias"][0] = float("nan")
     for data, said in ((b"\x80\x02pickle", "cannot be read"), (safetensors.torch.save(broken), "not finite")):
-        (folder / WEIGHTS).write_bytes(data)
-        hashes = json.loads((folder / MODEL).read_bytes())["sha256"]
-        _edit(folder, sha256={**hashes, WEIGHTS: hashlib.sha256(data).hexdigest()})
+        (folder / WEIGHTS_FILE).write_bytes(data)
+        hashes = json.loads((folder / MODEL_FILE).read_bytes())["sha256"]
+        _edit(folder, sha256={**hashes, WEIGHTS_FILE: hashlib.sha256(data).hexdigest()})
         with pytest.raises(InputError, match=said):
-            artifact.load(folder)
+            artifact.load_artifact(folder)
 
 
 def test_a_save_that_did_not_end_is_no_model(folder):
     """The weights of another model came, its model.json did not."""
     torch.manual_seed(1)
     other = Location(f"{folder.uri}-other")
-    artifact.save(_artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}))), SPLITS, other)
-    (folder / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
+    artifact.save_artifact(
+        _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}))), SPLITS, other
+    )
+    (folder / WEIGHTS_FILE).write_bytes((other / WEIGHTS_FILE).read_bytes())
     with pytest.raises(InputError, match="a save that did not end"):
-        artifact.load(folder)
+        artifact.load_artifact(folder)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mtl_core.model.mixup import mixed
+from mtl_core.model.mixup import mixup
 
 
 def test_a_blend_is_of_two_segments_and_their_labels():
@@ -12,7 +12,7 @@ def test_a_blend_is_of_two_segments_and_their_labels():
     targets = {"artist": torch.arange(6), "language": torch.tensor([0, 1, -1, 0, 1, -1])}
     shares = []
     for _ in range(50):
-        blend, ((share, own), (rest, partners)) = mixed(X_B1TF, targets, 0.4)
+        blend, ((share, own), (rest, partners)) = mixup(X_B1TF, targets, 0.4)
         assert share + rest == pytest.approx(1)
         assert own["artist"].tolist() == list(range(6))
         assert sorted(partners["artist"].tolist()) == list(range(6))
@@ -29,5 +29,5 @@ def test_the_seed_decides():
     blends = []
     for _ in range(2):
         torch.manual_seed(3)
-        blends.append(mixed(X_B1TF, targets, 0.4)[0])
+        blends.append(mixup(X_B1TF, targets, 0.4)[0])
     assert torch.equal(*blends)

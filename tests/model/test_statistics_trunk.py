@@ -4,7 +4,7 @@ import openvino
 import pytest
 import torch
 
-from mtl_core.inference.openvino_export import export
+from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, parameter_count
 from mtl_core.model.quantization import calibrate
 
@@ -46,7 +46,7 @@ def test_silence_has_gradients_that_are_finite():
 def test_exported_network_is_the_model():
     model, X_B1TF = _trained(), torch.rand(3, 1, FRAMES, BANDS)
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(*export(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(core.read_model(*export_openvino(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"mel": X_B1TF.numpy()})
     for task, logits in model(X_B1TF).items():
         torch.testing.assert_close(torch.from_numpy(found[task]), logits, rtol=1e-4, atol=1e-4)

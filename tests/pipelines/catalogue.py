@@ -60,5 +60,5 @@ def untrained_artifact() -> Artifact:
 
 def save(model: Artifact, at: Location) -> Location:
     no_splits = pa.table({"track_id": pa.array([], pa.string()), "split": pa.array([], pa.string())})
-    artifact.save(model, no_splits, at)
+    artifact.save_artifact(model, no_splits, at)
     return at

@@ -22,7 +22,7 @@ from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
-from mtl_core.pipelines.evaluate import _picked, evaluate
+from mtl_core.pipelines.evaluate import _labelled_in_split, evaluate
 from mtl_core.schema import MANIFEST
 from mtl_core.storage.location import Location
 
@@ -97,7 +97,7 @@ def write_model(tracks, location):
     splits = pa.table(
         {name: [track[column] for track in known] for name, column in [("track_id", "track_id"), ("split", "split")]}
     )
-    artifacts.save(artifact, splits, location)
+    artifacts.save_artifact(artifact, splits, location)
     return location
 
 
@@ -123,7 +123,7 @@ def evaluated(place, local_ray):
 def test_scores_are_those_of_the_model_run_by_hand(tracks, place, evaluated):
     result, out = evaluated
     assert json.loads((out / "metrics.json").read_text()) == result
-    artifact = artifacts.load(place / "model")
+    artifact = artifacts.load_artifact(place / "model")
     tested = sorted((t for t in tracks if t["split"] == "test" and t["artist"]), key=lambda t: t["track_id"])
     assert (result["on"], result["n_tracks"], result["n_segments"]) == ("test", 7, sum(len(t["mel"]) for t in tested))
     predictions = pq.read_table(out / "predictions.parquet").to_pylist()
@@ -162,18 +162,19 @@ def test_the_parts_are_the_artifacts_own(tracks):
     table = pa.Table.from_pylist([{k: v for k, v in t.items() if k != "mel"} for t in tracks])
     parts = [t["split"] for t in tracks]
     counts = {
-        on: len(_picked(table, parts, ["artist", "language"], on)) for on in ("train", "validation", "test", "all")
+        on: len(_labelled_in_split(table, parts, ["artist", "language"], on))
+        for on in ("train", "validation", "test", "all")
     }
     assert counts == {"train": 18, "validation": 6, "test": 7, "all": 32}
-    assert len(_picked(table, parts, ["language"], "test")) == 6
+    assert len(_labelled_in_split(table, parts, ["language"], "test")) == 6
 
 
 def test_one_task_on_s3_alone_is_the_same(tracks, evaluated, local_ray, bucket):
     root = Location(bucket + "/evaluation")
     write_mels(tracks, root / "mels", files=1)
-    artifact = artifacts.load(write_model(tracks, root / "both"))
+    artifact = artifacts.load_artifact(write_model(tracks, root / "both"))
     one = replace(artifact, model=drop_head(artifact.model, "language"), vocabularies={"artist": Vocabulary(ARTISTS)})
-    artifacts.save(one, artifacts.load_splits(root / "both"), root / "model")
+    artifacts.save_artifact(one, artifacts.load_splits(root / "both"), root / "model")
     there, here = evaluate(model=root / "model", mels=root / "mels", out=root / "out"), evaluated[0]
     assert json.loads((root / "out" / "metrics.json").read_bytes()) == there
     assert (root / "out" / "report.html").exists()

@@ -15,7 +15,7 @@ import pytest
 from catalogue import BAD, write_catalogue
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.errors import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
@@ -67,7 +67,7 @@ def test_a_row_is_a_segment(root: str) -> None:
     failures = pq.read_table(pa.BufferReader((at / "mels/_failures/failures.parquet").read_bytes()))
     assert failures.schema == FAILURES
     assert {r["track_id"]: (r["stage"], r["error"]) for r in failures.to_pylist()} == BAD
-    assert open_mels(at / "mels").tracks["segments"].to_pylist() == [2] * 5
+    assert open_mel_dataset(at / "mels").tracks["segments"].to_pylist() == [2] * 5
 
     assert extract_mels(manifest, at / "mels", Extraction()).startswith("nothing to do")
     extract_mels(manifest, at / "mels", Extraction(draws=2, seed=3))
@@ -87,12 +87,14 @@ def test_a_crash_at_the_very_end_is_mended_by_the_same_command(tmp_path: Path, m
     at = Location(str(tmp_path))
     manifest = catalogue(at, n_good=2)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("mtl_core.storage.work_plan.discard", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(
+            "mtl_core.storage.work_plan.delete_plan", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         extract_mels(manifest, at / "mels", Extraction())
     with pytest.raises(InputError, match="has not ended"):
-        open_mels(at / "mels")
+        open_mel_dataset(at / "mels")
     extract_mels(manifest, at / "mels", Extraction())
-    assert open_mels(at / "mels").tracks.num_rows == 2
+    assert open_mel_dataset(at / "mels").tracks.num_rows == 2
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -107,7 +109,7 @@ def test_carried_columns_have_any_name(tmp_path: Path) -> None:
     nested = pq.read_table(manifest_at.path).append_column("moods", pa.array([["calm"]] * 6))
     pq.write_table(nested, manifest_at.path)
     extract_mels(manifest_at, at / "mels", Extraction())
-    found = open_mels(at / "mels")
+    found = open_mel_dataset(at / "mels")
     assert found.tracks["segments"].to_pylist() == [1, 1]
     assert found.tracks["split"].to_pylist() == ["train", None] and "moods" not in found.tracks.column_names
 
@@ -116,7 +118,7 @@ def test_mels_of_an_unfinished_extraction_are_not_to_be_read(tmp_path: Path) -> 
     (tmp_path / "_runs" / "abc").mkdir(parents=True)
     (tmp_path / "_runs" / "abc" / "plan.json").write_text("{}")
     with pytest.raises(InputError, match="its extraction has not ended"):
-        open_mels(Location(str(tmp_path)))
+        open_mel_dataset(Location(str(tmp_path)))
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, labels_csv, pcm, plan
+from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.storage.location import Location
@@ -28,7 +28,7 @@ def _audio(out: Location) -> set[str]:
 def test_catalogue_is_its_plan_on_any_store(root, local_ray):
     out = Location(root) / "catalogue"
     summary = make_demo_catalogue(CONFIG, out)
-    tracks = plan(CONFIG)
+    tracks = plan_songs(CONFIG)
     assert (out / "labels.csv").read_bytes() == labels_csv(tracks)
     rows = list(csv.DictReader(io.StringIO((out / "labels.csv").read_bytes().decode())))
     assert {row["path"] for row in rows} == _audio(out)
@@ -44,7 +44,7 @@ def test_an_earlier_catalogue_is_replaced_whole(tmp_path, local_ray):
     make_demo_catalogue(CONFIG, out)
     other = CatalogueConfig(languages=1, artists_per_language=1, songs_per_artist=1, song_s=3, seed=1)
     make_demo_catalogue(other, out)
-    assert _audio(out) == {track.path for track in plan(other)}
+    assert _audio(out) == {track.path for track in plan_songs(other)}
     assert json.loads((out / "catalogue.json").read_bytes())["seed"] == 1
 
 

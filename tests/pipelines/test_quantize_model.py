@@ -7,7 +7,7 @@ from test_evaluate import catalogue, write_mels, write_model
 
 from mtl_core.errors import InputError, RunError
 from mtl_core.inference import artifact
-from mtl_core.inference.openvino_engine import open_network
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.pipelines import quantize_model as job
 from mtl_core.pipelines.quantize_model import quantize_model
 from mtl_core.storage.location import Location
@@ -24,7 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Location:
 def test_it_is_a_model_of_its_own_that_says_the_same(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "LEAST_AGREEMENT", 0.8)  # an untrained model's classes are nearly tied
     said = quantize_model(place / "model", place / "mels", place / "int8")
-    before, after = open_network(place / "model"), open_network(place / "int8")
+    before, after = load_cpu_model(place / "model"), load_cpu_model(place / "int8")
     assert after.model_id in said and after.model_id != before.model_id
     assert "on 6 tracks" in said and "differ by up to: artist" in said
     assert artifact.load_splits(place / "int8") == artifact.load_splits(place / "model")

@@ -18,7 +18,7 @@ import ray
 from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import open_mels
+from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.inference import artifact
 from mtl_core.pipelines.train import train
 from mtl_core.storage.location import Location
@@ -68,7 +68,7 @@ def _kill_worker():
 def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
     summary = train(mels=mels, out=out, recipe="demo", epochs=4, num_workers=2)
-    loaded = artifact.load(out)
+    loaded = artifact.load_artifact(out)
     history = loaded.metrics["history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
     assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
@@ -76,7 +76,7 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert loaded.metrics["best_epoch"] == best["epoch"]
     assert loaded.metrics["validation"]["artist"]["segments"] == 2 * SEGMENTS
     assert {task: len(v) for task, v in loaded.vocabularies.items()} == {"artist": 4, "language": 2}
-    assert loaded.fingerprint == open_mels(mels).fingerprint
+    assert loaded.fingerprint == open_mel_dataset(mels).fingerprint
     assert all(temperature != 1 for temperature in loaded.aggregation.temperature.values())
     split = dict(zip(*artifact.load_splits(out).to_pydict().values(), strict=True))
     assert len(split) == ARTISTS * SONGS + 1
@@ -101,7 +101,7 @@ def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
         called = _once_checkpointed(out, action)
         train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
         assert (called[0] is not None) == (name == "a")
-        weights.append((out / artifact.WEIGHTS).read_bytes())
+        weights.append((out / artifact.WEIGHTS_FILE).read_bytes())
     assert weights[0] == weights[1] == weights[2]
 
 
@@ -113,14 +113,14 @@ def test_unequal_data(local_ray, tmp_path):
     mels = write_tracks(tmp_path / "mels", tracks)
     out = Location(str(tmp_path / "model"))
     train(mels=mels, out=out, recipe="demo", epochs=1, num_workers=1)
-    loaded = artifact.load(out)
+    loaded = artifact.load_artifact(out)
     assert list(loaded.vocabularies["artist"].labels) == ["common", "rare", "silent"]
     assert len(loaded.vocabularies["language"]) == 1
     assert loaded.metrics["validation"]["artist"]["segments"] > 0
     alone = write_tracks(tmp_path / "alone", [(f"a{i}", "x", f"a{i}") for i in range(4)])
     summary = train(mels=alone, out=out, recipe="best", epochs=2, num_workers=2)
     assert "there is no validation part" in summary
-    loaded = artifact.load(out)
+    loaded = artifact.load_artifact(out)
     assert loaded.metrics["validation_loss"] is None
     assert loaded.metrics["best_epoch"] == 2
 
@@ -129,11 +129,11 @@ def test_a_killed_worker_costs_no_run_and_a_model_is_replaced_on_s3(local_ray, m
     out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
     for file in mels.files():
         (mels_on_s3 / file.name).write_bytes(file.read_bytes())
-    (out / artifact.WEIGHTS).write_bytes(b"of another model")
+    (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
     killed = _once_checkpointed(out, _kill_worker)
     train(mels=mels_on_s3, out=out, recipe="demo", epochs=3, num_workers=2, drop_heads=("language",))
     assert killed[0] is not None
-    loaded = artifact.load(out)
+    loaded = artifact.load_artifact(out)
     assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
     assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
     assert not list((out / "_train").walk())
@@ -157,7 +157,7 @@ def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tm
     shutil.rmtree(ray_folder, ignore_errors=True)
     capfd.readouterr()
     train(mels=mels, out=out, recipe="demo", epochs=3, num_workers=1)
-    assert [epoch["epoch"] for epoch in artifact.load(out).metrics["history"]] == [1, 2, 3]
+    assert [epoch["epoch"] for epoch in artifact.load_artifact(out).metrics["history"]] == [1, 2, 3]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert 1 <= len(lines) <= 2  # those epochs alone that the killed driver had not finished
 

@@ -78,7 +78,7 @@ def test_ten_kills(tmp_path):
     before = _done(out)
     assert before > 0
     assert _try(mels, out) == (0, list(range(before + 1, EPOCHS + 1)))
-    weights = [(folder / artifact.WEIGHTS).read_bytes() for folder in (undisturbed, out)]
+    weights = [(folder / artifact.WEIGHTS_FILE).read_bytes() for folder in (undisturbed, out)]
     assert weights[0] == weights[1]
-    history = [epoch["epoch"] for epoch in artifact.load(out).metrics["history"]]
+    history = [epoch["epoch"] for epoch in artifact.load_artifact(out).metrics["history"]]
     assert history == list(range(1, EPOCHS + 1))

@@ -11,7 +11,7 @@ import pytest
 from mtl_core.errors import InputError
 from mtl_core.storage import lease
 from mtl_core.storage.lease import LeaseLostError
-from mtl_core.storage.location import Changed, Location
+from mtl_core.storage.location import Location, VersionConflict
 
 
 @pytest.fixture
@@ -22,29 +22,29 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_is_only_replaced_in_the_version_one_knows(root: str) -> None:
     at = Location(root) / "file"
-    assert at.read_version() is None
-    with pytest.raises(Changed):
-        at.replace_bytes(b"0", "version")
-    version = at.replace_bytes(b"1", None)
-    assert at.read_version() == (b"1", version)
-    with pytest.raises(Changed):
-        at.replace_bytes(b"2", None)
-    newer = at.replace_bytes(b"3", version)
-    with pytest.raises(Changed):
-        at.replace_bytes(b"4", version)
-    assert at.read_version() == (b"3", newer)
+    assert at.read_with_etag() is None
+    with pytest.raises(VersionConflict):
+        at.compare_and_swap(b"0", "version")
+    version = at.compare_and_swap(b"1", None)
+    assert at.read_with_etag() == (b"1", version)
+    with pytest.raises(VersionConflict):
+        at.compare_and_swap(b"2", None)
+    newer = at.compare_and_swap(b"3", version)
+    with pytest.raises(VersionConflict):
+        at.compare_and_swap(b"4", version)
+    assert at.read_with_etag() == (b"3", newer)
 
 
 @pytest.mark.usefixtures("fast")
 def test_one_holder_at_a_time(root: str) -> None:
     folder = Location(root)
-    with lease.held(folder) as first:
+    with lease.acquire(folder) as first:
         time.sleep(0.5)  # renewals go on
-        with pytest.raises(InputError, match="another run is at work"), lease.held(folder):
+        with pytest.raises(InputError, match="another run is at work"), lease.acquire(folder):
             pass
-        first.check()
-    assert folder.files() == [] and (folder / lease.NAME).read_version() is None
-    with lease.held(folder):
+        first.renew()
+    assert folder.files() == [] and (folder / lease.LEASE_FILE).read_with_etag() is None
+    with lease.acquire(folder):
         pass
 
 
@@ -52,13 +52,13 @@ def test_one_holder_at_a_time(root: str) -> None:
 def test_one_that_was_paused_finds_that_it_was_succeeded(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Location(root)
     monkeypatch.setattr(lease, "_is_dead_here", lambda holder: False)  # as if on another machine
-    with lease.held(folder) as paused:
+    with lease.acquire(folder) as paused:
         paused._stop.set()  # its thread stands still, as the whole process would
         paused._thread.join()
-        with lease.held(folder) as successor:
+        with lease.acquire(folder) as successor:
             with pytest.raises(LeaseLostError):
-                paused.check()
-            successor.check()
+                paused.renew()
+            successor.renew()
 
 
 HOLDER = """
@@ -83,7 +83,7 @@ def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
     holder.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)  # nobody waits for it: it stays a zombie
     time.sleep(0.2)
     begun = time.monotonic()
-    with lease.held(Location(root)):
+    with lease.acquire(Location(root)):
         waited = time.monotonic() - begun
     assert (waited >= 2.0) == stopped and waited < 10
     holder.kill()

@@ -47,7 +47,7 @@ def a_failure(track_id: str, model: str = "m", permanent: bool = True, attempts:
 
 
 def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[dict[str, Any]], model: str = "m",
-          may_commit: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+          check_lease: Callable[[], None] = lambda: None) -> None:  # fmt: skip
     """What a run does after its work: its tags lie in files of one row."""
     staged = []
     for row in tagged:
@@ -58,8 +58,8 @@ def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[d
         staged.append((file, 1))
     planned = pa.table({"track_id": [row["track_id"] for row in [*tagged, *failed]]})
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = delta.merge(staged, planned, failures, root, run_id=run, model_id=model)
-    delta.commit(root, outcome, may_commit)
+    outcome = delta.merge_shards(staged, planned, failures, root, run_id=run, model_id=model)
+    delta.commit(root, outcome, check_lease)
 
 
 def state(root: Location) -> dict[str, str]:
@@ -105,7 +105,7 @@ def test_a_commit_happens_once(root: str) -> None:
 def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
     at = Location(root)
     night(at, "1", [a_tag("a")], [a_failure("b")])
-    for name, schema in delta.SCHEMAS.items():
+    for name, schema in delta.TABLE_SCHEMAS.items():
         table = DeltaTable((at / name).uri, storage_options=delta.storage_options(at))
         for field, found in zip(schema, pa.schema(table.schema().to_arrow()), strict=True):
             assert field.name == found.name and field.type.equals(found.type), (field, found)
@@ -121,15 +121,15 @@ def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
 def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
     at = Location(root)
     open_ids = lambda table: table["track_id"].to_pylist()  # noqa: E731
-    assert open_ids(delta.plan(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
+    assert open_ids(delta.plan_tracks(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
     night(at, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
-    plan = delta.plan(manifest("abcd"), at, "m", retry_failed=False)
+    plan = delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=False)
     assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts"]
     assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
-    assert open_ids(delta.plan(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
-    assert open_ids(delta.plan(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]
-    assert open_ids(delta.plan(manifest("abcd"), at, "other", retry_failed=False)) == ["a", "b", "c", "d"]
-    assert open_ids(delta.plan(manifest("ab", content="changed"), at, "m", retry_failed=False)) == [
+    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
+    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]
+    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "other", retry_failed=False)) == ["a", "b", "c", "d"]
+    assert open_ids(delta.plan_tracks(manifest("ab", content="changed"), at, "m", retry_failed=False)) == [
         "a",
         "b",
     ]
@@ -139,7 +139,7 @@ def test_an_unknown_content_is_the_same_content(tmp_path: Path) -> None:
     at = Location(str(tmp_path))
     night(at, "1", [a_tag("a", content=None)], [])
     nothing_known = manifest("a").set_column(2, "content_id", pa.nulls(1, pa.string()))
-    assert not len(delta.plan(nothing_known, at, "m", retry_failed=False))
+    assert not len(delta.plan_tracks(nothing_known, at, "m", retry_failed=False))
 
 
 @pytest.mark.parametrize(
@@ -163,15 +163,15 @@ def test_what_differs_from_the_plan_is_not_committed(
         file.write_bytes(buffer.getvalue().to_pybytes()[: None if ids else 20])
         files.append((file, len(planned) if "rows of" in said else len(ids or [])))
     with pytest.raises(VerificationError, match=said):
-        delta.merge(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, run_id="r", model_id="m")
+        delta.merge_shards(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, run_id="r", model_id="m")
 
 
 def test_the_export_is_the_current_state(root: str) -> None:
     at = Location(root)
-    assert delta.export(at, at / "empty.parquet") == 0
+    assert delta.export_parquet(at, at / "empty.parquet") == 0
     night(at, "1", [a_tag("a"), a_tag("b")], [])
     night(at, "2", [a_tag("a", "n", run="2")], [], "n")
-    assert delta.export(at, at / "tags.parquet") == 2
+    assert delta.export_parquet(at, at / "tags.parquet") == 2
     rows = pq.read_table(pa.BufferReader((at / "tags.parquet").read_bytes()))
     assert rows.schema == TAGS
     assert {row["track_id"]: row["run_id"] for row in rows.to_pylist()} == {"a": "2", "b": "r"}
@@ -185,7 +185,7 @@ def test_a_run_that_was_succeeded_cannot_commit(root: str) -> None:
         raise LeaseLostError("another run has taken over")
 
     with pytest.raises(LeaseLostError):
-        night(at, "2", [a_tag("a", run="2")], [], may_commit=taken_over)
+        night(at, "2", [a_tag("a", run="2")], [], check_lease=taken_over)
     assert state(at) == {"a": "tag r", "b": "tag r"}
 
 
@@ -197,7 +197,7 @@ def test_nothing_slips_between_the_last_check_and_the_commit(root: str) -> None:
         night(at, "3", [a_tag("c", run="3")], [])
 
     with pytest.raises(RunError, match="someone else"):
-        night(at, "2", [a_tag("c", run="2")], [], may_commit=pause_here_while_the_successor_commits)
+        night(at, "2", [a_tag("c", run="2")], [], check_lease=pause_here_while_the_successor_commits)
     assert state(at) == {"a": "tag r", "b": "tag r", "c": "tag 3"}
 
 
@@ -211,7 +211,7 @@ def test_a_reader_finds_every_track_at_every_step_of_a_commit(root: str) -> None
         seen.append([len(tags), len(failures)])
         assert {*tags["track_id"].to_pylist(), *failures["track_id"].to_pylist()} == set("abcd")
 
-    night(at, "2", [a_tag("b", run="2"), a_tag("c", run="2")], [a_failure("a")], may_commit=look)
+    night(at, "2", [a_tag("b", run="2"), a_tag("c", run="2")], [a_failure("a")], check_lease=look)
     look()
     assert seen == [[2, 2], [2, 3], [2, 3], [2, 2]]
 
@@ -223,7 +223,7 @@ def test_what_is_known_of_a_file_hides_no_row(tmp_path: Path) -> None:
     night(
         at, "2", [a_tag("y", "n", run="2") | {"artist": "z", "duration_s": 1.5}], [a_failure("h") | {"message": None}]
     )
-    for name, schema in delta.SCHEMAS.items():
+    for name, schema in delta.TABLE_SCHEMAS.items():
         table = delta.open_table(at, name)
         assert table is not None
         dataset = table.to_pyarrow_dataset()
@@ -242,9 +242,9 @@ def test_only_files_that_may_hold_a_track_are_read(tmp_path: Path, monkeypatch: 
     night(at, "1", [a_tag(i) for i in "abc"], [])
     night(at, "2", [a_tag(i) for i in "mno"], [])
     night(at, "3", [a_tag(i) for i in "xyz"], [])
-    track_ids = data_files.track_ids
+    track_ids = data_files.read_track_ids
 
-    def seen(root: Location, some: list[data_files.Part]) -> Any:
+    def seen(root: Location, some: list[data_files.DataFile]) -> Any:
         read.extend(part.path.split("-")[1] for part in some)
         return track_ids(root, some)
 
@@ -284,13 +284,13 @@ def test_a_file_is_written_whole_or_not_at_all(root: str) -> None:
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        data_files.write(breaks(), at / "tags", "r", TAGS)
+        data_files.write_files(breaks(), at / "tags", "r", TAGS)
     assert list((at / "tags").walk()) == []
 
 
 def test_both_tables_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at, opened = Location(str(tmp_path)), []
-    assert delta.read_state(at) == (None, None)
+    assert delta.read_snapshot(at) == (None, None)
     night(at, "1", [a_tag("a")], [a_failure("b")])
     open_table = delta.open_table
 
@@ -303,7 +303,7 @@ def test_both_tables_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.Monke
         return open_table(root, name, version)
 
     monkeypatch.setattr(delta, "open_table", slow)
-    tags, failures = delta.read_state(at)
+    tags, failures = delta.read_snapshot(at)
     assert tags is not None and failures is not None
     assert tags.to_pyarrow_table()["track_id"].to_pylist() == ["a", "b"] or tags.count() == 2
     assert failures.count() == 0 and len(opened) == 6
@@ -313,7 +313,7 @@ def test_a_plan_needs_no_manifest_in_memory(root: str) -> None:
     at = Location(root)
     manifests.write(manifest("dcba"), at / "manifest.parquet")
     night(at, "1", [a_tag("b")], [])
-    plan = delta.plan(manifests.scan(at / "manifest.parquet"), at, "m", retry_failed=False).slice(0, 2)
+    plan = delta.plan_tracks(manifests.scan(at / "manifest.parquet"), at, "m", retry_failed=False).slice(0, 2)
     assert plan["track_id"].to_pylist() == ["a", "c"]
 
 

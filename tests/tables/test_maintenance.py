@@ -29,10 +29,10 @@ def nights(root: Location) -> dict[str, str]:
     return state(root)
 
 
-def bad_night(root: Location, run: str = "bad", may_commit: Callable[[], None] = nothing) -> None:
+def bad_night(root: Location, run: str = "bad", check_lease: Callable[[], None] = nothing) -> None:
     """A new model retags: a failed track is tagged, a tagged one fails."""
     tagged = [a_tag(i, "bad", run=run) for i in "bcdf"]
-    night(root, run, tagged, [a_failure(i, "bad") | {"run_id": run} for i in "ag"], "bad", may_commit)
+    night(root, run, tagged, [a_failure(i, "bad") | {"run_id": run} for i in "ag"], "bad", check_lease)
 
 
 def later(by_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def later(by_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def versions(root: Location) -> list[int]:
-    return [table.version() for table in delta.read_state(root) if table is not None]
+    return [table.version() for table in delta.read_snapshot(root) if table is not None]
 
 
 def test_the_state_before_a_bad_model_comes_back(root: str) -> None:
@@ -52,7 +52,9 @@ def test_the_state_before_a_bad_model_comes_back(root: str) -> None:
     seen = []
 
     def look() -> None:
-        tags, failures = (table.to_pyarrow_table()["track_id"].to_pylist() for table in delta.read_state(at) if table)
+        tags, failures = (
+            table.to_pyarrow_table()["track_id"].to_pylist() for table in delta.read_snapshot(at) if table
+        )
         assert set("abcdfg") <= {*tags, *failures}
         assert len(set(failures)) == len(failures) and len(set(tags)) == len(tags)
         seen.append(len(tags))
@@ -63,8 +65,8 @@ def test_the_state_before_a_bad_model_comes_back(root: str) -> None:
     settled = versions(at)
     maintenance.restore(at, "bad", nothing)
     assert versions(at) == settled, "there is nothing left to do"
-    assert delta.plan(manifest("abcd"), at, "m", retry_failed=False).num_rows == 0
-    assert delta.plan(manifest("abcd"), at, "bad", retry_failed=False).num_rows == 4
+    assert delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=False).num_rows == 0
+    assert delta.plan_tracks(manifest("abcd"), at, "bad", retry_failed=False).num_rows == 4
 
 
 def test_a_night_after_a_restore_is_a_night_like_any_other(tmp_path: Path) -> None:
@@ -113,13 +115,13 @@ def test_an_unfinished_run_is_given_up_by_a_restore(tmp_path: Path) -> None:
         if len(delta.open_table(at, "failures").history()) > 2:  # type: ignore[union-attr]
             raise LeaseLostError("killed between the commits")
 
-    folder = at / maintenance.UNFINISHED / "bad"
-    work_plan.freeze(manifest("ab"), folder, run_id="bad", tracks_per_shard=1, asked={})
+    folder = at / maintenance.RUNS_IN_PROGRESS / "bad"
+    work_plan.write_plan(manifest("ab"), folder, run_id="bad", tracks_per_shard=1, parameters={})
     with pytest.raises(LeaseLostError):
-        bad_night(at, may_commit=dies)
+        bad_night(at, check_lease=dies)
     maintenance.restore(at, "bad", nothing)
     assert state(at) == good
-    assert work_plan.load(folder) is None, "completing it would hide the failures that are undone"
+    assert work_plan.load_plan(folder) is None, "completing it would hide the failures that are undone"
 
 
 def test_where_there_is_no_way_back_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +133,7 @@ def test_where_there_is_no_way_back_it_is_said(tmp_path: Path, monkeypatch: pyte
         maintenance.restore(at, "x", nothing)
     bad_night(at)
     later(WEEK_S + 60, monkeypatch)
-    maintenance.clean(at, keep_days=7, may_delete=nothing)
+    maintenance.clean(at, keep_days=7, check_lease=nothing)
     before = state(at)
     with pytest.raises(InputError, match="were cleaned away"):
         maintenance.restore(at, "bad", nothing)
@@ -142,13 +144,13 @@ def test_small_files_become_one_and_say_the_same(root: str) -> None:
     at = Location(root)
     for i in "abcde":
         night(at, i, [a_tag(i, run=i)], [a_failure(f"{i}-bad") | {"run_id": i}])
-    before, reader = state(at), delta.read_state(at)
+    before, reader = state(at), delta.read_snapshot(at)
     changes = maintenance.compact(at, nothing)
     assert [(changes[name].files, changes[name].files_after) for name in ("tags", "failures")] == [(5, 1), (5, 1)]
     assert state(at) == before
     assert reader.tags is not None and reader.tags.to_pyarrow_table().num_rows == 5, "who reads is not disturbed"
-    (part,) = data_files.live(delta.open_table(at, "tags"))  # type: ignore[arg-type]
-    assert (part.n_rows, part.least["track_id"], part.greatest["track_id"]) == (5, "a", "e")
+    (part,) = data_files.active_files(delta.open_table(at, "tags"))  # type: ignore[arg-type]
+    assert (part.n_rows, part.min_values["track_id"], part.max_values["track_id"]) == (5, "a", "e")
     settled = versions(at)
     maintenance.compact(at, nothing)
     night(at, "c", [a_tag("c", run="c")], [a_failure("c-bad") | {"run_id": "c"}])
@@ -173,24 +175,24 @@ def test_what_is_cleaned_is_what_nobody_needs(root: str, monkeypatch: pytest.Mon
     bad_night(at)
     before, last_night = state(at), delta.open_table(at, "tags", 2)
     stray = at / "tags" / "part-given-up-0123-00000.parquet"
-    half, whole = (at / maintenance.UNFINISHED / run for run in ("half", "whole"))
+    half, whole = (at / maintenance.RUNS_IN_PROGRESS / run for run in ("half", "whole"))
     stray.write_bytes(b"stray")
     (half / "plan-00000.parquet").write_bytes(b"half a plan")
-    work_plan.freeze(manifest("xyz"), whole, run_id="whole", tracks_per_shard=1, asked={})
+    work_plan.write_plan(manifest("xyz"), whole, run_id="whole", tracks_per_shard=1, parameters={})
 
-    counted = maintenance.clean(at, keep_days=1, may_delete=nothing, dry_run=True)
+    counted = maintenance.clean(at, keep_days=1, check_lease=nothing, dry_run=True)
     assert stray.exists() and counted["tags"].files - counted["tags"].files_after == 1
-    assert maintenance.clean(at, keep_days=1, may_delete=nothing) == counted
+    assert maintenance.clean(at, keep_days=1, check_lease=nothing) == counted
     assert not stray.exists() and not (half / "plan-00000.parquet").exists()
-    assert work_plan.load(whole) is not None
+    assert work_plan.load_plan(whole) is not None
     assert last_night is not None and last_night.to_pyarrow_table().num_rows == 4, "a reader of last night's state"
     later(2 * 24 * 3600, monkeypatch)
-    maintenance.clean(at, keep_days=1, may_delete=nothing)
+    maintenance.clean(at, keep_days=1, check_lease=nothing)
     assert state(at) == before
-    for name in delta.SCHEMAS:
+    for name in delta.TABLE_SCHEMAS:
         table = delta.open_table(at, name)
         assert table is not None
-        live = {part.path for part in data_files.live(table)}
+        live = {part.path for part in data_files.active_files(table)}
         assert {path for path, _ in (at / name).walk() if not path.startswith("_delta_log")} == live
 
 
@@ -204,14 +206,14 @@ def test_a_clean_that_lost_its_lease_deletes_nothing(tmp_path: Path) -> None:
         raise LeaseLostError("another run has taken over")
 
     with pytest.raises(LeaseLostError):
-        maintenance.clean(at, keep_days=1, may_delete=taken_over)
+        maintenance.clean(at, keep_days=1, check_lease=taken_over)
     assert stray.exists()
 
 
 def test_a_checkpoint_of_the_log_forgets_no_run(tmp_path: Path) -> None:
     at = Location(str(tmp_path))
     good = nights(at)
-    for name in delta.SCHEMAS:
+    for name in delta.TABLE_SCHEMAS:
         delta.open_table(at, name).create_checkpoint()  # type: ignore[union-attr]
     maintenance.compact(at, nothing)
     settled = versions(at)
@@ -252,7 +254,7 @@ def test_the_job_waits_for_nobody_and_says_what_it_did(
     at = Location(str(tmp_path))
     good = nights(at)
     bad_night(at)
-    with lease.held(at):
+    with lease.acquire(at):
         monkeypatch.setattr(lease, "DEAD_AFTER_S", 6.0)
         assert run("--out", at, "--compact", monkeypatch=monkeypatch) == 2
     assert "another run is at work" in capsys.readouterr().err

@@ -24,8 +24,8 @@ from mtl_core.dataset.synthetic import names as titles
 from mtl_core.dataset.synthetic import parameters, song
 from mtl_core.dataset.synthetic.voice import RATE_HZ
 
-LABEL_COLUMNS = ("path", "artist", "language", "album", "song")
-SAMPLE_RATES_HZ = (22_050, 32_000, 44_100, 48_000)
+CSV_COLUMNS = ("path", "artist", "language", "album", "song")
+WRITTEN_RATES_HZ = (22_050, 32_000, 44_100, 48_000)
 #: extension -> the ways in which it is written: libsndfile's format, subtype, bit rate mode and compression level.
 ENCODINGS: dict[str, tuple[tuple[str, str, str | None, float | None], ...]] = {
     "wav": (("WAV", "PCM_16", None, None), ("WAV", "PCM_24", None, None), ("WAV", "FLOAT", None, None)),
@@ -77,7 +77,7 @@ class CatalogueConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class Song:
     """One song of the plan: its labels, its file and what it is made from.
 
     Args:
@@ -107,7 +107,7 @@ class Track:
     seed: tuple[int, ...]
 
 
-def plan(config: CatalogueConfig) -> list[Track]:
+def plan_songs(config: CatalogueConfig) -> list[Song]:
     """Every song of the catalogue, sorted by path."""
     rng = np.random.default_rng([config.seed, 0])
     difficulty = parameters.DIFFICULTIES[config.difficulty]
@@ -121,7 +121,7 @@ def plan(config: CatalogueConfig) -> list[Track]:
         songs, albums = names_of_works[i::n_artists][:-2], names_of_works[i::n_artists][-2:]
         files = zip(
             _deal(tuple(ENCODINGS), len(songs), rng),
-            _deal(SAMPLE_RATES_HZ, len(songs), rng),
+            _deal(WRITTEN_RATES_HZ, len(songs), rng),
             _deal((1, 2), len(songs), rng),
             strict=True,
         )
@@ -130,7 +130,7 @@ def plan(config: CatalogueConfig) -> list[Track]:
             album = albums[2 * j // len(songs)]
             encodings = ENCODINGS[extension]
             tracks.append(
-                Track(
+                Song(
                     path=f"{folder}/{titles.slug(album)}/{j + 1:02d}-{titles.slug(title)}.{extension}",
                     artist=artist,
                     language=codes[i // config.artists_per_language],
@@ -157,7 +157,7 @@ def _deal(cards: tuple[Any, ...], count: int, rng: np.random.Generator) -> list[
     return [cards[i] for i in np.concatenate(packs)[:count]]
 
 
-def pcm(track: Track) -> np.ndarray:
+def pcm(track: Song) -> np.ndarray:
     """The song's samples before encoding, (N, C) float32 at `track.sample_rate_hz`, level and crest as planned."""
     rng = np.random.default_rng(track.seed)
     difficulty = parameters.DIFFICULTIES[track.difficulty]
@@ -181,7 +181,7 @@ def _master(x_NC: np.ndarray, level_dbfs: float, crest_db: float) -> np.ndarray:
     return limited.astype(np.float32)
 
 
-def encode(samples_NC: np.ndarray, track: Track) -> bytes:
+def encode(samples_NC: np.ndarray, track: Song) -> bytes:
     """The bytes of the song's file."""
     format_, subtype, mode, level = track.encoding
     buffer = io.BytesIO()
@@ -200,10 +200,10 @@ def encode(samples_NC: np.ndarray, track: Track) -> bytes:
     return buffer.getvalue()
 
 
-def labels_csv(tracks: list[Track]) -> bytes:
+def labels_csv(tracks: list[Song]) -> bytes:
     """`labels.csv`: UTF-8, a header of `LABEL_COLUMNS`, a row a song."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, LABEL_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(track) for track in tracks)
     return text.getvalue().encode()

@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 from torch import Tensor
 
-from mtl_core.dataset.loader import Batch, Part
+from mtl_core.dataset.loader import Batch, SplitSegments
 from mtl_core.model.recipes import Recipe
 
 #: On a CPU the values between two layers should stay in its caches: 16 take 4.6 ms a segment, 32 take 6.8.
@@ -20,7 +20,7 @@ VALIDATION_BATCH = {"cpu": 16, "cuda": 256}
 HELD_SEGMENTS = 20_000  # of validation, in the workers' memory: 0.7 GB; more are read again in each epoch
 
 
-class TrainingData:
+class TrainInput:
     """A worker's batches.
 
     Args:
@@ -29,7 +29,7 @@ class TrainingData:
         seed: of the shuffling.
     """
 
-    def __init__(self, training: Part, validation: Part, recipe: Recipe, seed: int) -> None:
+    def __init__(self, training: SplitSegments, validation: SplitSegments, recipe: Recipe, seed: int) -> None:
         context = ray.train.get_context()
         self._worker = {"rank": context.get_world_rank(), "world_size": context.get_world_size()}
         self._training, self._validation, self._recipe, self._seed = training, validation, recipe, seed
@@ -41,10 +41,10 @@ class TrainingData:
 
     def begin(self, epoch: int) -> None:
         """Make its first batch from now on."""
-        batches = self._training.training_batches(
+        batches = self._training.shuffled_batches(
             self._size, buffer_segments=self._recipe.shuffle_segments, seed=self._seed, epoch=epoch, **self._worker
         )
-        self._begun[epoch] = self._one_ahead(batches)
+        self._begun[epoch] = self._prefetch(batches)
 
     def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
         """This worker's share of an epoch."""
@@ -55,14 +55,14 @@ class TrainingData:
     def validation(self) -> Iterator[dict[str, Tensor]]:
         """This worker's share of the validation part; the shares may differ by a segment."""
         if self._validation.segments > HELD_SEGMENTS:
-            return self._one_ahead(self._read_validation())
+            return self._prefetch(self._read_validation())
         self._held = self._held or list(self._read_validation())
-        return self._one_ahead(iter(self._held))
+        return self._prefetch(iter(self._held))
 
     def _read_validation(self) -> Iterator[Batch]:
-        return self._validation.batches(VALIDATION_BATCH[self._device.type], **self._worker)
+        return self._validation.ordered_batches(VALIDATION_BATCH[self._device.type], **self._worker)
 
-    def _one_ahead(self, batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
+    def _prefetch(self, batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
         pool = ThreadPoolExecutor(1)
         first = pool.submit(next, batches, None)
 

@@ -27,19 +27,19 @@ import torch.distributed
 from ray.util.queue import Queue
 from torch import Tensor
 
-from mtl_core.dataset.loader import Part
+from mtl_core.dataset.loader import SplitSegments
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.inference.aggregation import fit_temperature
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
-from mtl_core.model.mixup import mixed
+from mtl_core.model.mixup import mixup
 from mtl_core.model.recipes import Recipe
 from mtl_core.pipelines.training import checkpoints
-from mtl_core.pipelines.training.train_input import TrainingData
+from mtl_core.pipelines.training.train_input import TrainInput
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainSpec:
     """All that a worker needs to know.
 
     Args:
@@ -52,7 +52,7 @@ class Plan:
     recipe: Recipe
     model: ModelConfig
     seed: int
-    validates: bool
+    has_validation: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +84,15 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
     """
     logging.getLogger().setLevel(logging.WARNING)  # Ray's line for each report; the level of its own loggers is apart
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in every torch we allow
-    plan: Plan = arguments["plan"]
+    plan: TrainSpec = arguments["plan"]
     progress: Queue = arguments["progress"]
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     device = ray.train.torch.get_device()
     torch.manual_seed(plan.seed)  # the same start on every worker
-    parts: dict[str, Part] = ray.get(arguments["parts"])
-    data = TrainingData(parts["train"], parts["validation"], plan.recipe, plan.seed)
+    parts: dict[str, SplitSegments] = ray.get(arguments["parts"])
+    data = TrainInput(parts["train"], parts["validation"], plan.recipe, plan.seed)
     model = MultitaskCNN(plan.model).to(device)
     parallel = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
     optimizer = torch.optim.AdamW(  # Adam, to the bit, without decay
@@ -141,9 +141,9 @@ def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
 def _train_epoch(
     parallel: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: TrainSpec,
     epoch: int,
-    data: TrainingData,
+    data: TrainInput,
 ) -> float:
     """One pass over this worker's share; returns L over the epoch's examples of all workers."""
     recipe = plan.recipe
@@ -159,31 +159,31 @@ def _train_epoch(
         targets = {task: batch[task] for task in plan.model.classes}
         parts = [(1.0, targets)]
         if recipe.mixup:
-            X_B1TF, parts = mixed(X_B1TF, targets, recipe.mixup)
+            X_B1TF, parts = mixup(X_B1TF, targets, recipe.mixup)
         with precision(device):
             logits = parallel(X_B1TF)
-        sums = _blended([(share, cross_entropy_sums(logits, part)) for share, part in parts])
-        own = _blended([(share, label_counts(part)) for share, part in parts])
-        counts = _summed(own, world_size)
+        sums = _weighted_sum([(share, cross_entropy_sums(logits, part)) for share, part in parts])
+        own = _weighted_sum([(share, label_counts(part)) for share, part in parts])
+        counts = _all_reduce(own, world_size)
         loss = loss_of_sums(sums, counts=counts, weights=weights, world_size=world_size)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         for task, total in totals.items():
             total += torch.stack((sums[task].detach(), own[task]))
-    return _total_loss(_summed(totals, world_size), weights)
+    return _total_loss(_all_reduce(totals, world_size), weights)
 
 
 @torch.no_grad()
 def _validate(
-    model: MultitaskCNN, plan: Plan, data: TrainingData, *, calibrate: bool = False
+    model: MultitaskCNN, plan: TrainSpec, data: TrainInput, *, calibrate: bool = False
 ) -> tuple[float | None, dict[str, float], dict[str, int], dict[str, float]]:
     """The masked L over the whole validation part, top-1 and number of labelled segments a task, and the temperatures.
 
     Each worker computes its share. The temperatures (rank 0, `calibrate`) need every track's logits at once: 4 bytes a
     class and segment.
     """
-    if not plan.validates:
+    if not plan.has_validation:
         return None, {}, {}, {}
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -200,7 +200,7 @@ def _validate(
         if calibrate:
             here, there = ({task: x[task].cpu().numpy() for task in tasks} for x in (logits, batch))
             seen.append((batch["track"].cpu().numpy(), here, there))
-    totals = _summed(totals, world_size)
+    totals = _all_reduce(totals, world_size)
     top1 = {task: float(right / max(1.0, float(count))) for task, (_, count, right) in totals.items()}
     labelled = {task: int(count) for task, (_, count, _) in totals.items()}
     loss = _total_loss(totals, task_weights(plan.model.classes, plan.recipe.alpha))
@@ -240,7 +240,7 @@ def _has_stopped(state: dict[str, Any], recipe: Recipe) -> bool:
     return recipe.patience is not None and len(state["history"]) - state["best_epoch"] >= recipe.patience
 
 
-def _blended(parts: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
+def _weighted_sum(parts: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
     return {task: torch.stack([share * values[task] for share, values in parts]).sum(0) for task in parts[0][1]}
 
 
@@ -249,7 +249,7 @@ def _total_loss(totals: dict[str, Tensor], weights: dict[str, float]) -> float:
     return float(sum(weights[task] * total[0] / total[1].clamp(min=1) for task, total in totals.items()))
 
 
-def _summed(values: dict[str, Tensor], world_size: int) -> dict[str, Tensor]:
+def _all_reduce(values: dict[str, Tensor], world_size: int) -> dict[str, Tensor]:
     """Sums over the workers, in one message."""
     if world_size == 1:
         return values

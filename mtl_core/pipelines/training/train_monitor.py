@@ -16,7 +16,7 @@ from mtl_core.pipelines.training.train_loop import Epoch
 from mtl_core.storage.location import Location
 
 
-def report(progress: Queue, epochs: int, folder: Location) -> None:
+def report_epochs(progress: Queue, epochs: int, folder: Location) -> None:
     """Report each epoch that comes until None comes.
 
     Args:
@@ -29,7 +29,7 @@ def report(progress: Queue, epochs: int, folder: Location) -> None:
         while (epoch := progress.get()) is not None:
             seconds.append(epoch.seconds)
             left = timedelta(seconds=round((epochs - epoch.epoch) * sum(seconds) / len(seconds)))
-            print(_line(epoch, epochs, left), file=sys.stderr, flush=True)
+            print(_epoch_line(epoch, epochs, left), file=sys.stderr, flush=True)
             scalars = {"loss/train": epoch.train_loss, "loss/validation": epoch.validation_loss}
             scalars |= {f"validation_top1/{task}": top1 for task, top1 in epoch.top1.items()}
             for name, value in scalars.items():
@@ -40,7 +40,7 @@ def report(progress: Queue, epochs: int, folder: Location) -> None:
                 (folder / file.name).write_bytes(file.read_bytes())
 
 
-def _line(epoch: Epoch, epochs: int, left: timedelta) -> str:
+def _epoch_line(epoch: Epoch, epochs: int, left: timedelta) -> str:
     scores = "".join(f", {task} {top1:.1%}" for task, top1 in epoch.top1.items())
     validation = "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}{scores}"
     return (

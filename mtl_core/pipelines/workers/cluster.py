@@ -31,7 +31,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: logical CPUs that a local Ray must have at the least; never fewer than 2 or than the machine has.
     """
     if ray.is_initialized():
-        be_quiet()
+        silence_ray_data()
         yield
         return
     for name, value in _QUIET.items():
@@ -54,7 +54,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             include_dashboard=False,
             logging_level=logging.ERROR,
         )
-    be_quiet()
+    silence_ray_data()
     try:
         with _without_noise(_NOISE):
             yield
@@ -115,7 +115,7 @@ def _without_noise(noise: bytes) -> Iterator[None]:
         os.close(source)
 
 
-def be_quiet() -> None:
+def silence_ray_data() -> None:
     """Keep Ray Data's bars and its execution plans off the terminal; its warnings and errors stay."""
     from ray.data import DataContext
 
@@ -125,7 +125,7 @@ def be_quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
-def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_once: bool = False) -> int:
+def require_workers(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_once: bool = False) -> int:
     """How many workers to start: as many as are asked for, else as many as the nodes hold now.
 
     A cluster that grows on demand is believed to grow to whatever is asked for. Of one that does not, some workers are
@@ -140,11 +140,11 @@ def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_
         InputError: the cluster cannot hold them, or it holds none now and nobody said how many.
     """
     needs = {"CPU": num_cpus, "GPU": num_gpus}
-    held = _held(needs)
+    held = _capacity(needs)
     wanted = asked or 1
-    if asked is None and not held and grows():
+    if asked is None and not held and is_autoscaling():
         raise InputError("the cluster has no room now and grows on demand: say to how many workers, --num-workers N")
-    if wanted > held and not grows():
+    if wanted > held and not is_autoscaling():
         each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
         has = ", ".join(f"{ray.cluster_resources().get(name, 0):g} {name}s" for name in needs)
         missing = f"{wanted} workers of {each} each: the cluster has room for {held} ({has} in all)"
@@ -156,19 +156,22 @@ def room(asked: int | None, *, num_cpus: float = 1, num_gpus: float = 0, all_at_
     return held if os.environ.get("RAY_ADDRESS") else min(held, os.cpu_count() or 1)
 
 
-def cpus_each(workers: int, *, num_gpus: int = 0) -> float:
+def cpus_per_worker(workers: int, *, num_gpus: int = 0) -> float:
     """The CPUs, one or a part of one, that each of so many workers can have which must run at once.
 
     Raises:
         InputError: the cluster cannot hold them.
     """
     shares = (1.0, 0.5, 0.25, 0.1)
-    share = next((cpus for cpus in shares if grows() or _held({"CPU": cpus, "GPU": num_gpus}) >= workers), shares[-1])
-    room(workers, num_cpus=share, num_gpus=num_gpus, all_at_once=True)
+    share = next(
+        (cpus for cpus in shares if is_autoscaling() or _capacity({"CPU": cpus, "GPU": num_gpus}) >= workers),
+        shares[-1],
+    )
+    require_workers(workers, num_cpus=share, num_gpus=num_gpus, all_at_once=True)
     return share
 
 
-def _held(needs: dict[str, float]) -> int:
+def _capacity(needs: dict[str, float]) -> int:
     """How many workers with these needs the nodes hold now."""
     return sum(
         min(int(node["Resources"].get(name, 0) / amount + 1e-9) for name, amount in needs.items() if amount)
@@ -177,7 +180,7 @@ def _held(needs: dict[str, float]) -> int:
     )
 
 
-def grows() -> bool:
+def is_autoscaling() -> bool:
     """Whether an autoscaler starts nodes on demand: those it starts carry a label that no others have."""
     return any("ray.io/node-group" in node["Labels"] for node in ray.nodes() if node["Alive"])
 

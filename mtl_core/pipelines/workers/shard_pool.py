@@ -14,7 +14,7 @@ import numpy as np
 
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.storage import work_plan
-from mtl_core.storage.work_plan import Mark, Plan
+from mtl_core.storage.work_plan import ShardResult, WorkPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,32 +44,34 @@ class _Actor:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         (item,) = batch["item"]
         result = self._work(item if isinstance(item, bytes) else int(item))
-        if isinstance(result, Mark):
+        if isinstance(result, ShardResult):
             return {"done": np.array([result.done]), "failed": np.array([result.failed])}
         return {"item": np.array([result], object)}
 
 
-def work_off(plan: Plan, stages: list[Stage], *, what: str, may_go_on: Callable[[], None] = lambda: None) -> int:
+def run_shards(
+    plan: WorkPlan, stages: list[Stage], *, what: str, check_lease: Callable[[], None] = lambda: None
+) -> int:
     """Do every shard of `plan` that has no mark, show the progress, and return the tracks done by this call.
 
     Args:
         plan: frozen.
         stages: that a shard goes through.
         what: the verb of the progress line.
-        may_go_on: asked after each shard; raises where the run must end.
+        check_lease: asked after each shard; raises where the run must end.
     """
-    marked = work_plan.marked(plan)
+    marked = work_plan.completed_shards(plan)
     before = sum(_n_tracks(plan, shard) for shard in marked)
     progress = Progress(what, plan.n_tracks, before)
     still_open = [shard for shard in range(plan.n_shards) if shard not in marked]
     if still_open:
-        for row in handed_out(still_open, stages):
+        for row in shard_results(still_open, stages):
             progress.add(row["done"] + row["failed"], row["failed"])
-            may_go_on()
+            check_lease()
     return plan.n_tracks - before
 
 
-def handed_out(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
+def shard_results(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
     """What the last stage says of each of these shards, in no order."""
     import ray.data
 
@@ -91,5 +93,5 @@ def handed_out(still_open: list[int], stages: list[Stage]) -> Iterator[Any]:
     return flow.iter_rows()
 
 
-def _n_tracks(plan: Plan, shard: int) -> int:
+def _n_tracks(plan: WorkPlan, shard: int) -> int:
     return min(plan.tracks_per_shard, plan.n_tracks - shard * plan.tracks_per_shard)

@@ -18,13 +18,13 @@ from sklearn.preprocessing import StandardScaler
 
 from mtl_core.dataset.synthetic.catalogue import (
     ENCODINGS,
-    SAMPLE_RATES_HZ,
+    WRITTEN_RATES_HZ,
     CatalogueConfig,
-    Track,
+    Song,
     encode,
     labels_csv,
     pcm,
-    plan,
+    plan_songs,
 )
 
 SHAPE = {"languages": 4, "artists_per_language": 4, "songs_per_artist": 5}
@@ -50,7 +50,7 @@ def test_a_wrong_value_is_named(wrong):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 5), (40, 50, 2), (17, 4, 5)])
 def test_plan_has_every_song_once(shape):
     languages, artists, songs = shape
-    tracks = plan(CatalogueConfig(languages=languages, artists_per_language=artists, songs_per_artist=songs))
+    tracks = plan_songs(CatalogueConfig(languages=languages, artists_per_language=artists, songs_per_artist=songs))
     assert len(tracks) == languages * artists * songs
     assert len({track.path for track in tracks}) == len({track.song for track in tracks}) == len(tracks)
     assert (
@@ -62,27 +62,27 @@ def test_plan_has_every_song_once(shape):
 
 
 def test_files_are_dealt_evenly():
-    tracks = plan(CatalogueConfig(songs_per_artist=8))
+    tracks = plan_songs(CatalogueConfig(songs_per_artist=8))
     for artist in {track.artist for track in tracks}:
         mine = [track for track in tracks if track.artist == artist]
         assert sorted(track.path.rsplit(".")[-1] for track in mine) == sorted(2 * list(ENCODINGS))
-        assert sorted(track.sample_rate_hz for track in mine) == sorted(2 * SAMPLE_RATES_HZ)
+        assert sorted(track.sample_rate_hz for track in mine) == sorted(2 * WRITTEN_RATES_HZ)
         assert sorted(track.channels for track in mine) == 4 * [1] + 4 * [2]
 
 
 def test_same_seed_same_catalogue():
     config = CatalogueConfig(song_s=3)
-    tracks = plan(config)
-    assert tracks == plan(config)
-    assert labels_csv(tracks) == labels_csv(plan(config))
-    assert labels_csv(tracks) != labels_csv(plan(CatalogueConfig(song_s=3, seed=1)))
+    tracks = plan_songs(config)
+    assert tracks == plan_songs(config)
+    assert labels_csv(tracks) == labels_csv(plan_songs(config))
+    assert labels_csv(tracks) != labels_csv(plan_songs(CatalogueConfig(song_s=3, seed=1)))
     first = pcm(tracks[7])
     assert not np.array_equal(pcm(replace(tracks[7], seed=(5,)))[:1000], first[:1000])
     np.testing.assert_array_equal(pcm(tracks[7]), first)  # whatever was made in between
 
 
 def test_labels_have_a_header_and_a_row_a_song():
-    lines = labels_csv(plan(CatalogueConfig())).decode().splitlines()
+    lines = labels_csv(plan_songs(CatalogueConfig())).decode().splitlines()
     assert lines[0] == "path,artist,language,album,song"
     assert len(lines) == 81
 
@@ -90,7 +90,7 @@ def test_labels_have_a_header_and_a_row_a_song():
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("extension", list(ENCODINGS))
 def test_file_is_what_the_plan_says(extension, channels):
-    some = plan(CatalogueConfig(song_s=3, difficulty="hard"))[0]
+    some = plan_songs(CatalogueConfig(song_s=3, difficulty="hard"))[0]
     for encoding in ENCODINGS[extension]:
         track = replace(some, encoding=encoding, channels=channels, sample_rate_hz=22_050)
         samples = pcm(track)
@@ -105,7 +105,7 @@ def test_file_is_what_the_plan_says(extension, channels):
         assert error < (1e-3 if extension in ("wav", "flac") else 0.2)
 
 
-def _features(track: Track) -> tuple[np.ndarray, np.ndarray]:
+def _features(track: Song) -> tuple[np.ndarray, np.ndarray]:
     """What can be seen of the file without its spectrum, and mean and spread of the cepstrum (its spectrum's shape)."""
     data = encode(pcm(track), track)
     samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
@@ -130,13 +130,15 @@ def _features(track: Track) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def made():
     """{difficulty: (tracks, file features, spectral features)} of one small catalogue each."""
-    tracks = {name: plan(CatalogueConfig(**SHAPE, song_s=4, difficulty=name, seed=3)) for name in ("easy", "hard")}
+    tracks = {
+        name: plan_songs(CatalogueConfig(**SHAPE, song_s=4, difficulty=name, seed=3)) for name in ("easy", "hard")
+    }
     with ProcessPoolExecutor(2) as pool:
         features = {name: list(pool.map(_features, tracks[name], chunksize=8)) for name in tracks}
     return {name: (tracks[name], *map(np.array, zip(*features[name], strict=True))) for name in tracks}
 
 
-def _folds(tracks: list[Track]) -> np.ndarray:
+def _folds(tracks: list[Song]) -> np.ndarray:
     """The place of each song among its artist's."""
     artists = [track.artist for track in tracks]
     return np.array([artists[:i].count(artist) for i, artist in enumerate(artists)])
@@ -176,7 +178,7 @@ def test_files_and_loudness_tell_nothing(made, model, task):
 def test_the_plans_of_many_seeds_tell_nothing(task):
     right = total = 0
     for seed in range(12):
-        tracks = plan(CatalogueConfig(**SHAPE, seed=seed))
+        tracks = plan_songs(CatalogueConfig(**SHAPE, seed=seed))
         endings = [[track.path.endswith(name) for name in ENCODINGS] for track in tracks]
         drawn = [(t.sample_rate_hz, t.channels, t.duration_s, t.level_dbfs, t.crest_db) for t in tracks]
         labels = np.array([getattr(track, task) for track in tracks])

@@ -72,5 +72,5 @@ def test_a_training_goes_on_from_a_list_that_was_cut_off(local_ray, tmp_path, mo
     assert said[0] == "training: a kill cut off its list of checkpoints: it goes on after epoch 2"
     assert said[1].startswith("training: epoch 3 of 3") and len(said) == 2
     pipeline.train(out=whole, **asked)
-    weights = [(folder / artifact.WEIGHTS).read_bytes() for folder in (out, whole)]
+    weights = [(folder / artifact.WEIGHTS_FILE).read_bytes() for folder in (out, whole)]
     assert weights[0] == weights[1]
