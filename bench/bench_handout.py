@@ -11,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from bench_tagging import OUT
 
-from mtl_core.pipelines.workers import cluster, shard_pool
-from mtl_core.storage import work_plan
-from mtl_core.storage.work_plan import ShardResult
-from mtl_core.timing import ZERO
+from mtl_core.pipelines.workers import cluster
+from mtl_core.storage.work_plan import SHARDS_PER_WORKER
 
 WORKERS = 2
 
@@ -24,8 +23,8 @@ WORKERS = 2
 class Idle:
     """Says that a shard is done."""
 
-    def __call__(self, shard: int) -> ShardResult:
-        return ShardResult(shard=shard, output="", done=32, failed=0, n_segments=0, audio_s=0.0, spent=ZERO)
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"done": np.array([32]), "failed": np.array([0])}
 
 
 def cpu_s() -> float:
@@ -34,10 +33,20 @@ def cpu_s() -> float:
 
 
 def main(n: int = 4000) -> None:
-    stage = shard_pool.Stage(make=Idle, workers=WORKERS, resources={"num_cpus": 1}, calls=work_plan.SHARDS_PER_WORKER)
     with cluster.connected(num_cpus=WORKERS):
+        import ray.data
+
         before_mib, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.monotonic()
-        rows = iter(shard_pool.shard_results(list(range(n)), [stage]))
+        rows = iter(
+            ray.data.from_items(list(range(n)), override_num_blocks=n)
+            .map_batches(
+                Idle,
+                batch_size=1,
+                num_cpus=1,
+                compute=cluster.actor_pool(WORKERS, n, concurrency=SHARDS_PER_WORKER),
+            )
+            .iter_rows()
+        )
         next(rows)
         first_s, cpu_before, since = time.monotonic() - begun, cpu_s(), time.monotonic()
         n_others = sum(1 for _ in rows)

@@ -1,8 +1,12 @@
-"""Extract mels: every track of a manifest -> its segments' mels in Parquet, for training and evaluation.
+"""Extract mels: every track of a manifest -> the mels of its segments in Parquet, for training and evaluation.
 
-A run is named by what it is made from: the same command takes up an unfinished run, and recognises a finished one.
-Files go into OUT under the run's name; those of an earlier run go when this one has ended. Failures are at
-`OUT/_failures`.
+A run is named by a hash of what it is made from: the same command resumes an unfinished run and recognises a finished
+one. Its files go directly into OUT; when it ends, the files of earlier runs are deleted.
+
+    OUT/mels-RUN_ID-*.parquet       the mels
+    OUT/_failures/failures.parquet  the tracks that failed
+    OUT/_runs/RUN_ID                the plan of an unfinished run; while it is there, the mels are not to be read
+    OUT/_runs/RUN_ID.json           the record of the finished run
 """
 
 import hashlib
@@ -11,36 +15,36 @@ import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core.audio.decoder_process import DecoderLimits
+from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
+from mtl_core.pipelines.workers.progress import Progress
+from mtl_core.pipelines.workers.shard_workers import ExtractShard, ReadOptions
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import ShardResult, WorkPlan
+from mtl_core.storage.work_plan import SHARDS_PER_WORKER, WorkPlan
 
 FAILURES_FOLDER = "_failures"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """What an extraction is made with.
+    """How mels are extracted.
 
     Args:
         front_end: of the mels.
-        draws: random starts a segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
-        seed: of the draws.
+        draws: random segments for each slot of the fixed grid, 1 to 100; 0 is the fixed grid itself.
+        seed: of the random starts.
         limits: of the decoder, for one track.
-        workers: actors; None: one for each CPU of the cluster.
+        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
+        workers: CPU workers; None: one for each CPU of the cluster.
 
     Raises:
         ValueError: a number is out of range.
@@ -50,6 +54,7 @@ class Extraction:
     draws: int = 0
     seed: int = 0
     limits: DecoderLimits = field(default_factory=DecoderLimits)
+    decoder: str = DECODER
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,54 +64,81 @@ class Extraction:
             raise ValueError(f"workers must be 1 or more, got {self.workers}")
 
 
-def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -> str:
+def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> str:
     """Extract the mels of all tracks of a manifest.
+
+    Args:
+        manifest_at: the manifest, a Parquet file or a folder of them.
+        out: folder of the mels.
+        options: how they are extracted.
 
     Returns:
         A summary for people.
 
     Raises:
-        InputError: the manifest is wrong or OUT cannot be reached.
+        InputError: the manifest is wrong, OUT cannot be reached, or the cluster has no room for a worker.
     """
     tracks = manifest.read(manifest_at)
     check_writable(out)
     if not len(tracks):
-        raise InputError(f"{manifest_at}: a manifest without tracks")
+        raise InputError(f"{manifest_at}: the manifest has no tracks")
     tracks = tracks.sort_by("track_id")
-    asked = _asked(tracks, extraction)
-    run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    parameters = _parameters(tracks, options)
+    run_id = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
-    with lease.acquire(out), cluster.connected(num_cpus=extraction.workers):
-        workers = cluster.require_workers(extraction.workers)
-        plan = _plan(tracks, out, run_id, asked, workers)
-        begun = time.monotonic()
-        make = partial(_Extractor, plan, out, extraction, mel_files.mels_schema(extraction.front_end, tracks.schema))
-        stage = Stage(make=make, workers=workers, resources={"num_cpus": 1}, calls=work_plan.SHARDS_PER_WORKER)
-        run_shards(plan, [stage], what="extracting mels")
-        return _summary(_finish(plan, out, record, time.monotonic() - begun), out)
+    with lease.acquire(out), cluster.connected(num_cpus=options.workers):
+        workers = cluster.require_workers(options.workers)
+        plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers)
+        start = time.monotonic()
+        open_shards = work_plan.open_shards(plan)
+        progress = Progress("extracting mels", plan.n_tracks, plan.n_tracks - work_plan.count_tracks(plan, open_shards))
+        if open_shards:
+            import ray.data
+
+            read_options = ReadOptions(
+                limits=options.limits, decoder=options.decoder, draws=options.draws, seed=options.seed
+            )
+            schema = mel_files.mels_schema(options.front_end, tracks.schema)
+            counts = (
+                ray.data.from_items(open_shards, override_num_blocks=len(open_shards))
+                .map_batches(
+                    ExtractShard,
+                    fn_constructor_args=(plan, out, options.front_end, read_options, schema),
+                    batch_size=1,
+                    num_cpus=1,
+                    compute=cluster.actor_pool(workers, len(open_shards), concurrency=SHARDS_PER_WORKER),
+                )
+                .iter_rows()
+            )
+            for _ in progress.watch(counts):
+                pass
+        return _summary(_finish(plan, out, record, time.monotonic() - start), out)
 
 
-def _asked(tracks: pa.Table, extraction: Extraction) -> dict[str, Any]:
+def _parameters(tracks: pa.Table, options: Extraction) -> dict[str, Any]:
+    """All that the mels depend on; the run is named by it."""
     content = io.BytesIO()
     with pa.ipc.new_stream(content, tracks.schema.remove_metadata()) as stream:
         stream.write_table(tracks.replace_schema_metadata().combine_chunks())
-    return {
+    parameters = {
         "tracks": hashlib.sha256(content.getbuffer()).hexdigest(),
-        "front_end": extraction.front_end.to_dict(),
-        "draws": extraction.draws,
-        "seed": extraction.seed if extraction.draws else 0,
+        "front_end": options.front_end.to_dict(),
+        "draws": options.draws,
+        "seed": options.seed if options.draws else 0,
         "content_known": tracks["content_id"].null_count == 0,
     }
+    return parameters if options.decoder == DECODER else parameters | {"decoder": options.decoder}
 
 
 def _is_done(record: Location, out: Location) -> bool:
-    """Whether a finished run stands as it ended; never where a failure was not permanent, or changed audio not seen."""
-    if (
-        not record.exists()
-        or work_plan.load_plan(out / mel_files.RUNS_FOLDER / record.name.removesuffix(".json")) is not None
-    ):
+    """Whether a run has finished and its files are all that lies in OUT.
+
+    Never if a failure was not permanent, or if the manifest cannot tell whether the audio has changed.
+    """
+    folder = out / mel_files.RUNS_FOLDER / record.name.removesuffix(".json")
+    if not record.exists() or work_plan.load_plan(folder) is not None:
         return False
     run = json.loads(record.read_bytes())
     if run["failed_not_permanently"] or not run["asked"]["content_known"]:
@@ -118,58 +150,32 @@ def _files(out: Location) -> list[Location]:
     return [file for file in out.files(".parquet") if file.name.startswith("mels-")]
 
 
-def _plan(tracks: pa.Table, out: Location, run_id: str, asked: dict[str, Any], workers: int) -> WorkPlan:
+def _resume_or_write_plan(
+    tracks: pa.Table, out: Location, run_id: str, parameters: dict[str, Any], workers: int
+) -> WorkPlan:
     folder = out / mel_files.RUNS_FOLDER / run_id
     plan = work_plan.load_plan(folder)
-    if plan is None:
-        folder.delete_tree()
-        n_tracks_per_shard = work_plan.shard_size(len(tracks), workers)
-        plan = work_plan.write_plan(
-            tracks, folder, run_id=run_id, tracks_per_shard=n_tracks_per_shard, parameters=asked
-        )
-    return plan
-
-
-class _Extractor:
-    """Does shards: reads their tracks, writes their mels."""
-
-    def __init__(self, plan: WorkPlan, out: Location, extraction: Extraction, schema: pa.Schema) -> None:
-        self._plan, self._out, self._schema = plan, out, schema
-        self._reader = TrackReader(
-            extraction.front_end, extraction.limits, draws=extraction.draws, seed=extraction.seed
-        )
-
-    def __call__(self, shard: int) -> ShardResult:
-        tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
-        done = [track for track in tracks if isinstance(track, Track)]
-        failed = [track for track in tracks if isinstance(track, FailedTrack)]
-        output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
-        with self._reader.timer.timed("write"):
-            if done:
-                output.write_bytes(mel_files.encode_mels(done, self._schema))
-        mark = ShardResult(
-            shard=shard,
-            output=output.name if done else "",
-            done=len(done),
-            failed=len(failed),
-            n_segments=sum(len(track.segments.start_s) for track in done),
-            audio_s=sum(track.duration_s for track in done),
-            spent=self._reader.timer.delta(),
-        )
-        failures = [track.as_row(attempts=1, model_id=None, run_id=self._plan.run_id) for track in failed]
-        work_plan.complete_shard(self._plan, mark, failures)
-        return mark
+    if plan is not None:
+        return plan
+    folder.delete_tree()
+    return work_plan.write_plan(
+        tracks,
+        folder,
+        run_id=run_id,
+        tracks_per_shard=work_plan.shard_size(len(tracks), workers),
+        parameters=parameters,
+    )
 
 
 def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> dict[str, Any]:
-    """Drop what earlier runs left, write failures and record; last, open the mels to readers by removing the plan."""
-    found, failures = work_plan.read_results(plan, range(plan.n_shards))
-    mine = {mark.output for mark in found if mark.output}
+    """Delete the files of earlier runs, and write failures and record. Deleting the plan opens the mels to readers."""
+    results, failures = work_plan.read_results(plan, range(plan.n_shards))
+    own_files = {result.output for result in results if result.output}
     for path, _ in [*(out / mel_files.RUNS_FOLDER).walk()]:
         if path.split("/")[0] != plan.run_id:
             (out / mel_files.RUNS_FOLDER / path).delete()
     for file in _files(out):
-        if file.name not in mine:
+        if file.name not in own_files:
             file.delete()
     buffer = io.BytesIO()
     pq.write_table(failures, buffer)
@@ -178,11 +184,11 @@ def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> d
         "run_id": plan.run_id,
         "asked": plan.parameters,
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **work_plan.sum_results(found),
+        **work_plan.sum_results(results),
         "failed_not_permanently": len(failures) - sum(failures["permanent"].to_pylist()),
         "failures": work_plan.count_errors(failures),
         "wall_s": round(wall_s, 1),
-        "files": sorted(mine),
+        "files": sorted(own_files),
     }
     record.write_bytes(json.dumps(run, indent=1).encode())
     work_plan.delete_plan(plan.folder)

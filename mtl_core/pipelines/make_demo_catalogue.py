@@ -1,11 +1,9 @@
-"""Make the synthetic catalogue: plan -> one song a Ray task -> `audio/…`, then `labels.csv`."""
+"""Make the synthetic catalogue: plan the songs -> write `audio/…`, a Ray task for each song -> `labels.csv`."""
 
 import json
 import sys
 from dataclasses import asdict, dataclass
-from itertools import islice
-
-import ray
+from typing import Any
 
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
@@ -30,8 +28,8 @@ class Summary:
 def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     """Write the catalogue of `config` to `out`; the samples and the labels depend on `config` alone.
 
-    `out/catalogue.json` holds the config and marks the folder as this job's: one made earlier is replaced.
-    `labels.csv` is written last: where it is, the catalogue is whole.
+    `out/catalogue.json` holds the config and marks the folder as this job's: an earlier catalogue is replaced.
+    `labels.csv` is written last: if it is there, the catalogue is complete.
 
     Raises:
         InputError: `out` holds something else, or cannot be reached.
@@ -40,46 +38,47 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     with as_input_error(out):
         _clear(out)
         (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
-    tracks = plan_songs(config)
+    songs = plan_songs(config)
     with cluster.connected():
-        size_bytes = _write_all(tracks, out)
-    (out / LABELS).write_bytes(labels_csv(tracks))
+        size_bytes = _write_songs(songs, out)
+    (out / LABELS).write_bytes(labels_csv(songs))
     return Summary(
-        songs=len(tracks),
-        artists=len({track.artist for track in tracks}),
-        languages=len({track.language for track in tracks}),
-        audio_s=sum(track.duration_s for track in tracks),
+        songs=len(songs),
+        artists=len({song.artist for song in songs}),
+        languages=len({song.language for song in songs}),
+        audio_s=sum(song.duration_s for song in songs),
         size_bytes=size_bytes,
     )
 
 
 def _clear(out: Location) -> None:
-    """Remove an earlier catalogue; the marker goes last, so that an interrupted removal can be taken up."""
+    """Remove an earlier catalogue. The marker goes last, so that an interrupted removal can be repeated."""
     entries = out.filesystem.ls(out.path, detail=False) if out.exists() else []
     if entries and not (out / CONFIG).exists():
-        raise InputError(f"{out} is not empty and holds no catalogue of this job (no {CONFIG}): name another folder")
+        raise InputError(f"{out} is not empty and is not a catalogue of this job (no {CONFIG}): name another folder")
     (out / LABELS).delete()
     (out / "audio").delete_tree()
     (out / CONFIG).delete()
 
 
-def _write_all(tracks: list[Song], out: Location) -> int:
-    write = ray.remote(num_cpus=1)(_write)
-    waiting = iter(tracks)
-    # One for each CPU: of tasks that wait, Ray says that they could never run.
-    open_refs = [write.remote(track, out) for track in islice(waiting, cluster.require_workers(None))]
-    done, size_bytes = 0, 0
-    while open_refs:
-        (ready,), open_refs = ray.wait(open_refs)
-        open_refs += [write.remote(track, out) for track in islice(waiting, 1)]
-        size_bytes += ray.get(ready)
-        done += 1
-        if done == len(tracks) or done % max(1, len(tracks) // 10) == 0:
-            print(f"{done} of {len(tracks)} songs", file=sys.stderr, flush=True)
+def _write_songs(songs: list[Song], out: Location) -> int:
+    import ray.data
+
+    sizes = (
+        ray.data.from_items(list(range(len(songs))), override_num_blocks=len(songs))
+        .map(_write_song, fn_kwargs={"songs": songs, "out": out})
+        .iter_rows()
+    )
+    size_bytes = 0
+    for number, row in enumerate(sizes, start=1):
+        size_bytes += row["size_bytes"]
+        if number == len(songs) or number % max(1, len(songs) // 10) == 0:
+            print(f"{number} of {len(songs)} songs", file=sys.stderr, flush=True)
     return size_bytes
 
 
-def _write(track: Song, out: Location) -> int:
-    data = encode(pcm(track), track)
-    (out / track.path).write_bytes(data)
-    return len(data)
+def _write_song(row: dict[str, Any], *, songs: list[Song], out: Location) -> dict[str, int]:
+    song = songs[row["item"]]
+    data = encode(pcm(song), song)
+    (out / song.path).write_bytes(data)
+    return {"size_bytes": len(data)}

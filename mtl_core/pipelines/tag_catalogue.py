@@ -1,10 +1,10 @@
-"""Tag a catalogue: plan -> run -> verify -> commit, each of which the same command takes up again after any crash.
+"""Tag a catalogue: plan -> run -> verify -> commit. The same command resumes at each of these steps after any crash.
 
-What is still to do is frozen as a plan; workers do its shards; what they left is verified against the plan; then
-failures and tags enter their tables, and the run's record is written, last. One row is one track from end to end.
+The open tracks are frozen as a work plan; workers tag its shards; their files are verified against the plan; then
+failures and tags are committed to their tables, and the run's record is written last.
 
     OUT/tags, OUT/failures    the tables
-    OUT/_run/RUN_ID           an unfinished run: its plan, its marks, its shards' tags
+    OUT/_run/RUN_ID           an unfinished run: its plan, the results of its shards, their tags
     OUT/runs/RUN_ID.json      the record of a finished run
 """
 
@@ -17,27 +17,31 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
-from mtl_core.audio.track_reader import TrackReader
 from mtl_core.dataset import manifest
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
-from mtl_core.inference.tagger import Tagger
 from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
-from mtl_core.pipelines.workers.shard_workers import ShardReader, ShardTagger, ShardWorker
+from mtl_core.pipelines.workers.progress import Progress
+from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import ShardResult, WorkPlan
+from mtl_core.storage.work_plan import SHARDS_PER_WORKER, ShardResult, WorkPlan
 from mtl_core.tables import delta
 from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
 
+if TYPE_CHECKING:
+    import ray.data
+
+#: The chain that tags some shards of a plan; its rows are their counts of tracks.
+TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
+
 RECORDS = "runs"
-_PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
+_PACKAGES = ("ray", "openvino", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +49,13 @@ class Tagging:
     """How a catalogue is tagged.
 
     Args:
-        retry_failed: plan tracks with a permanent failure too.
-        limit: plan the first so many open tracks by `track_id`; None: all.
-        workers: actors; None: one for each CPU of the cluster.
-        use_gpu: run the model on the cluster's GPUs, one worker each, fed by `workers` that read.
-        gpu_device: of torch, where that worker runs it; tests without a GPU say "cpu".
+        retry_failed: also plan tracks with a permanent failure.
+        limit: plan the first N open tracks by `track_id`; None: all.
+        workers: CPU workers; None: one for each CPU of the cluster.
+        use_gpu: run the network on the cluster's GPUs, one worker each; the CPU workers read for them.
+        gpu_device: of torch, for the GPU workers; tests without a GPU use "cpu".
         limits: of the decoder, for one track.
-        decoder: the module whose process decodes: a deployment's own for formats of its own, see `decoding.serve`.
+        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
 
     Raises:
         ValueError: a number is out of range.
@@ -74,166 +78,165 @@ class Tagging:
 
 @dataclass(frozen=True, kw_only=True)
 class Tagged:
-    """What became of the command: the records of the runs it finished, and the open tracks that were done already."""
+    """The records of the runs that the command finished, and how many tracks were done before."""
 
     runs: list[dict[str, Any]]
     already_done: int
 
     @property
     def failed_share(self) -> float:
-        """Failed of planned, 0 to 1; 0 where nothing was planned."""
+        """Failed of planned tracks, 0 to 1; 0 if nothing was planned."""
         return sum(run["failed"] for run in self.runs) / max(1, sum(run["planned"] for run in self.runs))
 
 
-def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagging: Tagging) -> Tagged:
-    """Tag every track of a manifest that the tables under `out` do not speak for yet.
+def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, options: Tagging) -> Tagged:
+    """Tag every track of a manifest that the tables under `out` have no tags and no permanent failure for.
+
+    Args:
+        manifest_at: the manifest, a Parquet file or a folder of them.
+        model_at: folder of the model artifact.
+        out: folder of the tables and records.
+        options: how the catalogue is tagged.
 
     Raises:
         InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for a worker.
-        VerificationError: a run's outcome is not what it planned; nothing is committed.
+        VerificationError: the results of a run do not match its plan; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
-    network = load_cpu_model(model_at)
-    model_id = network.model_id
+    model = load_cpu_model(model_at)
     tracks = manifest.scan(manifest_at)
     check_writable(out)
-    asked = {
+    parameters = {
         "manifest": manifest_at.uri,
         "model": model_at.uri,
-        "model_id": model_id,
-        "limit": tagging.limit,
-        "retry_failed": tagging.retry_failed,
-        "decode_limits": asdict(tagging.limits),
+        "model_id": model.model_id,
+        "limit": options.limit,
+        "retry_failed": options.retry_failed,
+        "decode_limits": asdict(options.limits),
     }
-    runs: list[dict[str, Any]] = []
-    open_tracks = partial(delta.plan_tracks, tracks, out, model_id, retry_failed=tagging.retry_failed)
+    plan_tracks = partial(delta.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:
-        unfinished = _unfinished(out, model_id)
-        still_open = None if unfinished else open_tracks()
-        if still_open is not None and not len(still_open):
-            return Tagged(runs=[], already_done=tracks.count_rows())  # no Ray is started for nothing
-        with cluster.connected(num_cpus=tagging.workers):
-            workers = cluster.require_workers(tagging.workers)
-            run = partial(_run, out=out, stages=_stages(tagging, network, model_at, workers), lock=lock)
-            runs += [run(plan) for plan in unfinished]
-            still_open = open_tracks() if still_open is None else still_open
-            already_done = tracks.count_rows() - len(still_open)
-            planned = still_open.slice(0, tagging.limit)
+        unfinished = _runs_to_resume(out, model.model_id)
+        open_tracks = None if unfinished else plan_tracks()
+        if open_tracks is not None and not len(open_tracks):
+            return Tagged(runs=[], already_done=tracks.count_rows())  # an unchanged night starts no Ray
+        with cluster.connected(num_cpus=options.workers):
+            workers = cluster.require_workers(options.workers)
+            tag_shards = (
+                _on_gpus(options, model, model_at, workers) if options.use_gpu else _on_cpus(options, model, workers)
+            )
+            records = [_run(plan, tag_shards, out, lock) for plan in unfinished]
+            open_tracks = plan_tracks() if open_tracks is None else open_tracks
+            already_done = tracks.count_rows() - len(open_tracks)
+            planned = open_tracks.slice(0, options.limit)
             if len(planned):
-                lock.renew()  # a paused run that wakes up leaves no plan behind
-                runs.append(
-                    run(
-                        _freeze(
-                            planned,
-                            out,
-                            asked | {"already_done": already_done},
-                            cluster.require_workers(tagging.workers),
-                        )
-                    )
-                )
-    return Tagged(runs=runs, already_done=already_done)
+                lock.renew()  # a paused run that wakes up must not leave a plan behind
+                plan = _write_plan(planned, out, parameters | {"already_done": already_done}, workers)
+                records.append(_run(plan, tag_shards, out, lock))
+    return Tagged(runs=records, already_done=already_done)
 
 
-def _stages(tagging: Tagging, network: CpuModel, model_at: Location, workers: int) -> Callable[[WorkPlan], list[Stage]]:
-    """Who works a plan off: workers that read and tag, or, where GPUs are asked for, readers before them.
+def _on_cpus(options: Tagging, model: CpuModel, workers: int) -> TagShards:
+    """Workers that read and tag."""
+    import ray.data
+
+    read_options = ReadOptions(limits=options.limits, decoder=options.decoder)
+    return lambda plan, shards: ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
+        ReadAndTagShard,
+        fn_constructor_args=(plan, model, read_options),
+        batch_size=1,
+        num_cpus=1,
+        compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
+    )
+
+
+def _on_gpus(options: Tagging, model: CpuModel, model_at: Location, workers: int) -> TagShards:
+    """CPU workers that read, then a worker for each GPU that tags.
 
     Raises:
-        InputError: the cluster has no room for a GPU's worker.
+        InputError: the cluster has no GPU.
     """
-    reader = partial(TrackReader, network.front_end, tagging.limits, decoder=tagging.decoder)
-    if not tagging.use_gpu:
-        tagger = partial(_cpu_tagger, network)
-        return lambda plan: [
-            Stage(
-                make=partial(ShardWorker, plan, reader, tagger),
-                workers=workers,
-                resources=ONE_CPU,
-                calls=work_plan.SHARDS_PER_WORKER,
-            )
-        ]
+    import ray.data
+
     gpus = cluster.require_workers(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
-    tagger = partial(_gpu_tagger, _torch_model(model_at), network, tagging.gpu_device)
-    return lambda plan: [
-        Stage(
-            make=partial(ShardReader, plan, reader),
-            workers=workers,
-            resources=ONE_CPU,
-            calls=work_plan.SHARDS_PER_WORKER,
-        ),
-        Stage(make=partial(ShardTagger, plan, tagger), workers=gpus, resources={"num_cpus": 0, "num_gpus": 1}),
-    ]
+    from mtl_core.inference.artifact import load_artifact  # torch takes seconds to import
+    from mtl_core.pipelines.workers.gpu_workers import TagShard
+
+    artifact, read_options = load_artifact(model_at), ReadOptions(limits=options.limits, decoder=options.decoder)
+    return lambda plan, shards: (
+        ray.data.from_items(shards, override_num_blocks=len(shards))
+        .map_batches(
+            ReadShard,
+            fn_constructor_args=(plan, model.front_end, read_options),
+            batch_size=1,
+            num_cpus=1,
+            compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
+        )
+        .map_batches(
+            TagShard,
+            fn_constructor_args=(plan, artifact, options.gpu_device),
+            batch_size=1,
+            num_cpus=0,
+            num_gpus=1,
+            compute=cluster.actor_pool(gpus, len(shards)),
+        )
+    )
 
 
-ONE_CPU = {"num_cpus": 1}
-
-
-def _cpu_tagger(network: CpuModel) -> Tagger:
-    return Tagger(network.engine(), network.vocabularies, network.aggregation)
-
-
-def _torch_model(model_at: Location) -> Any:
-    """The model in torch, which nobody but a GPU needs: its import takes seconds."""
-    from mtl_core.inference.artifact import load_artifact
-
-    return load_artifact(model_at).model
-
-
-def _gpu_tagger(model: Any, network: CpuModel, device: str) -> Tagger:
-    from mtl_core.inference.torch_engine import TorchEngine
-
-    return Tagger(TorchEngine(model, device), network.vocabularies, network.aggregation)
-
-
-def _unfinished(out: Location, model_id: str) -> list[WorkPlan]:
-    """The runs to finish: the one of this model, and one of another whose commit was begun; others are discarded."""
-    found = []
+def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
+    """The unfinished runs of this model, and those of other models whose commit has begun. Others are deleted."""
+    plans = []
     for run_id in sorted({path.split("/")[0] for path, _ in (out / RUNS_IN_PROGRESS).walk()}):
         folder = out / RUNS_IN_PROGRESS / run_id
         plan = work_plan.load_plan(folder)
         if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, run_id)):
-            found.append(plan)
+            plans.append(plan)
         else:
             work_plan.delete_plan(folder)
-    return found
+    return plans
 
 
-def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: int) -> WorkPlan:
+def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: int) -> WorkPlan:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    n_tracks_per_shard = work_plan.shard_size(len(planned), workers)
     return work_plan.write_plan(
-        planned, out / RUNS_IN_PROGRESS / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, parameters=asked
+        tracks,
+        out / RUNS_IN_PROGRESS / run_id,
+        run_id=run_id,
+        tracks_per_shard=work_plan.shard_size(len(tracks), workers),
+        parameters=parameters,
     )
 
 
-def _run(
-    plan: WorkPlan,
-    *,
-    out: Location,
-    stages: Callable[[WorkPlan], list[Stage]],
-    lock: Lease,
-) -> dict[str, Any]:
-    """Work a plan off, verify, commit, and write the record: from wherever an earlier try left it."""
-    begun = time.monotonic()
-    n_now = run_shards(plan, stages(plan), what="tagging", check_lease=lock.raise_if_lost)
-    worked_s = time.monotonic() - begun
-    found, failures = work_plan.read_results(plan, range(plan.n_shards))
+def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> dict[str, Any]:
+    """Tag the open shards of a plan, verify, commit, and write the record, from wherever an earlier try left it."""
+    start = time.monotonic()
+    open_shards = work_plan.open_shards(plan)
+    n_open = work_plan.count_tracks(plan, open_shards)
+    progress = Progress("tagging", plan.n_tracks, plan.n_tracks - n_open)
+    if open_shards:
+        for _ in progress.watch(tag_shards(plan, open_shards).iter_rows()):
+            lock.raise_if_lost()
+    tagging_s = time.monotonic() - start
+    results, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id"])
-    staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
-    outcome = delta.merge_shards(
-        staged, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
+    files = [(plan.folder / result.output, result.done) for result in results if result.done]
+    verified = delta.merge_shards(
+        files, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
     )
-    delta.commit(out, outcome, lock.renew)
+    delta.commit(out, verified, lock.renew)
     lock.renew()
-    record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
+    times = {
+        "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
+        "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
+    }
+    record = _record(plan, results, failures, times)
     (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
     work_plan.delete_plan(plan.folder)
     return record
 
 
-def _record(
-    plan: WorkPlan, found: list[ShardResult], failures: pa.Table, n_now: int, worked_s: float, wall_s: float
-) -> dict[str, Any]:
-    totals = work_plan.sum_results(found)
+def _record(plan: WorkPlan, results: list[ShardResult], failures: pa.Table, times: dict[str, float]) -> dict[str, Any]:
+    totals = work_plan.sum_results(results)
     return {
         "run_id": plan.run_id,
         "asked": plan.parameters,
@@ -247,8 +250,7 @@ def _record(
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],
-        "wall_s": round(wall_s, 2),  # of the try that ended the run, commit and all
-        "tracks_per_s": round(n_now / worked_s, 3),  # of that try
+        **times,
         "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -159,6 +159,17 @@ def completed_shards(plan: WorkPlan) -> set[int]:
     return {int(file.name[5:11]) for file in plan.folder.files() if file.name.startswith("done-")}
 
 
+def open_shards(plan: WorkPlan) -> list[int]:
+    """The shards that are not complete yet, in order."""
+    completed = completed_shards(plan)
+    return [shard for shard in range(plan.n_shards) if shard not in completed]
+
+
+def count_tracks(plan: WorkPlan, shards: Iterable[int]) -> int:
+    """How many tracks these shards hold."""
+    return sum(min(plan.tracks_per_shard, plan.n_tracks - shard * plan.tracks_per_shard) for shard in shards)
+
+
 def read_results(plan: WorkPlan, numbers: Iterable[int]) -> tuple[list[ShardResult], pa.Table]:
     """The marks of these shards, and all their failures."""
 

@@ -14,7 +14,7 @@ from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
 TABLES, STORAGE, SHARDS, WORKERS = (
     f"mtl_core.{name}:"
-    for name in ("tables.delta", "storage.location", "storage.work_plan", "pipelines.workers.shard_pool")
+    for name in ("tables.delta", "storage.location", "storage.work_plan", "pipelines.workers.progress")
 )
 WRITE, READ = f"{STORAGE}Location.write_bytes", f"{STORAGE}Location.read_bytes"
 PROGRESS = "mtl_core.pipelines.workers.progress:Progress.add:exit"
@@ -32,7 +32,7 @@ PHASES: dict[str, list[str]] = {
         f"{WRITE}@/plan.json:exit",
     ],
     "running": [
-        f"{WORKERS}shard_results:enter",
+        f"{WORKERS}Progress.watch:enter",
         f"{PROGRESS}:1",
         f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
     ],

@@ -1,16 +1,16 @@
-"""Progress: what a person sees of a run, on a terminal and in a log.
+"""Progress: what a person sees of a run: tracks done of planned, failures, tracks a second, time left.
 
-On a terminal one line that is written anew, in a log a line now and then: tracks done of planned, failures, rate, time
-left.
+On a terminal it is one line that is written anew; in a log it is a line now and then.
 """
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import Any
 
 TERMINAL_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
-ON_TERMINAL = sys.stderr.isatty()  # asked before `cluster.connected` puts a filter there
 
 
 class Progress:
@@ -19,23 +19,31 @@ class Progress:
     Args:
         what: the verb of the line, "tagging".
         planned: tracks of the run.
-        done: of them, those that an earlier try of this run did; they do not count into the rate.
+        done: tracks that an earlier try of this run did. They do not count into the rate.
     """
 
     def __init__(self, what: str, planned: int, done: int = 0) -> None:
         self._what, self._planned, self._before = what, planned, done
         self._done, self._failed = done, 0
+        self._on_terminal = sys.stderr.isatty()
         self._start = self._last = time.monotonic()
         if done:
-            self._print(f"{what}: taking up an unfinished run, {done:,} of {planned:,} tracks are done", end="\n")
+            self._print(f"{what}: resuming an unfinished run, {done:,} of {planned:,} tracks are done", end="\n")
+
+    def watch(self, counts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass on the counts of shards, "done" and "failed", and show them as they come."""
+        for row in counts:
+            self.add(row["done"] + row["failed"], row["failed"])
+            yield row
 
     def add(self, tracks: int, failed: int) -> None:
-        """Count tracks that came to their end, failed ones among them."""
+        """Count tracks that have ended, `failed` of them by a failure."""
         self._done, self._failed = self._done + tracks, self._failed + failed
         now = time.monotonic()
-        if now - self._last >= (TERMINAL_EVERY_S if ON_TERMINAL else LOG_EVERY_S) or self._done == self._planned:
+        every_s = TERMINAL_EVERY_S if self._on_terminal else LOG_EVERY_S
+        if now - self._last >= every_s or self._done == self._planned:
             self._last = now
-            self._print(self._line(now), end="\r" if ON_TERMINAL and self._done < self._planned else "\n")
+            self._print(self._line(now), end="\r" if self._on_terminal and self._done < self._planned else "\n")
 
     def _line(self, now: float) -> str:
         rate = (self._done - self._before) / max(now - self._start, 1e-3)

@@ -1,115 +1,228 @@
-"""Shard tagging: the tracks of a shard -> its file of tags and its mark.
+"""Shard workers: the classes that Ray Data runs on CPU workers.
 
-On CPUs one worker reads and tags, track by track (`ShardWorker`). Where GPUs are, CPU workers read (`ShardReader`) and
-a worker for each GPU tags whole shards (`ShardTagger`); the mels of a shard cross from one to the other, 2.9 MB a
-track, its audio does not.
+Each call takes one shard of a work plan. Only shard numbers go in and only counts come out; the workers do all I/O
+themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a worker from
+several threads: it downloads the tracks of one shard while it works on another.
+
+Contents: `ExtractShard` (tracks -> mels), `ReadAndTagShard` (tracks -> tags), `ReadShard` (tracks -> segments, for a
+GPU worker that tags them: `gpu_workers.TagShard`), `TagWriter`.
 """
 
 import pickle
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_core.audio.decoder_process import DecoderLimits
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader
+from mtl_core.dataset import mel_files
+from mtl_core.inference.openvino_engine import CpuModel
 from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
 from mtl_core.storage import work_plan
+from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
+Batch = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True, kw_only=True)
-class ReadShard:
-    """A shard whose tracks were read."""
+class ReadOptions:
+    """How workers read tracks.
+
+    Args:
+        limits: of the decoder, for one track.
+        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
+        draws, seed: random segment starts instead of the fixed grid, see `front_end.log_mel_segments`.
+    """
+
+    limits: DecoderLimits
+    decoder: str
+    draws: int = 0
+    seed: int = 0
+
+    def reader(self, front_end: FrontEnd) -> TrackReader:
+        """A reader of tracks, with a decoder process of its own."""
+        return TrackReader(front_end, self.limits, decoder=self.decoder, draws=self.draws, seed=self.seed)
+
+
+class ExtractShard:
+    """Writes the mels of a shard's tracks to one file.
+
+    Args:
+        plan: the frozen plan.
+        out: folder of the mels.
+        front_end: of the mels.
+        options: how tracks are read.
+        schema: of the mel files, see `mel_files.mels_schema`.
+    """
+
+    def __init__(
+        self, plan: WorkPlan, out: Location, front_end: FrontEnd, options: ReadOptions, schema: pa.Schema
+    ) -> None:
+        self._plan, self._out, self._schema = plan, out, schema
+        self._reader = options.reader(front_end)
+        self._reader.timer.delta()  # starting is not part of any shard's times
+
+    def __call__(self, batch: Batch) -> Batch:
+        (shard,) = batch["item"].tolist()
+        results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
+        tracks = [result for result in results if isinstance(result, Track)]
+        output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
+        with self._reader.timer.timed("write"):
+            if tracks:
+                output.write_bytes(mel_files.encode_mels(tracks, self._schema))
+        return complete_shard(
+            self._plan,
+            shard,
+            output=output.name if tracks else "",
+            n_segments=[len(track.segments.start_s) for track in tracks],
+            durations_s=[track.duration_s for track in tracks],
+            failed=[result for result in results if isinstance(result, FailedTrack)],
+            times=self._reader.timer.delta(),
+        )
+
+
+class ReadAndTagShard:
+    """Reads the tracks of a shard and tags each as it is read; writes their tags to one file.
+
+    Args:
+        plan: the frozen plan.
+        model: the network as CPUs run it.
+        options: how tracks are read.
+    """
+
+    def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
+        self._plan = plan
+        self._reader = options.reader(model.front_end)
+        tagger = Tagger(model.engine(), model.vocabularies, model.aggregation)
+        self._writer = TagWriter(plan, tagger, self._reader.timer)
+
+    def __call__(self, batch: Batch) -> Batch:
+        (shard,) = batch["item"].tolist()
+        results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), self._tag_each)
+        return self._writer.write(shard, results)
+
+    def _tag_each(self, tracks: Iterable[Track | FailedTrack]) -> list[Row | FailedTrack]:
+        return [result for track in tracks for result in self._writer.tag([track])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTracks:
+    """The tracks of a shard, read but not tagged yet, and what reading them cost."""
 
     shard: int
     tracks: list[Track | FailedTrack]
-    spent: StageTimes
+    times: StageTimes
 
 
-class ShardReader:
-    """Reads the tracks of shards, for a worker of another process that tags them; called by several threads."""
+class ReadShard:
+    """Reads the tracks of a shard for a GPU worker. Their segments go there through Ray's object store, 2.9 MB a track.
 
-    def __init__(self, plan: WorkPlan, make_reader: Callable[[], TrackReader]) -> None:
-        self._plan, self._reader = plan, make_reader()
+    Args:
+        plan: the frozen plan.
+        front_end: of the model.
+        options: how tracks are read.
+    """
 
-    def __call__(self, shard: int) -> bytes:
-        """A pickled `ReadShard`."""
+    def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions) -> None:
+        self._plan, self._reader = plan, options.reader(front_end)
+        self._reader.timer.delta()
+
+    def __call__(self, batch: Batch) -> Batch:
+        (shard,) = batch["item"].tolist()
         tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
-        return pickle.dumps(ReadShard(shard=shard, tracks=tracks, spent=self._reader.timer.delta()), protocol=5)
+        read = ShardTracks(shard=shard, tracks=tracks, times=self._reader.timer.delta())
+        return {"item": np.array([pickle.dumps(read, protocol=5)], object)}
 
 
-class ShardTagger:
-    """Tags shards that were read: all tracks of a shard in one pass of the network."""
+class TagWriter:
+    """Tags tracks, and writes the tags of a shard.
 
-    def __init__(self, plan: WorkPlan, make_tagger: Callable[[], Tagger]) -> None:
-        self._watch = StageTimer()
-        self._write = _Writer(plan, make_tagger(), self._watch)
+    Args:
+        plan: the frozen plan.
+        tagger: of the model.
+        timer: takes the stages "model" and "write".
+    """
 
-    def __call__(self, pickled: bytes) -> ShardResult:
-        read: ReadShard = pickle.loads(pickled)
-        results = self._write.tagged(read.tracks, work_plan.MAX_TRACKS_PER_SHARD)
-        return self._write(read.shard, results, read.spent)
+    def __init__(self, plan: WorkPlan, tagger: Tagger, timer: StageTimer) -> None:
+        self._plan, self._tagger, self._timer = plan, tagger, timer
+        # A worker of a killed driver can live on for seconds. Its files never have the names of its successor's.
+        self._suffix = uuid.uuid4().hex[:8]
+        timer.delta()  # starting is not part of any shard's times
 
+    def tag(self, tracks: Sequence[Track | FailedTrack]) -> list[Row | FailedTrack]:
+        """A row of tags for each track that was read, in one pass of the network, and the failed tracks."""
+        results: list[Row | FailedTrack] = [track for track in tracks if isinstance(track, FailedTrack)]
+        read = [track for track in tracks if isinstance(track, Track)]
+        with self._timer.timed("model"):
+            return results + self._tagger.tag(
+                read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
+            )
 
-class ShardWorker:
-    """Reads and tags shards, a track at a time; called by several threads, it fetches for one what another tags."""
-
-    def __init__(
-        self, plan: WorkPlan, make_reader: Callable[[], TrackReader], make_tagger: Callable[[], Tagger]
-    ) -> None:
-        self._plan, self._reader = plan, make_reader()
-        self._write = _Writer(plan, make_tagger(), self._reader.timer)
-
-    def __call__(self, shard: int) -> ShardResult:
-        tag = partial(self._write.tagged, at_once=1)
-        return self._write(shard, self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), tag))
-
-
-class _Writer:
-    def __init__(self, plan: WorkPlan, tagger: Tagger, watch: StageTimer) -> None:
-        self._plan, self._tagger, self._watch = plan, tagger, watch
-        # A worker of a killed driver can live on for seconds: its files are never those of its successor's workers.
-        self._own = uuid.uuid4().hex[:8]
-        watch.delta()  # starting is no shard's work
-
-    def tagged(self, tracks: Iterable[Track | FailedTrack], at_once: int) -> list[Row | FailedTrack]:
-        """Their rows of tags, and those that failed."""
-        results: list[Row | FailedTrack] = []
-        tracks = iter(tracks)
-        while some := list(islice(tracks, at_once)):
-            results += [track for track in some if isinstance(track, FailedTrack)]
-            read = [track for track in some if isinstance(track, Track)]
-            with self._watch.timed("model"):
-                results += self._tagger.tag(read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id)
-        return results
-
-    def __call__(self, shard: int, results: list[Row | FailedTrack], spent_before: StageTimes = ZERO) -> ShardResult:
+    def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> Batch:
+        """Write the tags and complete the shard."""
         rows = [result for result in results if not isinstance(result, FailedTrack)]
-        failed = [result for result in results if isinstance(result, FailedTrack)]
-        output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
-        with self._watch.timed("write"):
+        output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
+        with self._timer.timed("write"):
             if rows:
                 buffer = pa.BufferOutputStream()
                 pq.write_table(pa.Table.from_pylist(rows, schema=TAGS), buffer)
                 output.write_bytes(memoryview(buffer.getvalue()))
-        mark = ShardResult(
-            shard=shard,
+        return complete_shard(
+            self._plan,
+            shard,
             output=output.name if rows else "",
-            done=len(rows),
-            failed=len(failed),
-            n_segments=sum(row["n_segments"] for row in rows),
-            audio_s=sum(row["duration_s"] for row in rows),
-            spent=spent_before + self._watch.delta(),
+            n_segments=[row["n_segments"] for row in rows],
+            durations_s=[row["duration_s"] for row in rows],
+            failed=[result for result in results if isinstance(result, FailedTrack)],
+            times=times_before + self._timer.delta(),
         )
-        work_plan.complete_shard(self._plan, mark, [self._failure(track) for track in failed])
-        return mark
 
-    def _failure(self, track: FailedTrack) -> Row:
-        attempts = track.row["attempts"] + 1  # the plan has those of earlier nights
-        return track.as_row(attempts=attempts, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id)
+
+def complete_shard(
+    plan: WorkPlan,
+    shard: int,
+    *,
+    output: str,
+    n_segments: Sequence[int],
+    durations_s: Sequence[float],
+    failed: Sequence[FailedTrack],
+    times: StageTimes,
+) -> Batch:
+    """Write a shard's result, its failures included, and return its counts of tracks for Ray Data.
+
+    Args:
+        plan: the frozen plan.
+        shard: its number.
+        output: name of the file that the shard wrote, "" for none.
+        n_segments, durations_s: of the tracks that were read.
+        failed: the tracks that failed.
+        times: what the shard cost.
+    """
+    result = ShardResult(
+        shard=shard,
+        output=output,
+        done=len(n_segments),
+        failed=len(failed),
+        n_segments=sum(n_segments),
+        audio_s=sum(durations_s),
+        spent=times,
+    )
+    failures = [
+        track.as_row(
+            attempts=track.row.get("attempts", 0) + 1,  # a tagging plan counts those of earlier nights
+            model_id=plan.parameters.get("model_id"),
+            run_id=plan.run_id,
+        )
+        for track in failed
+    ]
+    work_plan.complete_shard(plan, result, failures)
+    return {"done": np.array([result.done]), "failed": np.array([result.failed])}

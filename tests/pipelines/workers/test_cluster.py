@@ -1,5 +1,4 @@
 import os
-import time
 
 import pytest
 
@@ -22,11 +21,3 @@ def test_room_is_what_the_cluster_holds(capsys: pytest.CaptureFixture[str]) -> N
     assert [cluster.cpus_per_worker(workers) for workers in (1, 4, 5, 8, 9, 40)] == [1, 1, 0.5, 0.5, 0.25, 0.1]
     with pytest.raises(InputError, match=r"41 workers of 0\.1 CPU each: the cluster has room for 40"):
         cluster.cpus_per_worker(41)
-
-
-def test_a_noisy_line_is_left_out_whole_or_in_pieces(capfd: pytest.CaptureFixture[str]) -> None:
-    with cluster._without_noise(b"buzz"):
-        for piece in (b"one\nbuzz at", b" once", b" more\ntwo\n", b"a buzz\nthree\n", b"four buzz\n", b"five\n"):
-            os.write(2, piece)
-            time.sleep(0.05)  # read for itself
-    assert capfd.readouterr().err == "one\ntwo\nthree\nfive\n"
