@@ -1,0 +1,115 @@
+"""What version 0.1 wrote stays usable: its models tag, its mels train and evaluate, its tables are continued."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mtl_core.pipelines.evaluate import evaluate
+from mtl_core.pipelines.extract_mels import Extraction, extract_mels
+from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.pipelines.train import train
+from mtl_core.storage.location import Location
+from mtl_core.tables.delta import open_table
+
+OLD = Path(__file__).parent / "fixtures" / "version_0_1"
+TAGS_OF = {"paper": "tagged/tags/part-*.parquet", "best": "tags_best.parquet"}
+
+
+def tags(file: Path) -> dict[str, dict]:
+    return {row["track_id"]: row for row in pq.read_table(file).to_pylist()}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Location:
+    """The manifest of the tracks whose audio is among the fixtures: ogg and mp3."""
+    rows = pq.read_table(OLD / "manifest.parquet").to_pylist()
+    rows = [
+        row | {"uri": str(OLD / "catalogue" / row["track_id"]), "content_id": None}
+        for row in rows
+        if (OLD / "catalogue" / row["track_id"]).exists()
+    ]
+    schema = pq.read_schema(OLD / "manifest.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "manifest.parquet")
+    return Location(str(tmp_path / "manifest.parquet"))
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("model", ["paper", "best"])
+def test_an_old_model_gives_the_tags_it_gave(tmp_path: Path, manifest: Location, model: str) -> None:
+    out = Location(str(tmp_path / "out"))
+    tag_catalogue(manifest, Location(str(OLD / model)), out, Tagging())
+    table = open_table(out, "tags")
+    assert table is not None
+    (old_file,) = OLD.glob(TAGS_OF[model])
+    old, new = tags(old_file), {row["track_id"]: row for row in table.to_pyarrow_table().to_pylist()}
+    assert len(new) == 8
+    for track_id, row in new.items():
+        for column in ("artist", "language", "n_segments", "duration_s", "model_id"):
+            assert row[column] == old[track_id][column], (track_id, column)
+        for task in ("artist", "language"):
+            assert row[f"{task}_confidence"] == pytest.approx(old[track_id][f"{task}_confidence"], abs=1e-6)
+            assert [top["label"] for top in row[f"{task}_top"]] == [top["label"] for top in old[track_id][f"{task}_top"]]
+        np.testing.assert_allclose(row["embedding"], old[track_id]["embedding"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_mels_are_equal_to_the_old_ones_byte_for_byte(tmp_path: Path, manifest: Location) -> None:
+    extract_mels(manifest, Location(str(tmp_path / "mels")), Extraction())
+    new, old = (
+        {
+            (row["track_id"], row["segment"], row["start_s"]): mel_TF.tobytes()
+            for file in folder.glob("mels-*.parquet")
+            for table in [pq.read_table(file)]
+            for row, mel_TF in zip(
+                table.drop_columns(["mel"]).to_pylist(), table["mel"].combine_chunks().to_numpy_ndarray(), strict=True
+            )
+        }
+        for folder in (tmp_path / "mels", OLD / "mels")
+    )
+    assert len(new) == 16 and new.items() <= old.items()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_old_mels_give_the_scores_they_gave(tmp_path: Path) -> None:
+    """Scores of the old model on the old mels, intervals included: the same seed draws the same songs."""
+    out = Location(str(tmp_path / "report"))
+    evaluate(model=Location(str(OLD / "paper")), mels=Location(str(OLD / "mels")), out=out, resamples=20)
+    new, old = (json.loads((folder / "metrics.json").read_bytes()) for folder in (tmp_path / "report", OLD / "report"))
+    assert flat(new["tasks"]).keys() == flat(old["tasks"]).keys()
+    for key, value in flat(old["tasks"]).items():
+        assert flat(new["tasks"])[key] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), key
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_old_mels_train_a_new_model(tmp_path: Path) -> None:
+    out = Location(str(tmp_path / "model"))
+    summary = train(mels=Location(str(OLD / "mels")), out=out, recipe="demo", split="kfold", epochs=1)
+    assert "epoch 1 of 1" in summary and (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_night_over_old_tables_with_the_old_model_plans_nothing(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "tagged", tmp_path / "out")
+    before = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    tagged = tag_catalogue(
+        Location(str(OLD / "manifest.parquet")),
+        Location(str(OLD / "paper")),
+        Location(str(tmp_path / "out")),
+        Tagging(),
+    )
+    assert (tagged.runs, tagged.already_done) == ([], 18)
+    after = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    assert after == before
+
+
+def flat(values: object, path: str = "") -> dict[str, object]:
+    """Nested JSON values by their paths."""
+    if isinstance(values, dict):
+        return {k: v for key, value in values.items() for k, v in flat(value, f"{path}/{key}").items()}
+    if isinstance(values, list):
+        return {k: v for i, value in enumerate(values) for k, v in flat(value, f"{path}/{i}").items()}
+    return {path: values}
