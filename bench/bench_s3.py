@@ -1,12 +1,14 @@
-"""What a slow S3 costs: python bench/bench_s3.py [N [REPEATS [MODEL [FOLDER]]]]
+"""Tagging from a slow S3 against tagging from a folder: python bench/bench_s3.py [N [REPEATS [MODEL [FOLDER]]]]
 
 One worker tags the same N files (default 70) from a folder and from an S3 endpoint with 100 ms of latency and 20 MB/s
-a connection (slow_proxy.py before moto's server), in turns, REPEATS times (default 3). From S3 means all of it: audio,
-manifest, model, tables and the run's own files. Server and proxy have one core, the job and its Ray another. The rate
-is that of the tracks after the first, by the times at which they were tagged: start-up and commit are not in it, what
-happens between two shards is. MODEL is float32 (default) or int8; FOLDER as in bench_tagging.py.
+a connection (slow_proxy.py before moto's server), in turn, REPEATS times (default 3). From S3 means everything: audio,
+manifest, model, tables, and the run's own files. Server and proxy have one core, the job and its Ray another.
 
-The server and the wire are looked at alone first, as neither may be what limits. Prints medians and their ratio, writes
+The rate is that of the tracks after the first, by the times at which they were tagged. So start-up and commit are left
+out, and the time between two shards is included. MODEL is paper (default) or best. FOLDER is as in bench_tagging.py.
+Takes some 5 minutes with the defaults (estimated).
+
+First measures server and proxy alone, because neither may be the limit. Prints medians and their ratio, and writes
 bench-run/s3.json.
 """
 
@@ -31,24 +33,25 @@ from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
-SERVERS, WORKER = (sorted(os.sched_getaffinity(0)) * 2)[:2]  # cores
+SERVER_CORE, WORKER_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 STORE = Location("s3://bucket")
-CONNECTIONS = 4  # of the look at the server
+CONNECTIONS = 4  # to measure the server alone
 
 
-def start(core: int, *command: str, **how: Any) -> subprocess.Popen[str]:
+def start(core: int, *command: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a Python program on one core; `options` are Popen's."""
     pin = functools.partial(os.sched_setaffinity, 0, {core})
-    return subprocess.Popen([sys.executable, *command], text=True, preexec_fn=pin, **how)
+    return subprocess.Popen([sys.executable, *command], text=True, preexec_fn=pin, **options)
 
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """The endpoint of moto's server, which the AWS variables name."""
+    """Start moto's server and set the AWS variables to it; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = start(SERVERS, str(ROOT / "bench" / "s3_server.py"), address.partition(":")[2], **quiet)
+    process = start(SERVER_CORE, str(ROOT / "bench" / "s3_server.py"), address.partition(":")[2], **quiet)
     try:
         while True:
             with contextlib.suppress(ConnectionRefusedError):
@@ -70,25 +73,25 @@ def server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def wire(upstream: str, seen: dict[str, int]) -> Iterator[str]:
-    """The endpoint of a slow wire to `upstream`; `seen` is filled in when it ends."""
-    process = start(SERVERS, str(ROOT / "bench" / "slow_proxy.py"), upstream, stdout=subprocess.PIPE)
+def slow_proxy(upstream: str, counts: dict[str, int]) -> Iterator[str]:
+    """Start a slow proxy to `upstream`; gives its endpoint. `counts` is filled in when it ends."""
+    process = start(SERVER_CORE, str(ROOT / "bench" / "slow_proxy.py"), upstream, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
     finally:
         process.terminate()
-        seen.update(json.loads(process.communicate()[0]))
+        counts.update(json.loads(process.communicate()[0]))
 
 
-def store(folder: Path, at: Location) -> None:
+def upload(folder: Path, target: Location) -> None:
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         files = [path for path in folder.rglob("*") if path.is_file()]
-        [*pool.map(lambda path: (at / str(path.relative_to(folder))).write_bytes(path.read_bytes()), files)]
+        [*pool.map(lambda path: (target / str(path.relative_to(folder))).write_bytes(path.read_bytes()), files)]
 
 
-def served(uris: list[str], connections: int) -> dict[str, float]:
-    """What a loop over these objects gets of the endpoint: plain GETs over connections that stay open."""
+def download_rate(uris: list[str], connections: int) -> dict[str, float]:
+    """Tracks and megabytes a second of plain GETs over connections that stay open."""
     import boto3
     from botocore.config import Config
 
@@ -100,21 +103,21 @@ def served(uris: list[str], connections: int) -> dict[str, float]:
 
     with ThreadPoolExecutor(connections) as pool:
         [*pool.map(get, uris[:connections])]  # opens the connections
-        begun = time.monotonic()
+        start_s = time.monotonic()
         n_bytes = sum(pool.map(get, uris))
-        wall_s = time.monotonic() - begun
+        wall_s = time.monotonic() - start_s
     return {"tracks_per_s": len(uris) / wall_s, "mb_per_s": n_bytes / 1e6 / wall_s}
 
 
 def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str, Any]:
-    """The job with one worker: its rate after the first track, and what its record says."""
+    """Run the job with one worker; its rate after the first track, and figures of its run record."""
     job = (str(ROOT / "jobs" / "tag_catalogue.py"), "--manifest", manifest.uri, "--model", model.uri, "--out", out.uri)
-    begun = time.monotonic()
-    process = start(WORKER, *job, "--num-workers", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    _, complaint = process.communicate()
+    start_s = time.monotonic()
+    process = start(WORKER_CORE, *job, "--num-workers", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _, stderr = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{' '.join(job)} failed:\n{complaint[-4000:]}")
-    wall_s = time.monotonic() - begun
+        raise SystemExit(f"{' '.join(job)} failed:\n{stderr[-4000:]}")
+    wall_s = time.monotonic() - start_s
     tags = delta.open_table(out, "tags")
     assert tags is not None
     times = sorted(
@@ -130,39 +133,39 @@ def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str,
     }
 
 
-def main(n: int = 70, repeats: int = 3, model: str = "float32", folder: Path = SONGS) -> None:
+def main(n: int = 70, repeats: int = 3, model: str = "paper", folder: Path = SONGS) -> None:
     runs: dict[str, list[dict[str, Any]]] = {"folder": [], "s3": []}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, server() as address:
         place = Path(temporary)
         inputs = [sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), temporary, str(folder), str(n)]
         subprocess.run(inputs, check=True)
         tracks = STORE / "tracks"
-        store(place / f"tracks-{n}", tracks)
-        store(place / model, STORE / model)
+        upload(place / f"tracks-{n}", tracks)
+        upload(place / model, STORE / model)
         build_manifest(tracks, None, STORE / "tracks.parquet")
         uris = [f"{STORE}/tracks/{path}" for path, _ in tracks.walk()]
-        alone = {"server": served(uris, CONNECTIONS)}
+        alone = {"server": download_rate(uris, CONNECTIONS)}
         direct = os.environ["AWS_ENDPOINT_URL"]
-        with wire(address, {}) as endpoint:
+        with slow_proxy(address, {}) as endpoint:
             os.environ["AWS_ENDPOINT_URL"] = endpoint
-            alone["wire, one connection"] = served(uris[:20], 1)
+            alone["proxy, one connection"] = download_rate(uris[:20], 1)
         for name, row in alone.items():
             print(f"{name}: {row['tracks_per_s']:.1f} tracks/s, {row['mb_per_s']:.1f} MB/s")
         for repeat in range(repeats):
             for name in runs:
                 os.environ["AWS_ENDPOINT_URL"] = direct
-                at, seen = (STORE if name == "s3" else Location(temporary)), dict[str, int]()
-                manifest = STORE / "tracks.parquet" if name == "s3" else at / f"tracks-{n}.parquet"
-                with wire(address, seen) as endpoint:
+                root, counts = (STORE if name == "s3" else Location(temporary)), dict[str, int]()
+                manifest = STORE / "tracks.parquet" if name == "s3" else root / f"tracks-{n}.parquet"
+                with slow_proxy(address, counts) as endpoint:
                     os.environ["AWS_ENDPOINT_URL"] = endpoint
-                    one = tag(manifest, at / model, at / f"out-{repeat}", n)
-                runs[name].append(one | {"through_the_wire": seen})
-                print(f"{repeat + 1}/{repeats} {name:6} {one} {seen}", flush=True)
-    rates = {name: statistics.median(one["tracks_per_s"] for one in some) for name, some in runs.items()}
+                    figures = tag(manifest, root / model, root / f"out-{repeat}", n)
+                runs[name].append(figures | {"through_the_proxy": counts})
+                print(f"{repeat + 1}/{repeats} {name:6} {figures} {counts}", flush=True)
+    rates = {name: statistics.median(run["tracks_per_s"] for run in rows) for name, rows in runs.items()}
     print(f"\nfolder {rates['folder']:.2f}, S3 {rates['s3']:.2f} tracks a second: {rates['s3'] / rates['folder']:.1%}")
     OUT.mkdir(exist_ok=True)
-    found = {"files": n, "model": model, "alone": alone, "runs": runs, "ratio": rates["s3"] / rates["folder"]}
-    (OUT / "s3.json").write_text(json.dumps(found, indent=1))
+    results = {"files": n, "model": model, "alone": alone, "runs": runs, "ratio": rates["s3"] / rates["folder"]}
+    (OUT / "s3.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

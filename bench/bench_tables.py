@@ -1,10 +1,13 @@
-"""The tables at scale, decoding left out: python bench/bench_tables.py [MILLIONS [FOLDER [STAGE …]]]
+"""The tables at scale, without decoding: python bench/bench_tables.py [MILLIONS [FOLDER [STAGE …]]]
 
-Makes a manifest and a tags table of so many millions of tracks (default 1; 10 take some 12 GB of disk), as a first
-night would have left them, and measures each stage in a process of its own: wall seconds, CPU seconds, and the peak of
-the process's resident memory (which counts the pages of mapped files, too). FOLDER is kept and taken up again, a
-temporary one is not. The stages change the table: "clustered" are 10,000 tracks that follow each other, "scattered"
-are spread evenly over the catalogue, so that every file has some.
+Makes a manifest and a tags table of MILLIONS million tracks (default 1), as a first night would have left them. Then
+measures each stage in a process of its own: wall seconds, CPU seconds, and the peak of resident memory (which includes
+the pages of mapped files). A FOLDER is kept and used again; a temporary one is deleted. The stages change the table.
+
+"clustered" replaces 10,000 tracks that follow each other. "scattered" replaces 10,000 that are spread evenly over the
+catalogue, so that every file has some.
+
+One million takes about 36 s, ten million 4 minutes and 12 GB of disk.
 """
 
 import json
@@ -37,7 +40,7 @@ _TRACK = (
 
 
 def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: str = "night-0") -> Iterator[pa.Table]:
-    """Tags of the catalogue's tracks start, start + step, …"""
+    """Made-up tags of the catalogue's tracks start, start + step, … below end."""
     random = np.random.default_rng(0)
     n = ROWS_PER_GROUP
     embedding = pa.ListArray.from_arrays(
@@ -50,8 +53,8 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
         np.arange(0, 5 * n + 1, 5, np.int32),
         pa.StructArray.from_arrays([labels, probability], ["label", "probability"]),
     )
-    for at in range(start, end, step * n):
-        ids = duckdb.sql(f"{_TRACK} FROM range({at}, {min(end, at + step * n)}, {step}) r(i)").to_arrow_table()
+    for first in range(start, end, step * n):
+        ids = duckdb.sql(f"{_TRACK} FROM range({first}, {min(end, first + step * n)}, {step}) r(i)").to_arrow_table()
         rows = len(ids)
         columns = {
             "duration_s": pa.array(random.random(rows, np.float32) * 300),
@@ -72,13 +75,13 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
 
 
 def make(folder: Location, n: int) -> None:
-    """The manifest, and the table as a first night leaves it."""
+    """Write the manifest, and the table as a first night leaves it."""
     make_manifest(folder / "manifest.parquet", n)
-    put(folder, live_rows=tag_rows(0, n), run_id="night-0")
+    commit_rows(folder, tag_rows(0, n), run_id="night-0")
 
 
 def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
-    """Of its tracks, `n_changed` have changed since `tag_rows` made theirs."""
+    """Write a manifest of n tracks, of which `n_changed` have other contents than the tracks of `tag_rows`."""
     Path(path.path).parent.mkdir(parents=True, exist_ok=True)
     which = f"{n_changed} > 0 AND i % {n // max(1, n_changed)} = 7"
     changed = f"CASE WHEN {which} THEN 'changed' || i ELSE content_id END AS content_id"
@@ -89,33 +92,34 @@ def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
     )
 
 
-def put(root: Location, live_rows: Iterator[pa.Table], run_id: str) -> None:
-    """Rows -> parts -> committed, without the files of shards."""
-    outcome = outcome_of(root, live_rows, run_id)
-    delta.commit(root, outcome, lambda: None)
+def commit_rows(root: Location, rows: Iterator[pa.Table], run_id: str) -> None:
+    """Write rows of tags and commit them, without the files of shards."""
+    delta.commit(root, write_run(root, rows, run_id), lambda: None)
 
 
-def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.VerifiedRun:
+def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.VerifiedRun:
+    """Write rows of tags as data files, as if verified."""
     ids: list[pa.Array] = []
 
-    def seen() -> Iterator[pa.Table]:
+    def with_ids_noted() -> Iterator[pa.Table]:
         for table in rows:
             ids.extend(table["track_id"].chunks)
             yield table
 
-    parts = write_files(seen(), root / "tags", run_id, TAGS)
+    files = write_files(with_ids_noted(), root / "tags", run_id, TAGS)
     failed = pa.chunked_array([], pa.string())
     return delta.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
         failed=failed,
-        tags=parts,
+        tags=files,
         failures=FAILURES.empty_table(),
     )
 
 
 def plan(root: Location, n: int) -> str:
+    """Plan a night of which all but NIGHT tracks are tagged."""
     rows = manifest.scan(root / "manifest.parquet")
     planned = delta.plan_tracks(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
@@ -123,79 +127,81 @@ def plan(root: Location, n: int) -> str:
 
 
 def first_night(root: Location, n: int) -> str:
+    """Plan all tracks, freeze the plan, and read it back."""
     rows = manifest.scan(root / "manifest.parquet")
-    begun = time.monotonic()
+    start = time.monotonic()
     planned = delta.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
-    planned_s, begun = time.monotonic() - begun, time.monotonic()
+    planned_s, start = time.monotonic() - start, time.monotonic()
     folder = root / "frozen"
     frozen = work_plan.write_plan(
         planned, folder, run_id="r", tracks_per_shard=work_plan.MAX_TRACKS_PER_SHARD, parameters={}
     )
-    frozen_s, begun = time.monotonic() - begun, time.monotonic()
+    frozen_s, start = time.monotonic() - start, time.monotonic()
     assert len(work_plan.read_columns(frozen, ["track_id"])) == n
-    return f"all {n:,} open: planned {planned_s:.1f} s, frozen {frozen_s:.1f} s, read {time.monotonic() - begun:.1f} s"
+    return f"all {n:,} open: planned {planned_s:.1f} s, frozen {frozen_s:.1f} s, read {time.monotonic() - start:.1f} s"
 
 
-def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
-    """What a driver does after the work of a night: merge the shards' files, then commit."""
+def finish_night(root: Location, rows: pa.Table, run_id: str) -> str:
+    """Do what a driver does after the work of a night: merge the shards' files, then commit."""
     staged = []
-    for number in range(-(-len(rows) // work_plan.MAX_TRACKS_PER_SHARD)):
-        file, some = (
-            root / "_run" / run_id / f"{number}.parquet",
-            rows.slice(number * work_plan.MAX_TRACKS_PER_SHARD, work_plan.MAX_TRACKS_PER_SHARD),
-        )
+    for number, start in enumerate(range(0, len(rows), work_plan.MAX_TRACKS_PER_SHARD)):
+        file = root / "_run" / run_id / f"{number}.parquet"
+        shard_rows = rows.slice(start, work_plan.MAX_TRACKS_PER_SHARD)
         buffer = pa.BufferOutputStream()
-        pq.write_table(some, buffer)
+        pq.write_table(shard_rows, buffer)
         file.write_bytes(memoryview(buffer.getvalue()))
-        staged.append((file, len(some)))
-    begun = time.monotonic()
+        staged.append((file, len(shard_rows)))
+    start_s = time.monotonic()
     planned = rows.select(["track_id"])
-    outcome = delta.merge_shards(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
-    merged_s = time.monotonic() - begun
-    return f"merged {len(staged)} shards {merged_s:.1f} s, {committed(root, outcome)}"
+    run = delta.merge_shards(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
+    merged_s = time.monotonic() - start_s
+    return f"merged {len(staged)} shards {merged_s:.1f} s, {commit(root, run)}"
 
 
-def committed(root: Location, outcome: delta.VerifiedRun) -> str:
-    before = {part.path for part in parts_of(root)}
-    begun = time.monotonic()
-    delta.commit(root, outcome, lambda: None)
-    commit_s = time.monotonic() - begun
-    rewritten = sum(part.n_rows for part in parts_of(root) if part.path not in before) - len(outcome.tagged)
+def commit(root: Location, run: delta.VerifiedRun) -> str:
+    before = {file.path for file in files_of_tags(root)}
+    start = time.monotonic()
+    delta.commit(root, run, lambda: None)
+    commit_s = time.monotonic() - start
+    rewritten = sum(file.n_rows for file in files_of_tags(root) if file.path not in before) - len(run.tagged)
     return f"committed {commit_s:.1f} s, {rewritten:,} rows rewritten"
 
 
-def parts_of(root: Location) -> list:
+def files_of_tags(root: Location) -> list:
     table = delta.open_table(root, "tags")
     return [] if table is None else active_files(table)
 
 
 def new_tracks(root: Location, n: int) -> str:
-    return a_night(root, pa.concat_tables(tag_rows(n, n + NIGHT)), f"new-{time.time_ns()}")
+    return finish_night(root, pa.concat_tables(tag_rows(n, n + NIGHT)), f"new-{time.time_ns()}")
 
 
 def clustered(root: Location, n: int) -> str:
-    return a_night(root, pa.concat_tables(tag_rows(n // 3, n // 3 + NIGHT)), f"clustered-{time.time_ns()}")
+    return finish_night(root, pa.concat_tables(tag_rows(n // 3, n // 3 + NIGHT)), f"clustered-{time.time_ns()}")
 
 
 def scattered(root: Location, n: int) -> str:
-    return a_night(root, pa.concat_tables(tag_rows(0, n, n // NIGHT)), f"scattered-{time.time_ns()}")
+    return finish_night(root, pa.concat_tables(tag_rows(0, n, n // NIGHT)), f"scattered-{time.time_ns()}")
 
 
 def retag(root: Location, n: int) -> str:
-    """A new model's tags of all but the first 1% of the tracks, which are gone from the manifest."""
-    begun = time.monotonic()
-    outcome = outcome_of(root, tag_rows(n // 100, n, 1, NEW), f"retag-{time.time_ns()}")
-    written_s = time.monotonic() - begun
-    carried = sum(part.n_rows for part in parts_of(root)) - len(outcome.tagged)
-    return f"wrote {written_s:.1f} s, {committed(root, outcome)}, at least {carried:,} carried over"
+    """Replace all tags by those of a new model, but for the first 1 % of the tracks, which left the manifest."""
+    start = time.monotonic()
+    run = write_run(root, tag_rows(n // 100, n, 1, NEW), f"retag-{time.time_ns()}")
+    written_s = time.monotonic() - start
+    carried = sum(file.n_rows for file in files_of_tags(root)) - len(run.tagged)
+    return f"wrote {written_s:.1f} s, {commit(root, run)}, at least {carried:,} carried over"
 
 
 def compact(root: Location, n: int) -> str:
+    """Compact the table after 20 nights of NIGHT new tracks."""
     for night in range(20):
-        put(root, tag_rows(2 * n + night * NIGHT, 2 * n + (night + 1) * NIGHT), f"small-{night}-{time.time_ns()}")
-    begun = time.monotonic()
+        commit_rows(
+            root, tag_rows(2 * n + night * NIGHT, 2 * n + (night + 1) * NIGHT), f"small-{night}-{time.time_ns()}"
+        )
+    start = time.monotonic()
     changes = maintenance.compact(root, lambda: None)
-    return f"{changes['tags']}, {time.monotonic() - begun:.1f} s of it"
+    return f"{changes['tags']}, {time.monotonic() - start:.1f} s of it"
 
 
 def clean(root: Location, n: int) -> str:
@@ -207,30 +213,31 @@ STAGES: dict[str, Callable[[Location, int], str]] = {
 }
 
 
-def measured(stage: str, folder: str, n: int) -> None:
-    begun = time.monotonic()
-    told = "made" if stage == "make" else ""
+def measure(stage: str, folder: str, n: int) -> None:
+    """Run one stage in this process and print its figures as a line of JSON."""
+    start = time.monotonic()
+    result = "made"
     if stage == "make":
         make(Location(folder), n)
     else:
-        told = STAGES[stage](Location(folder), n)
+        result = STAGES[stage](Location(folder), n)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = usage.ru_utime + usage.ru_stime
-    figures = {"stage": stage, "tracks": n, "wall_s": round(time.monotonic() - begun, 1), "cpu_s": round(cpu_s, 1)}
-    print(json.dumps(figures | {"peak_mib": usage.ru_maxrss // 1024, "told": told}), flush=True)
+    figures = {"stage": stage, "tracks": n, "wall_s": round(time.monotonic() - start, 1), "cpu_s": round(cpu_s, 1)}
+    print(json.dumps(figures | {"peak_mib": usage.ru_maxrss // 1024, "result": result}), flush=True)
 
 
 def main(millions: float = 1, folder: str = "", *stages: str) -> None:
     n = int(float(millions) * 1e6)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         place = folder or temporary
-        first = [] if (Path(place) / "tags").exists() else ["make"]
-        for stage in [*first, *(stages or STAGES)]:
+        make_first = [] if (Path(place) / "tags").exists() else ["make"]
+        for stage in [*make_first, *(stages or STAGES)]:
             subprocess.run([sys.executable, __file__, "--stage", stage, place, str(n)], check=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--stage"]:
-        measured(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     else:
         main(*sys.argv[1:])

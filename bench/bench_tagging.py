@@ -1,12 +1,15 @@
-"""A whole night beside what a user would run instead: python bench/bench_tagging.py [N [REPEATS [FOLDER]]]
+"""The tagging job against what a user would write instead: python bench/bench_tagging.py [N [REPEATS [FOLDER]]]
 
-Every contender tags the same N files (default 70; 200 for the README's figures) on the same two cores, and some few of
-them: the difference is its cost a track, start-up excluded; the first is its wall clock, start-up included. They take
-turns, REPEATS times (default 1). The files are copies of the mp3 and ogg files of 120 s or more in FOLDER (default: the
-real songs beside the checkout), else of generated songs. CPU seconds are those of the whole tree of processes; its peak
-memory is that of the largest process, as files that are mapped by several would count several times in a sum.
+Every contender tags the same N files (default 70; 200 for the figures of docs/speed.md) on the same cores, and then 14
+of them. The difference is the cost of a track without start-up; the first run gives the wall clock with start-up. The
+contenders take turns, REPEATS times (default 1). The files are copies of the mp3 and ogg files of 120 s or more in
+FOLDER (default: the real songs beside the checkout), or of generated songs where there are none. Takes about 12 minutes
+with 200 files on 2 cores.
 
-Prints a table and ratios; writes bench-run/tagging.json and tagging.svg.
+CPU seconds are those of the whole tree of processes. Peak memory is that of the largest process, because a sum would
+count files that several processes map several times.
+
+Prints a table and ratios, and writes bench-run/tagging.json and tagging.svg.
 """
 
 import importlib.util
@@ -30,7 +33,7 @@ FEW = 14
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One contender on so many files."""
+    """What one contender used for so many files."""
 
     contender: str
     files: int
@@ -40,8 +43,8 @@ class Run:
 
 
 def measured(contender: str, command: list[str], files: int) -> Run:
-    spent = run(command, DO_NOT_TRACK="1", PYTHONPATH=str(CONTENDERS_AT))
-    return Run(contender=contender, files=files, wall_s=spent.wall_s, cpu_s=spent.cpu_s, largest_mib=spent.largest_mib)
+    usage = run(command, DO_NOT_TRACK="1", PYTHONPATH=str(CONTENDERS_AT))
+    return Run(contender=contender, files=files, wall_s=usage.wall_s, cpu_s=usage.cpu_s, largest_mib=usage.largest_mib)
 
 
 def command(contender: str, tracks: Path, place: Path, number: int) -> list[str]:
@@ -56,19 +59,19 @@ def command(contender: str, tracks: Path, place: Path, number: int) -> list[str]
     return [sys.executable, str(CONTENDERS_AT / f"{script}.py"), str(tracks), str(out)]
 
 
-CONTENDERS = ["floor", "ours, float32", "ours, int8", "ours, best", "naive", "sequential"]
-if importlib.util.find_spec("daft"):  # not in the lock: it asks for an older pyarrow than the rest
+CONTENDERS = ["floor", "ours, paper", "ours, best", "naive", "sequential"]
+if importlib.util.find_spec("daft"):  # not in the lock: it asks for an older pyarrow
     CONTENDERS.append("Daft")
 
 
 def table(runs: list[Run]) -> dict[str, dict[str, float]]:
-    """Medians over the repeats."""
+    """Medians over the repeats, by contender."""
 
     def median(contender: str, few: bool, field: str) -> float:
-        chosen = [one for one in runs if one.contender == contender and (one.files == FEW) == few]
-        return statistics.median(getattr(one, field) for one in chosen)
+        chosen = [run for run in runs if run.contender == contender and (run.files == FEW) == few]
+        return statistics.median(getattr(run, field) for run in chosen)
 
-    n = max(one.files for one in runs)
+    n = max(run.files for run in runs)
     return {
         contender: {
             "cpu_s_per_track": (median(contender, False, "cpu_s") - median(contender, True, "cpu_s")) / (n - FEW),
@@ -80,15 +83,16 @@ def table(runs: list[Run]) -> dict[str, dict[str, float]]:
     }
 
 
-def picture(found: dict[str, dict[str, float]], path: Path) -> None:
+def draw(figures: dict[str, dict[str, float]], path: Path) -> None:
+    """Draw CPU milliseconds a track as bars."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 2.6))
-    names = list(found)[::-1]
-    values = [1000 * found[name]["cpu_s_per_track"] for name in names]
+    names = list(figures)[::-1]
+    values = [1000 * figures[name]["cpu_s_per_track"] for name in names]
     colours = ["#888888" if name == "floor" else "#2a7f9e" if name.startswith("ours") else "#c9793f" for name in names]
     for bar, value in zip(axis.barh(names, values, color=colours), values, strict=True):
         axis.text(value + max(values) / 100, bar.get_y() + bar.get_height() / 2, f"{value:.0f}", va="center")
@@ -106,30 +110,30 @@ def main(n: int = 70, repeats: int = 1, folder: Path = SONGS) -> None:
         inputs = [sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), temporary, str(folder), str(FEW), str(n)]
         subprocess.run(inputs, check=True)
         for repeat, files, contender in itertools.product(range(repeats), (FEW, n), CONTENDERS):
-            one = measured(contender, command(contender, place / f"tracks-{files}", place, len(runs)), files)
-            runs.append(one)
+            result = measured(contender, command(contender, place / f"tracks-{files}", place, len(runs)), files)
+            runs.append(result)
             print(
-                f"{repeat + 1}/{repeats} {one.contender:14} {one.files:4} files {one.wall_s:7.1f} s wall "
-                f"{one.cpu_s:7.1f} s CPU {one.largest_mib:6.0f} MiB the largest process",
+                f"{repeat + 1}/{repeats} {result.contender:14} {result.files:4} files {result.wall_s:7.1f} s wall "
+                f"{result.cpu_s:7.1f} s CPU, largest process {result.largest_mib:6.0f} MiB",
                 flush=True,
             )
-    found = table(runs)
+    figures = table(runs)
     print(f"\n{'':14} {'CPU s/track':>12} {'wall s':>8} {'tracks/s':>9} {'MiB':>6}   naive/…  …/floor")
-    for name, row in found.items():
-        against = (found["naive"]["cpu_s_per_track"], found["floor"]["cpu_s_per_track"])
+    for name, row in figures.items():
+        naive_s, floor_s = (figures[other]["cpu_s_per_track"] for other in ("naive", "floor"))
         cpu_s = row["cpu_s_per_track"]
         print(
             f"{name:14} {cpu_s:12.3f} {row['wall_s']:8.1f} {row['tracks_per_s']:9.2f} {row['largest_mib']:6.0f}   "
-            f"{against[0] / cpu_s:7.2f}  {cpu_s / against[1]:7.2f}"
+            f"{naive_s / cpu_s:7.2f}  {cpu_s / floor_s:7.2f}"
         )
-    for ours in CONTENDERS[1:4]:
-        walls = {name: found[name]["wall_s"] / found[ours]["wall_s"] for name in CONTENDERS[4:]}
+    for ours in CONTENDERS[1:3]:
+        walls = {name: figures[name]["wall_s"] / figures[ours]["wall_s"] for name in CONTENDERS[3:]}
         print(f"wall clock of {n} files, … / {ours}: " + ", ".join(f"{k} {v:.2f}" for k, v in walls.items()))
     OUT.mkdir(exist_ok=True)
     (OUT / "tagging.json").write_text(
-        json.dumps({"files": n, "runs": [asdict(one) for one in runs], "medians": found}, indent=1)
+        json.dumps({"files": n, "runs": [asdict(run) for run in runs], "medians": figures}, indent=1)
     )
-    picture(found, OUT / "tagging.svg")
+    draw(figures, OUT / "tagging.svg")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""The whole road on real recordings: every file is tagged or fails with a reason, singers are recognised or not.
+"""The whole pipeline on real recordings: python bench/real_audio.py AUDIO OUT [--recipe demo]
 
-    python bench/real_audio.py AUDIO OUT [--segments-per-excerpt 20] [--recipe demo]
+Prints the figures of docs/real-audio.md: every file is tagged or fails with a reason, and how well singers and
+languages are recognised. Each step is a job, run as a user runs it. The seed is 0 throughout.
 
-AUDIO holds `labels.csv` with the columns set, path, artist, language, song. For the set `gtsinger` one model a fold is
-trained, so that every singer of two or more songs is tested on each of them by a model that never heard it (`--split
-kfold --group-column song`); the first fold's model then tags all sets. Prints the figures of docs/real-audio.md; the
-seed is 0 throughout. Every step is a job, run as a user runs it.
+AUDIO holds `labels.csv` with the columns set, path, artist, language, song. For the set `gtsinger` one model is trained
+for each fold (`--split kfold --group-column song`). So each song of every singer with two or more songs is tested by a
+model that was not trained on it. Then the first fold's model tags all sets.
+
+Most of its time is the training of one model a fold.
 """
 
 import argparse
@@ -39,7 +41,10 @@ def job(name: str, *flags: object, allowed: tuple[int, ...] = (0,)) -> None:
 
 
 def leave_one_song_out(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
-    """Train and evaluate a fold a time, as many as the singer with most songs has; scores of the pooled test tracks."""
+    """Train and evaluate a model for each fold; returns the scores of the pooled test tracks.
+
+    There are as many folds as the singer with most songs has songs.
+    """
     sung = pq.read_table(out / "gtsinger.parquet", columns=["track_id", "artist", "song"]).to_pylist()
     songs = Counter(artist for artist, _ in {(row["artist"], row["song"]) for row in sung})
     song_of = {row["track_id"]: f"{row['artist']}: {row['song']}" for row in sung}
@@ -49,14 +54,14 @@ def leave_one_song_out(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
         split = ("--split", "kfold", "--fold", fold, "--group-column", "song")
         job("train", "--mels", mels, "--out", model, "--recipe", recipe, *split, "--num-workers", 2)
         job("evaluate", "--model", model, "--mels", mels, "--out", report)
-    return {task: pooled(out, task, folds, song_of) for task in ("artist", "language")}
+    return {task: pooled_scores(out, task, folds, song_of) for task in ("artist", "language")}
 
 
-def pooled(out: Path, task: str, folds: int, song_of: dict[str, str]) -> dict[str, Any]:
-    """Scores of all folds' test tracks together; versions of one song are one in the bootstrap."""
+def pooled_scores(out: Path, task: str, folds: int, song_of: dict[str, str]) -> dict[str, Any]:
+    """Scores of all folds' test tracks together; the bootstrap draws songs, each with all its versions."""
     parts = [pq.read_table(out / f"report-{fold}" / "predictions.parquet") for fold in range(folds)]
     labels = [json.loads(part.schema.metadata[b"vocabularies"])[task] for part in parts]
-    assert all(one == labels[0] for one in labels), "the folds know the same classes"
+    assert all(names == labels[0] for names in labels), "the folds have the same classes"
     table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
     probabilities_NC = np.array(table[f"{task}_probabilities"].to_pylist())
     targets_N = Vocabulary(tuple(labels[0])).encode(table[task].to_pylist())
@@ -70,44 +75,43 @@ def main() -> None:
     arguments.add_argument("audio", type=Path)
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--recipe", default="demo")
-    asked = arguments.parse_args()
-    out = asked.out.absolute()
+    flags = arguments.parse_args()
+    audio, out = flags.audio.absolute(), flags.out.absolute()
 
-    job("build_manifest", "--catalogue", asked.audio.absolute(), "--labels", asked.audio.absolute() / "labels.csv",
-        "--out", out / "all.parquet")  # fmt: skip
-    everything = manifest.read(Location(str(out / "all.parquet")))
-    sung = everything.filter(pc.equal(everything["set"], "gtsinger"))
+    job("build_manifest", "--catalogue", audio, "--labels", audio / "labels.csv", "--out", out / "all.parquet")
+    tracks = manifest.read(Location(str(out / "all.parquet")))
+    sung = tracks.filter(pc.equal(tracks["set"], "gtsinger"))
     manifest.write(sung, Location(str(out / "gtsinger.parquet")))
     job("extract_mels", "--manifest", out / "gtsinger.parquet", "--out", out / "gtsinger-mels")
-    scores = leave_one_song_out(out, asked.recipe)
+    scores = leave_one_song_out(out, flags.recipe)
     job("tag_catalogue", "--manifest", out / "all.parquet", "--model", out / "model-0", "--out", out / "tagged",
         allowed=(0, 3))  # fmt: skip
 
     tags, failures = (delta.open_table(Location(str(out / "tagged")), name) for name in ("tags", "failures"))
     assert tags is not None and failures is not None
     tagged, failed = tags.to_pyarrow_table(), failures.to_pyarrow_table()
-    found = sorted([*tagged["track_id"].to_pylist(), *failed["track_id"].to_pylist()])
-    print(f"\ntags {len(tagged)} + failures {len(failed)} = manifest rows {len(everything)}, each track once: "
-          f"{found == sorted(everything['track_id'].to_pylist())}")  # fmt: skip
-    sets = dict(zip(everything["track_id"].to_pylist(), everything["set"].to_pylist(), strict=True))
+    track_ids = sorted([*tagged["track_id"].to_pylist(), *failed["track_id"].to_pylist()])
+    print(f"\ntags {len(tagged)} + failures {len(failed)} = manifest rows {len(tracks)}, each track once: "
+          f"{track_ids == sorted(tracks['track_id'].to_pylist())}")  # fmt: skip
+    sets = dict(zip(tracks["track_id"].to_pylist(), tracks["set"].to_pylist(), strict=True))
     errors = Counter((sets[r["track_id"]], f"{r['stage']}/{r['error']}") for r in failed.to_pylist())
     for name, count in Counter(sets.values()).items():
-        of_set = ", ".join(f"{error} {n}" for (s, error), n in sorted(errors.items()) if s == name)
-        print(f"  {name}: {count} tracks; failures: {of_set or 'none'}")
+        errors_of_set = ", ".join(f"{error} {n}" for (s, error), n in sorted(errors.items()) if s == name)
+        print(f"  {name}: {count} tracks; failures: {errors_of_set or 'none'}")
     print(f"minutes of audio {pc.sum(tagged['duration_s']).as_py() / 60:.1f}")
     for path in sorted((out / "tagged" / "runs").glob("*.json")):
         run = json.loads(path.read_text())
         print(f"tracks/s {run['tracks_per_s']}, CPU s a track {run['cpu_s_per_track']}, wall s {run['wall_s']}")
     print("\nleave one song out, gtsinger, pooled over the folds (tracks):")
-    for task, found_scores in scores.items():
-        ci, chance = found_scores["ci"], found_scores["chance"]
-        covered = f"{found_scores['classes_covered']} of {found_scores['classes']} classes"
-        print(f"  {task}: {found_scores['n']} tracks, {covered}")
+    for task, task_scores in scores.items():
+        ci, chance = task_scores["ci"], task_scores["chance"]
+        covered = f"{task_scores['classes_covered']} of {task_scores['classes']} classes"
+        print(f"  {task}: {task_scores['n']} tracks, {covered}")
         for name in ("top_1", "auc_pr_macro", "auc_roc_macro"):
             low, high = ci[name]
-            by_chance = chance["auc_roc" if name == "auc_roc_macro" else name]
-            print(f"    {name} {found_scores[name]:.3f} [{low:.3f}, {high:.3f}], chance {by_chance:.3f}")
-        print(f"    always the most frequent class: {chance['majority']:.3f}; songs: {found_scores['n_songs']}")
+            expected = chance["auc_roc" if name == "auc_roc_macro" else name]
+            print(f"    {name} {task_scores[name]:.3f} [{low:.3f}, {high:.3f}], chance {expected:.3f}")
+        print(f"    always the most frequent class: {chance['majority']:.3f}; songs: {task_scores['n_songs']}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """moto's S3 in a server that keeps connections open, as S3 does: python bench/s3_server.py PORT
 
-werkzeug, in which moto runs by itself, ends each connection after one answer: on a wire of 100 ms, every request would
-be charged for a handshake that S3 does not ask for.
+moto's own server, werkzeug, closes each connection after one response. Behind a latency of 100 ms, every request would
+then pay for a handshake that S3 does not need.
 """
 
 import io
@@ -23,19 +23,19 @@ class Handler(WSGIRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        BaseHTTPRequestHandler.handle(self)  # wsgiref's own serves one request and goes
+        BaseHTTPRequestHandler.handle(self)  # wsgiref's own method serves one request and closes the connection
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def _any(self) -> None:
+    def _respond(self) -> None:
         body = io.BytesIO(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        answer = ServerHandler(body, self.wfile, sys.stderr, self.get_environ() | {"RAW_URI": self.path})
-        answer.http_version = "1.1"
-        answer.request_handler = self  # type: ignore[attr-defined]
-        answer.run(self.server.get_app())  # type: ignore[attr-defined]
+        response = ServerHandler(body, self.wfile, sys.stderr, self.get_environ() | {"RAW_URI": self.path})
+        response.http_version = "1.1"
+        response.request_handler = self  # type: ignore[attr-defined]
+        response.run(self.server.get_app())  # type: ignore[attr-defined]
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _respond
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A night whose decoding is stubbed: python stubbed_night.py MANIFEST MODEL OUT"""
+"""Run tag_catalogue with stub_decoder.py, for bench_memory.py: python bench/stubbed_night.py MANIFEST MODEL OUT
+
+Prints the number of tagged tracks of each run.
+"""
 
 import sys
 

@@ -1,7 +1,11 @@
-"""What bench_tagging.py and its like measure on: python bench/tagging_inputs.py PLACE SONGS N…
+"""Make the inputs of the tagging benchmarks: python bench/tagging_inputs.py FOLDER SONGS N…
 
-Makes in PLACE, for each N, the folder tracks-N of copies of long tracks and its manifest, and two models. In a process
-of its own: the largest memory of a measured process counts what its parent had when it was started.
+Writes into FOLDER, for each N, the folder tracks-N of N long tracks and its manifest tracks-N.parquet, and the two
+untrained models `paper` and `best`. The tracks are copies of the mp3 and ogg files of 120 s or more in SONGS, or of
+generated ones where there are none.
+
+The benchmarks run this in a process of its own, because the peak memory of a measured process includes what its parent
+had when it was started.
 """
 
 import itertools
@@ -19,52 +23,53 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference import artifact
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.quantization import calibrate
 from mtl_core.model.recipes import recipe
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.storage.location import Location
 
+MODELS = ("paper", "best")
 
-def long_tracks(folder: Path, temporary: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix in (".mp3", ".ogg"))
-    found = [path for path in found if soundfile.info(path).duration >= 120]
-    if not found:
+
+def long_tracks(songs: Path, folder: Path) -> list[Path]:
+    """The mp3 and ogg files of 120 s or more in `songs`; where there are none, generated ones in `folder`."""
+    paths = [path for path in _mp3_and_ogg(songs) if soundfile.info(path).duration >= 120]
+    if not paths:
         config = CatalogueConfig(languages=2, artists_per_language=2, songs_per_artist=4, song_s=180)
-        make_demo_catalogue(config, Location(str(temporary / "generated")))
-        found = sorted(path for path in temporary.rglob("*") if path.suffix in (".mp3", ".ogg"))
-    return found
+        make_demo_catalogue(config, Location(str(folder / "generated")))
+        paths = _mp3_and_ogg(folder)
+    return paths
 
 
-def copies(tracks: list[Path], n: int, folder: Path) -> Path:
+def _mp3_and_ogg(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".mp3", ".ogg"))
+
+
+def copy_tracks(tracks: list[Path], n: int, folder: Path) -> None:
+    """Copy the tracks in turn until there are n, and write their manifest beside the folder."""
     folder.mkdir()
     for number, path in zip(range(n), itertools.cycle(tracks), strict=False):
         shutil.copyfile(path, folder / f"{number:05}{path.suffix}")
     build_manifest(Location(str(folder)), None, Location(f"{folder}.parquet"))
-    return folder
 
 
-def models(folder: Path) -> None:
-    """Untrained ones of the paper's size: what they say does not matter here, what they cost does."""
+def save_models(folder: Path) -> None:
+    """Save untrained models of the paper's number of classes: they cost what trained ones cost."""
     torch.manual_seed(0)
-    names = {"artist": tuple(f"a{i:02}" for i in range(68)), "language": tuple(f"l{i:02}" for i in range(17))}
-    classes = {task: len(labels) for task, labels in names.items()}
-    model = MultitaskCNN(ModelConfig(classes=classes))
-    vocabularies = {task: Vocabulary(labels) for task, labels in names.items()}
+    labels = {"artist": tuple(f"a{i:02}" for i in range(68)), "language": tuple(f"l{i:02}" for i in range(17))}
+    vocabularies = {task: Vocabulary(names) for task, names in labels.items()}
     splits = pa.table({"track_id": ["a"], "split": ["train"]})
-    quantization = calibrate(model.eval(), 3 * torch.rand(40, 1, 187, 96))
-    for name, choice in (("float32", None), ("int8", quantization)):
-        known = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies, quantization=choice)
-        artifact.save_artifact(known, splits, Location(str(folder / name)))
-    best = MultitaskCNN(ModelConfig(classes=classes, trunk=recipe("best").trunk)).eval()
-    known = Artifact(model=best, front_end=FrontEnd(), vocabularies=vocabularies)
-    artifact.save_artifact(known, splits, Location(str(folder / "best")))
+    for name in MODELS:
+        config = ModelConfig(classes={task: len(names) for task, names in labels.items()}, trunk=recipe(name).trunk)
+        model = MultitaskCNN(config).eval()
+        untrained = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies)
+        artifact.save_artifact(untrained, splits, Location(str(folder / name)))
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     counts = sys.argv[3:]
-    found = long_tracks(Path(sys.argv[2]), place) if counts else []
+    tracks = long_tracks(Path(sys.argv[2]), place) if counts else []
     for count in counts:
-        copies(found, int(count), place / f"tracks-{count}")
-    models(place)
+        copy_tracks(tracks, int(count), place / f"tracks-{count}")
+    save_models(place)

@@ -1,6 +1,7 @@
-"""floor.py FOLDER OUT: what no tagger on this machine gets below, one process, one thread.
+"""The cost below which no tagger can get: floor.py FOLDER OUT, one process, one thread.
 
-Decoding of the excerpts alone, mono, soxr HQ, and a float32 matrix product of as many operations as the network has.
+Decodes the excerpts, mixes them to mono, resamples them with soxr HQ, and multiplies float32 matrices with as many
+operations as the paper's network has.
 """
 
 import sys
@@ -17,28 +18,28 @@ SIZE = 2048
 def excerpts(path: Path) -> list[np.ndarray]:
     with soundfile.SoundFile(path) as sound:
         rate, n = sound.samplerate, sound.frames
-        places = [(0, n)]
+        spans = [(0, n)]
         if n >= 120 * rate:
             starts = [min(max(0, int(c * n) - 30 * rate), n - 60 * rate) for c in (0.25, 0.75)]
-            places = [(start, 60 * rate) for start in starts]
-        found = []
-        for start, length in places:
+            spans = [(start, 60 * rate) for start in starts]
+        resampled = []
+        for start, length in spans:
             sound.seek(start)
             stereo = sound.read(length, dtype="float32", always_2d=True)
             mono = stereo @ np.full(stereo.shape[1], 1 / stereo.shape[1], np.float32)
-            found.append(soxr.resample(mono, rate, 16_000, "HQ"))
-    return found
+            resampled.append(soxr.resample(mono, rate, 16_000, "HQ"))
+    return resampled
 
 
 if __name__ == "__main__":
     matrix = np.random.default_rng(0).random((SIZE, SIZE), np.float32)
     out = np.empty_like(matrix)
-    owed = 0.0
+    flop_left = 0.0
     for path in sorted(Path(sys.argv[1]).iterdir()):
-        owed += sum(len(excerpt) // 48_000 for excerpt in excerpts(path)) * FLOP_PER_SEGMENT
-        rows = min(SIZE, int(owed / (2 * SIZE**2)))
+        flop_left += sum(len(excerpt) // 48_000 for excerpt in excerpts(path)) * FLOP_PER_SEGMENT
+        rows = min(SIZE, int(flop_left / (2 * SIZE**2)))
         while rows:
             np.matmul(matrix[:rows], matrix, out=out[:rows])
-            owed -= rows * 2 * SIZE**2
-            rows = min(SIZE, int(owed / (2 * SIZE**2)))
+            flop_left -= rows * 2 * SIZE**2
+            rows = min(SIZE, int(flop_left / (2 * SIZE**2)))
     Path(sys.argv[2]).touch()

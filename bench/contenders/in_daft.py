@@ -1,4 +1,4 @@
-"""in_daft.py FOLDER OUT: the same functions in Daft's native runner, both cores busy."""
+"""The functions of straightforward.py in Daft's native runner, on both cores: in_daft.py FOLDER OUT"""
 
 import sys
 

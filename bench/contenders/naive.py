@@ -1,4 +1,4 @@
-"""naive.py FOLDER OUT: the job that a user writes from Ray Data's documentation, both cores busy."""
+"""The job that a user writes from Ray Data's documentation, on both cores: naive.py FOLDER OUT"""
 
 import sys
 
@@ -17,7 +17,7 @@ class Tag:
 
 
 if __name__ == "__main__":
-    # 2 for the actors, the rest so that reads never wait
+    # 2 for the actors, 2 so that reads never wait
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     tracks = ray.data.read_binary_files(sys.argv[1], include_paths=True)
     tracks.map_batches(Tag, batch_size=4, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1).write_parquet(

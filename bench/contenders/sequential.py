@@ -1,4 +1,4 @@
-"""sequential.py FOLDER OUT: a loop over the files, one process, one thread."""
+"""The functions of straightforward.py in a loop, one process, one thread: sequential.py FOLDER OUT"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What a user writes from librosa's and torch's documentation: the functions of the contenders beside this project.
+"""What a user writes from the documentation of librosa and torch: the functions of the other contenders.
 
-The segments are this project's; whole files are decoded and resampled by `librosa.load`, a mel spectrum is
-`librosa.feature.melspectrogram` of one segment, the network is eager torch on one thread.
+The segments are this project's. `librosa.load` decodes and resamples whole files. `librosa.feature.melspectrogram`
+makes the mels of one segment at a time. The network is eager torch on one thread.
 """
 
 import io
