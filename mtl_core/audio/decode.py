@@ -5,7 +5,7 @@ are decoded, block by block, so that a three-hour file costs what a three-minute
 frames, by integer arithmetic; each excerpt is resampled on its own, as librosa does: mean of the channels, soxr HQ.
 
 Samples are in [-1, 1] for integer formats; a float file may hold anything, NaN too. Only numpy, soundfile and soxr are
-imported: this runs in a child process that must start fast (decoding.py).
+imported: this runs in a child process that must start fast (decoder_child.py).
 """
 
 from collections.abc import Iterator

@@ -62,7 +62,7 @@ class TrackReader:
     Args:
         front_end: what the segments are made with.
         limits: of the decoder child, for one track.
-        decoder: the module that is run as the child, see `decoding.serve`.
+        decoder: the module that is run as the child, see `decoder_child.serve`.
         draws, seed: random segment starts instead of the fixed grid, see `features.log_mel_segments`.
     """
 

@@ -51,7 +51,7 @@ class Tagging:
         use_gpu: run the model on the cluster's GPUs, one worker each, fed by `workers` that read.
         gpu_device: of torch, where that worker runs it; tests without a GPU say "cpu".
         limits: of the decoder, for one track.
-        decoder: the module whose process decodes: a deployment's own for formats of its own, see `decoding.serve`.
+        decoder: the module whose process decodes: a deployment's own for formats of its own, see `decoder_child.serve`.
 
     Raises:
         ValueError: a number is out of range.

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from mtl_core.audio.decode import Recording, read_recording
-from mtl_core.audio.decoder_process import Decoder, DecoderLimits, serve
+from mtl_core.audio.decoder_child import serve
+from mtl_core.audio.decoder_process import Decoder, DecoderLimits
 from mtl_core.errors import TrackError
 
 
@@ -213,7 +214,7 @@ def test_a_hung_child_dies_with_its_killed_parent(tmp_path):
     script = f"""
 import sys, threading
 sys.path[:0] = {sys.path!r}
-from mtl_core.decoding import Decoder
+from mtl_core.audio.decoder_process import Decoder
 decoder = Decoder(child={__name__!r})
 def first():  # the thread that decodes first ends; the child must not end with it
     try: decoder.decode(b"whoami  ")
