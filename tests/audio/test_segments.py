@@ -4,7 +4,7 @@ from math import ceil, floor
 import numpy as np
 import pytest
 
-from mtl_core.audio.segments import drawn_starts, segment_starts, slice_segments
+from mtl_core.audio.segments import random_starts, segment_starts, slice_segments
 
 LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
 
@@ -31,7 +31,7 @@ def test_twenty_are_back_to_back_and_two_an_excerpt_are_the_papers():
 @pytest.mark.parametrize("k", [1, 7, 20])
 def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
     m, q = max(1, n_samples // 48_000), len(segment_starts(n_samples, k))
-    starts = drawn_starts(n_samples, k, 5, 0, "track", 0)
+    starts = random_starts(n_samples, k, 5, 0, "track", 0)
     assert starts.dtype == np.int64 and starts.shape == (5 * q,)
     assert starts.min() >= 0 and starts.max() <= max(0, n_samples - 48_000)
     centres = starts.reshape(q, 5) + 24_000
@@ -42,7 +42,7 @@ def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
 
 def test_draws_depend_on_seed_track_and_excerpt_alone():
     def drawn(seed=0, track_id="a", excerpt=0):
-        return drawn_starts(960_000, 20, 3, seed, track_id, excerpt).tolist()
+        return random_starts(960_000, 20, 3, seed, track_id, excerpt).tolist()
 
     first = drawn()
     others = [drawn(seed=1), drawn(track_id="b"), drawn(excerpt=1), drawn(track_id="a0"), drawn(seed=-1)]
@@ -51,7 +51,7 @@ def test_draws_depend_on_seed_track_and_excerpt_alone():
 
 
 def test_draws_are_uniform_over_the_slot():
-    centres = drawn_starts(960_000, 1, 20_000, 0, "track", 0) + 24_000
+    centres = random_starts(960_000, 1, 20_000, 0, "track", 0) + 24_000
     inside = centres[(centres > 24_000) & (centres < 936_000)]
     counts, _ = np.histogram(inside, 10, (24_000, 936_000))
     assert (np.abs(counts / len(inside) - 0.1) < 0.01).all()
@@ -80,7 +80,7 @@ def test_other_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="got 0"):
         segment_starts(0, 20)
     with pytest.raises(ValueError, match="draws"):
-        drawn_starts(960_000, 20, 0, 0, "track", 0)
+        random_starts(960_000, 20, 0, 0, "track", 0)
     with pytest.raises(ValueError, match="0 to 12000"):
         slice_segments(np.zeros(60_000, np.float32), np.array([12_001]))
     with pytest.raises(ValueError, match="got 0"):
