@@ -1,4 +1,4 @@
-"""A decoder that hears three seconds of the same noise in every file: what is left of a night is the project's own."""
+"""A decoder that finds 3 s of the same noise in every file: what remains of a run is the cost of the project itself."""
 
 from typing import BinaryIO
 
@@ -10,9 +10,9 @@ from mtl_core.audio.decoder_child import serve
 NOISE = np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE_HZ).astype(np.float32) * np.float32(0.1)
 
 
-def hear(file: BinaryIO) -> Recording:
+def read_noise(file: BinaryIO) -> Recording:
     return Recording(excerpts=(Excerpt(samples=NOISE, start_s=0.0),), duration_s=3.0)
 
 
 if __name__ == "__main__":
-    serve(hear)
+    serve(read_noise)
