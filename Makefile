@@ -1,12 +1,13 @@
 # `make demo` and `make test` each are enough on a fresh machine with Python 3.11 or newer and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON_3_12 ?= python3.12
 BIN := .venv/bin
 READY := .venv/.ready
 
 EXPERIMENT ?= experiment-run
 EXPERIMENT_FLAGS ?= --epochs 30
 
-.PHONY: demo experiment test test-long chaos lint types walls check bench clean
+.PHONY: demo experiment test test-long test-librosa-1 chaos lint types walls check bench clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
@@ -42,6 +43,15 @@ test-long: $(READY)  ## the long ones but chaos
 
 chaos: $(READY)  ## kill, starve and poison the nightly job; prints its figures
 	$(BIN)/python -m pytest -m slow tests/chaos -s
+
+.venv-librosa/.ready: pyproject.toml
+	$(PYTHON_3_12) -m venv .venv-librosa
+	.venv-librosa/bin/python -m pip install --quiet --disable-pip-version-check "librosa>=1" "numpy>=2" scipy soundfile soxr pytest
+	touch $@
+
+test-librosa-1: .venv-librosa/.ready  ## exactness against librosa 1.x, which needs Python 3.12: its own environment
+	PYTHONPATH=. .venv-librosa/bin/python bench/exactness.py
+	.venv-librosa/bin/python -m pytest tests/audio/test_filter_bank.py tests/audio/test_mel.py tests/audio/test_front_end.py tests/audio/test_decode.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mtl_core.audio.decode import SAMPLE_RATE_HZ, Excerpt, Recording
-from mtl_core.audio.decoder_process import serve
+from mtl_core.audio.decoder_child import serve
 
 NOISE = np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE_HZ).astype(np.float32) * np.float32(0.1)
 

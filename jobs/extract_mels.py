@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mtl_core import cli
 from mtl_core.audio.decoder_process import DecoderLimits
-from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.front_end import define_front_end
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
 from mtl_core.storage.location import Location
 
@@ -32,7 +32,7 @@ class Options:
 def main(options: Options) -> None:
     with cli.flag_errors():
         extraction = Extraction(
-            front_end=FrontEnd(segments_per_excerpt=options.segments_per_excerpt),
+            front_end=define_front_end(segments_per_excerpt=options.segments_per_excerpt),
             draws=options.draws,
             seed=options.seed,
             limits=DecoderLimits(time_limit_s=options.decode_limit_s),

@@ -19,7 +19,7 @@ MANIFEST = pa.schema(
 #: A reader of a manifest needs these alone.
 MANIFEST_REQUIRED = ("track_id", "uri")
 
-MEL_SHAPE = (187, 96)  # (frames, bands)
+MEL_SHAPE = (187, 96)  # (frames, bands), equal to that of audio.mel
 MELS = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
@@ -31,8 +31,9 @@ MELS = pa.schema(
         pa.field("mel", pa.fixed_shape_tensor(pa.float16(), MEL_SHAPE), nullable=False),
     ]
 )
-#: Keys of the Parquet metadata of MELS: the front end's parameters as canonical JSON, and their hash.
-FRONT_END, FRONT_END_HASH = b"front_end", b"front_end_hash"
+#: Keys of the Parquet metadata of MELS: the front end's parameters as canonical JSON, their hash, and the weights of
+#: the filter bank as an .npz file (mels of version 0.1 have none).
+FRONT_END, FRONT_END_HASH, FILTER_BANK = b"front_end", b"front_end_hash", b"filter_bank"
 
 _TOP = pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float32())]))
 

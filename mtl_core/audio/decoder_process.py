@@ -1,15 +1,16 @@
-"""Decoder: a long-lived child process in which recordings are decoded, so that a bad file costs one track.
+"""Decoder: decodes recordings in a long-lived child process, so that a bad file costs one track.
 
-A decoder of untrusted files can crash, hang or allocate without end. Here that ends the child; the track fails with a
-reason and the next one starts another child. The parent and the child talk JSON over a socket; whole files go in, and
-samples come out, as memory files (memfd) that are mapped rather than copied. A remote file stays with the parent, who
-reads from it what the child asks for.
+A decoder of untrusted files can crash, hang or allocate without end. Here that ends the child: the track fails with a
+reason, and the next track starts another child. Parent and child exchange JSON over a socket (`decoder_child.py` has
+the protocol). Whole files go to the child, and samples come back, as memory files (memfd) that are mapped, not copied.
+A remote file stays in the parent, which reads the parts that the child asks for.
 
-The child inherits the socket alone, and dies with its parent, however that ends.
+The child inherits nothing but the socket and stderr, and it dies with its parent, however the parent ends.
+
+Contents: `DecoderLimits`, `Decoder`.
 """
 
 import contextlib
-import ctypes
 import io
 import json
 import mmap
@@ -21,7 +22,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,23 +29,25 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import Excerpt, Recording, read_recording
+from mtl_core.audio.decode import Excerpt, Recording
+from mtl_core.audio.decoder_child import MESSAGE_BYTES
 from mtl_core.errors import TrackError
 
-DECODER = "mtl_core.audio.decoder_process"
-_MESSAGE_BYTES = 1 << 16
-_READ_BYTES = 1 << 17  # what the child asks of the parent at once, below the socket's buffer of about 200 KiB
-_START_S = 60.0  # to import numpy and libsndfile on a busy machine
-_PR_SET_PDEATHSIG = 1
+DECODER = "mtl_core.audio.decoder_child"
+_START_TIMEOUT_S = 60.0  # importing numpy and libsndfile takes long on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderLimits:
-    """What one track may cost.
+    """What decoding one track may cost.
 
     Args:
-        time_limit_s: seconds of wall clock in the child; the parent's own reading of a remote file does not count.
-        memory_limit_bytes: of the child's address space; Python, numpy and libsndfile take some 110 MB of it.
+        time_limit_s: wall-clock seconds in the child, above 0 and at most 86,400; the time in which the parent reads
+            a remote file does not count.
+        memory_limit_bytes: of the child's address space, 512 MiB to 1 PiB; Python, numpy and libsndfile take 110 MB.
+
+    Raises:
+        ValueError: a limit is out of its range.
     """
 
     time_limit_s: float = 60.0
@@ -61,69 +63,71 @@ class DecoderLimits:
 
 
 class Decoder:
-    """`audio.read_recording` behind a wall. One caller at a time; close it, or use it as a context manager.
+    """Runs `decode.read_recording` in a child process.
+
+    Use it from one thread at a time; close it, or use it as a context manager.
 
     Args:
-        limits: what one track may cost.
-        child: the module that is run as the child; it calls `serve`. Tests pass one that misbehaves.
+        limits: what decoding one track may cost.
+        child: the module that runs as the child; it calls `decoder_child.serve`.
     """
 
     def __init__(self, limits: DecoderLimits | None = None, child: str = DECODER) -> None:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
-        # The kernel ties a child to the thread that started it, not to the process: this one lives as long as we do.
+        # The kernel ends a child with the thread that started it, so that thread must live as long as this object.
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
 
     def decode(self, source: bytes | str | BinaryIO) -> Recording:
         """The excerpts of a recording.
 
         Args:
-            source: the bytes of a file, the path of a local one, or a seekable file of this process, of which only
-                what decoding needs is read.
+            source: the bytes of a file, the path of a local file, or a seekable file of this process, of which only
+                the parts that decoding needs are read.
 
         Returns:
-            The recording; its samples are read-only and lie in memory of their own.
+            The recording. Its samples are read-only and stay valid after the next call.
 
         Raises:
-            TrackError: stage decode: those of `audio.read_recording`, `crashed`, `timed_out`, `out_of_memory`; stage
+            TrackError: stage decode: those of `decode.read_recording`, `crashed`, `timed_out`, `out_of_memory`; stage
                 fetch: `unavailable`, a local file that cannot be read.
             OSError: the path is not that of a readable regular file.
-            Exception: whatever reading the source raised.
-            RuntimeError: a child does not start: this installation is broken, not the track.
+            Exception: what reading the source raised.
+            RuntimeError: the child does not start: the installation is broken, not the track.
         """
-        if self._process is not None and self._process.poll() is not None:  # it died between tracks: no track's fault
+        if self._process is not None and self._process.poll() is not None:  # it died between two tracks
             self._stop()
         if self._process is None:
             self._start()
-        fd = _descriptor(source)
+        opened = _open_source(source)
         try:
-            answer, fds = self._exchange(fd, source)
-        except BaseException:  # it died or hangs, or still waits for what could not be read
+            answer, fds = self._exchange(opened)
+        except BaseException:  # the child died, hangs, or waits for bytes that could not be read
             self._stop()
             raise
         finally:
-            if fd is not None:
-                os.close(fd)
+            if isinstance(opened, int):
+                os.close(opened)
         if "error" in answer:
             error = TrackError(*answer["error"])
             if error.error == "out_of_memory":
                 self._stop()
             raise error
-        return _read_answer(answer, fds[0])
+        return _map_recording(answer, fds[0])
 
     def cpu_s(self) -> float:
-        """CPU seconds of all the children so far: of those that ended, and of the one that lives."""
+        """CPU seconds of all children so far: of those that ended, and of the one that runs."""
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         ticks, process = 0, self._process  # another thread may be decoding
         if process is not None:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
                 ticks = int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
         return ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
-        """Ends the child. A closed decoder cannot be used again."""
+        """End the child. A closed decoder cannot be used again."""
         self._stop()
         self._starter.shutdown()
 
@@ -134,22 +138,22 @@ class Decoder:
         self.close()
 
     def _start(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr = os.memfd_create("decoder-stderr")
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(self.limits.memory_limit_bytes)]
-        with theirs:
+        arguments = [str(child_socket.fileno()), str(os.getpid()), str(self.limits.memory_limit_bytes)]
+        with child_socket:
             self._process = self._starter.submit(
                 subprocess.Popen,
                 [sys.executable, "-P", "-m", self._module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_socket.fileno()],
                 env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             ).result()
         try:
-            self._receive(time.monotonic() + _START_S)
+            self._receive(time.monotonic() + _START_TIMEOUT_S)
         except TrackError as error:
             self._stop()
             raise RuntimeError(f"{self._module} does not start: {error.message}") from error
@@ -162,47 +166,51 @@ class Decoder:
             self._socket.close()
             os.close(self._stderr)
 
-    def _exchange(self, fd: int | None, source: bytes | str | BinaryIO) -> tuple[dict[str, Any], list[int]]:
-        """Asks the child, and reads for it what it wants; gives its answer with the descriptor of the samples."""
-        if fd is None:
-            self._send(json.dumps({"size": source.seek(0, io.SEEK_END)}).encode(), [])  # type: ignore[union-attr]
+    def _exchange(self, source: int | BinaryIO) -> tuple[dict[str, Any], list[int]]:
+        """Send a descriptor or a file to the child; of a file, read the parts that it asks for.
+
+        Returns:
+            Its answer, and the descriptor of the samples.
+        """
+        if isinstance(source, int):
+            self._send(b'{"size": null}', [source])
         else:
-            self._send(b'{"size": null}', [fd])
-        left_s = self.limits.time_limit_s
+            self._send(json.dumps({"size": source.seek(0, io.SEEK_END)}).encode(), [])
+        remaining_s = self.limits.time_limit_s
         while True:
             began = time.monotonic()
-            answer, fds = self._receive(began + left_s)
-            left_s -= time.monotonic() - began
-            if "read" in answer:
-                offset, size = answer["read"]
-                source.seek(offset)  # type: ignore[union-attr]
-                self._send(b"+" + source.read(size), [])  # type: ignore[union-attr]  # empty would be the connection's end
-            else:
+            answer, fds = self._receive(began + remaining_s)
+            remaining_s -= time.monotonic() - began
+            if "read" not in answer:
                 return answer, fds
+            assert not isinstance(source, int), "the child reads a descriptor by itself"
+            offset, size = answer["read"]
+            source.seek(offset)
+            self._send(b"+" + source.read(size), [])  # "+": an empty packet would mean the end of the connection
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         try:
             socket.send_fds(self._socket, [message], fds)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._death() from error
+            raise self._crash() from error
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], list[int]]:
         self._socket.settimeout(max(1e-3, deadline - time.monotonic()))
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError as error:
             message = f"decoding took longer than {self.limits.time_limit_s:g} s"
             raise TrackError("decode", "timed_out", message) from error
         except ConnectionResetError as error:
-            raise self._death() from error
+            raise self._crash() from error
         finally:
             self._socket.settimeout(None)
         if not data:
-            raise self._death()
+            raise self._crash()
         return json.loads(data), fds
 
-    def _death(self) -> TrackError:
-        """How the child ended, for one that closed its end of the socket."""
+    def _crash(self) -> TrackError:
+        """The error of a child that has closed its end of the socket."""
         assert self._process is not None
         try:
             status = self._process.wait(1.0)
@@ -215,24 +223,24 @@ class Decoder:
         return TrackError("decode", "crashed", f"the decoder exited with {status}: {' '.join(last_lines[-1:])}")
 
 
-def _descriptor(source: bytes | str | BinaryIO) -> int | None:
-    """A descriptor of what the child can read by itself; None for a file of this process."""
+def _open_source(source: bytes | str | BinaryIO) -> int | BinaryIO:
+    """A descriptor that the child reads from; where the source is a file of this process, that file."""
     if isinstance(source, bytes):
         fd = os.memfd_create("recording")
         with open(fd, "wb", closefd=False) as file:
             file.write(source)
         return fd
     if isinstance(source, str):
-        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
+        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not block
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(f"{source} is not a regular file")
         return fd
-    return None
+    return source
 
 
-def _read_answer(answer: dict[str, Any], fd: int) -> Recording:
-    """The child's answer, its samples mapped."""
+def _map_recording(answer: dict[str, Any], fd: int) -> Recording:
+    """The recording of the child's answer, its samples mapped from `fd`, which is closed."""
     with open(fd, "rb") as file:
         mapped = mmap.mmap(fd, os.fstat(file.fileno()).st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     samples = np.split(np.frombuffer(mapped, np.float32), np.cumsum(answer["lengths"])[:-1])
@@ -240,85 +248,3 @@ def _read_answer(answer: dict[str, Any], fd: int) -> Recording:
         Excerpt(samples=part, start_s=start_s) for part, start_s in zip(samples, answer["starts_s"], strict=True)
     )
     return Recording(excerpts=excerpts, duration_s=answer["duration_s"])
-
-
-class _ParentFile(io.RawIOBase):
-    """In the child: a file that the parent reads."""
-
-    def __init__(self, connection: socket.socket, size: int) -> None:
-        self._connection, self._size, self._position = connection, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), _READ_BYTES, self._size - self._position)
-        if size <= 0:
-            return 0
-        self._connection.send(json.dumps({"read": [self._position, size]}).encode())
-        data = self._connection.recv(_READ_BYTES + 1)[1:]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-def serve(read: Callable[[BinaryIO], Recording] = read_recording) -> None:
-    """The child: reads recordings for the parent that started it, until that closes the connection.
-
-    Args:
-        read: what turns a file into a recording; may raise TrackError.
-    """
-    number, parent, memory_limit_bytes = map(int, sys.argv[1:4])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the line above
-        sys.exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with socket.socket(fileno=number) as connection:
-        connection.send(b"{}")
-        while True:
-            message, fds, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
-            if not message:
-                return
-            os.ftruncate(sys.stderr.fileno(), 0)  # the decoders' grumbling over earlier files
-            os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
-            _answer(connection, read, fds, json.loads(message)["size"])
-
-
-def _answer(connection: socket.socket, read: Callable[[BinaryIO], Recording], fds: list[int], size: int | None) -> None:
-    out = None
-    try:
-        raw = io.FileIO(fds[0]) if size is None else _ParentFile(connection, size)
-        with io.BufferedReader(raw, _READ_BYTES) as file:
-            file.seek(0)  # a passed descriptor comes with its position
-            recording = read(file)
-        out = os.memfd_create("samples")
-        with open(out, "wb", closefd=False) as samples:
-            for excerpt in recording.excerpts:
-                samples.write(excerpt.samples.data)
-        answer: dict[str, Any] = {
-            "lengths": [len(excerpt.samples) for excerpt in recording.excerpts],
-            "starts_s": [excerpt.start_s for excerpt in recording.excerpts],
-            "duration_s": recording.duration_s,
-        }
-    except TrackError as error:
-        answer = {"error": [error.stage, error.error, error.message[:1000]]}
-    except MemoryError as error:
-        answer = {"error": ["decode", "out_of_memory", str(error)[:1000] or "out of memory"]}
-    except OSError as error:  # a disk or a mount that fails
-        answer = {"error": ["fetch", "unavailable", str(error)[:1000]]}
-    socket.send_fds(connection, [json.dumps(answer).encode()], [out] if out is not None else [])
-    if out is not None:
-        os.close(out)
-
-
-if __name__ == "__main__":
-    serve()

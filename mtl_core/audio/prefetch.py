@@ -1,8 +1,8 @@
-"""Fetcher: tracks that are fetched while earlier ones are worked on.
+"""Prefetcher: downloads tracks in threads, ahead of their use.
 
-Fetching is waiting, so it happens in threads; what it brings is held, so it is bounded. Tracks are begun in the order
-in which they were asked for, and must be taken in it: then the next one to be taken is always under way, however little
-the bounds leave room for.
+The number and the total size of the downloads that are pending or not yet taken are bounded. Downloads start in the
+order of `submit`, and results must be taken in that order: then the next result is always being downloaded, however
+small the bounds are.
 """
 
 import threading
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl_core.audio.source import WHOLE_BYTES, Source, open_track
+from mtl_core.errors import TrackError
 
-MAX_TRACKS = 16  # at once: short files are waited for longer than they are worked on
+MAX_TRACKS = 16  # at once: downloading a short file takes longer than decoding it
 MAX_BYTES = 4 * WHOLE_BYTES
 
 Row = dict[str, Any]
@@ -22,12 +23,12 @@ Row = dict[str, Any]
 
 @dataclass(eq=False)
 class PendingFetch:
-    """A track to be taken.
+    """A track that was submitted and whose result is not yet taken.
 
     Args:
-        row: of a manifest; without `size_bytes` it counts as large as a whole file can be until it is there.
-        n_bytes: that it holds, or will.
-        source: None before it is begun.
+        row: of a manifest.
+        n_bytes: memory that it takes, or will take when it is downloaded.
+        source: its audio; None until the download starts.
     """
 
     row: Row
@@ -36,69 +37,86 @@ class PendingFetch:
 
 
 class Prefetcher:
-    """Fetches tracks for one worker.
+    """Downloads tracks for one worker.
 
     Args:
-        most_tracks, most_bytes: under way or there, and not taken yet; one track there may be whatever its size.
+        max_tracks: how many may be pending or downloaded and not yet taken.
+        max_bytes: their total size. One track alone may be larger.
     """
 
-    def __init__(self, most_tracks: int = MAX_TRACKS, most_bytes: int = MAX_BYTES) -> None:
-        self._most_tracks, self._most_bytes = most_tracks, most_bytes
-        self._threads = ThreadPoolExecutor(most_tracks, thread_name_prefix="fetch")
+    def __init__(self, max_tracks: int = MAX_TRACKS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_tracks, self._max_bytes = max_tracks, max_bytes
+        self._threads = ThreadPoolExecutor(max_tracks, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._waiting: deque[PendingFetch] = deque()
-        self._held: set[PendingFetch] = set()
+        self._started: set[PendingFetch] = set()
 
     def submit(self, rows: Iterable[Row]) -> deque[PendingFetch]:
-        """Fetch these tracks after all that were asked for before; each must be taken, or all that are left dropped."""
-        asked = deque(PendingFetch(row, _expected_bytes(row)) for row in rows)
-        with self._lock:
-            self._waiting.extend(asked)
-            self._begin()
-        return asked
+        """Fetch tracks, after those of earlier calls.
 
-    def result(self, one: PendingFetch) -> Source:
-        """A track's audio, as `track_source.open_track` gives it; waits for it. It is the caller's from now on.
+        Args:
+            rows: each with `uri` (and, where known, `content_id` and `size_bytes`), or with the audio itself in
+                `bytes`, for which nothing is downloaded.
+
+        Returns:
+            A fetch for each row. Call `result` on each, in this order, or `cancel` on all that are left.
+        """
+        fetches = deque(PendingFetch(row, _expected_bytes(row)) for row in rows)
+        with self._lock:
+            self._waiting.extend(fetches)
+            self._start_allowed()
+        return fetches
+
+    def result(self, fetch: PendingFetch) -> Source:
+        """Wait for a track's audio and return it, as `source.open_track` does. It no longer counts against the bounds.
 
         Raises:
-            TrackError: as `track_source.open_track` does.
+            TrackError: as `source.open_track` does.
         """
-        assert one.source is not None, "tracks are taken in their order"
+        assert fetch.source is not None, "results must be taken in the order of submit"
         try:
-            return one.source.result()
+            return fetch.source.result()
         finally:
-            one.source = None
-            self.cancel([one])
+            fetch.source = None
+            self.cancel([fetch])
 
-    def cancel(self, some: Iterable[PendingFetch]) -> None:
-        """These are held no more, and those that are not begun will not be."""
-        gone = set(some)
+    def cancel(self, fetches: Iterable[PendingFetch]) -> None:
+        """Drop these fetches: their results are let go, and downloads that have not started never will."""
+        cancelled = set(fetches)
         with self._lock:
-            self._held -= gone
-            self._waiting = deque(one for one in self._waiting if one not in gone)
-            self._begin()
+            self._started -= cancelled
+            self._waiting = deque(fetch for fetch in self._waiting if fetch not in cancelled)
+            self._start_allowed()
 
-    def _begin(self) -> None:
-        """Begin what there is room for; the lock is held."""
-        while self._waiting and self._has_room(self._waiting[0].n_bytes):
-            one = self._waiting.popleft()
-            self._held.add(one)
-            one.source = self._threads.submit(self._open, one)
+    def _start_allowed(self) -> None:
+        """Start the downloads that the bounds allow. The caller holds the lock."""
+        while self._waiting and self._is_allowed(self._waiting[0].n_bytes):
+            fetch = self._waiting.popleft()
+            self._started.add(fetch)
+            fetch.source = self._threads.submit(self._open, fetch)
 
-    def _has_room(self, n_bytes: int) -> bool:
-        if not self._held:
+    def _is_allowed(self, n_bytes: int) -> bool:
+        if not self._started:
             return True
-        held = sum(one.n_bytes for one in self._held)
-        return len(self._held) < self._most_tracks and held + n_bytes <= self._most_bytes
+        total_bytes = sum(fetch.n_bytes for fetch in self._started)
+        return len(self._started) < self._max_tracks and total_bytes + n_bytes <= self._max_bytes
 
-    def _open(self, one: PendingFetch) -> Source:
-        source = open_track(one.row["uri"], one.row.get("content_id"))
+    def _open(self, fetch: PendingFetch) -> Source:
+        row = fetch.row
+        if row.get("bytes") is not None:
+            return bytes(row["bytes"])
+        if row.get("uri") is None:
+            raise TrackError("fetch", "not_found", "the row has neither uri nor bytes")
+        source = open_track(row["uri"], row.get("content_id"))
         with self._lock:
-            one.n_bytes = len(source) if isinstance(source, bytes) else 0
-            self._begin()
+            fetch.n_bytes = len(source) if isinstance(source, bytes) else 0
+            self._start_allowed()
         return source
 
 
 def _expected_bytes(row: Row) -> int:
+    """The memory that a download will take; a track of unknown size counts as the largest that is fetched whole."""
+    if row.get("bytes") is not None:
+        return 0  # the caller holds them anyway
     size = row.get("size_bytes")
     return WHOLE_BYTES if size is None else min(size, WHOLE_BYTES)

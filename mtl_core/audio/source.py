@@ -1,4 +1,7 @@
-"""Track source: a track's audio as its storage holds it, ready for the decoder; what goes wrong is a TrackError."""
+"""Source: a track's audio as its storage has it, ready for the decoder. What goes wrong is a TrackError.
+
+Contents: `Source`, `open_track`, `as_fetch_error`.
+"""
 
 import contextlib
 import io
@@ -10,12 +13,12 @@ from typing import Any, BinaryIO
 from mtl_core.errors import TrackError
 from mtl_core.storage.location import Location, content_id, is_unmet_condition, one_line
 
-#: An object up to this size is fetched by one request; a larger one is read by range, so that memory stays bounded.
+#: An object up to this size is downloaded by one request. A larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20
 RANGE_BYTES = 8 * 2**20
 
-#: A path on a local disk; the bytes of an object of at most `WHOLE_BYTES`; a seekable file that reads a larger one by
-#: range.
+#: The path of a local file; the bytes of an object of at most `WHOLE_BYTES`; or a seekable file that reads a larger
+#: object by range.
 Source = bytes | str | BinaryIO
 
 
@@ -27,7 +30,7 @@ def open_track(uri: str, expected_content_id: str | None = None) -> Source:
         expected_content_id: of the manifest; None where it has none.
 
     Raises:
-        TrackError: fetch not_found, forbidden, unavailable, or changed since the manifest was built.
+        TrackError: stage fetch: `not_found`, `forbidden`, `unavailable`, or `changed` since the manifest was built.
     """
     try:
         location = Location(uri)
@@ -38,71 +41,75 @@ def open_track(uri: str, expected_content_id: str | None = None) -> Source:
             return _open_object(location, expected_content_id)
         entry = location.filesystem.info(location.path)
         if entry["type"] != "file":
-            raise TrackError("fetch", "not_found", f"{uri} is no file but a {entry['type']}")
+            raise TrackError("fetch", "not_found", f"{uri} is not a file but a {entry['type']}")
         _check_unchanged(uri, content_id(entry), expected_content_id)
-        with Path(location.path).open("rb"):  # permissions are a matter of fetching, not of decoding
+        with Path(location.path).open("rb"):  # a missing permission is an error of fetching, not of decoding
             return location.path
 
 
-def _check_unchanged(uri: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise TrackError("fetch", "changed", f"{uri} is {found}, the manifest has {expected}")
+def _check_unchanged(uri: str, actual: str, expected: str | None) -> None:
+    if expected is not None and actual != expected:
+        raise TrackError("fetch", "changed", f"{uri} is {actual}, the manifest has {expected}")
 
 
 def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
-    """One request: the head of its answer says whether its body is wanted."""
+    """Download an object by one request, whose header tells whether the body is needed; or open it for range reads."""
     from fsspec.asyn import sync
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
     if not key:
-        raise TrackError("fetch", "not_found", f"{location} is no file but a bucket")
-    for number in range(1, filesystem.retries + 1):
-        answer = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
-        found, large = content_id(answer), answer["ContentLength"] > WHOLE_BYTES
-        wanted = not large and expected in (None, found)
+        raise TrackError("fetch", "not_found", f"{location} is not a file but a bucket")
+    for attempt in range(1, filesystem.retries + 1):
+        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
+        actual, is_large = content_id(response), response["ContentLength"] > WHOLE_BYTES
+        needs_body = not is_large and expected in (None, actual)
         try:
-            data: bytes = sync(filesystem.loop, _body, answer["Body"], wanted)
+            data: bytes = sync(filesystem.loop, _read_body, response["Body"], needs_body)
             break
-        except S3_RETRYABLE_ERRORS as error:  # the request was answered, but its body was cut short
-            if number == filesystem.retries:
+        except S3_RETRYABLE_ERRORS as error:  # the header came, but the body was cut short
+            if attempt == filesystem.retries:
                 raise OSError(f"{type(error).__name__}: {error}") from error
-            time.sleep(0.1 * 2**number)
-    _check_unchanged(location.uri, found, expected)
-    if not large:
+            time.sleep(0.1 * 2**attempt)
+    _check_unchanged(location.uri, actual, expected)
+    if not is_large:
         return data
     file = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
-    _check_unchanged(location.uri, content_id(file.details), expected)  # its ranges are of what is there now
+    _check_unchanged(location.uri, content_id(file.details), expected)  # the ranges are of the object of this moment
     return io.BufferedReader(_RangedFile(file, location.uri))
 
 
-async def _body(body: Any, wanted: bool) -> bytes:
-    """What an answer carries; where it is not wanted its connection is given up."""
+async def _read_body(body: Any, needs_body: bool) -> bytes:
+    """The body of a response; one that is not needed is not read, and its connection is closed."""
     try:
-        return bytes(await body.read()) if wanted else b""
+        return bytes(await body.read()) if needs_body else b""
     finally:
         body.close()
 
 
 @contextlib.contextmanager
-def as_fetch_error(uri: str) -> Iterator[None]:
-    """Turn what a store says of a track's bytes into a TrackError of stage fetch."""
+def as_fetch_error(name: str) -> Iterator[None]:
+    """Turn errors of a store or a disk into a TrackError of stage fetch.
+
+    Args:
+        name: of the track in the message, usually its URI.
+    """
     from botocore.exceptions import BotoCoreError
     from fsspec.exceptions import FSTimeoutError
 
     try:
         yield
     except FileNotFoundError as error:
-        raise TrackError("fetch", "not_found", f"{uri}: {one_line(error)}") from None
+        raise TrackError("fetch", "not_found", f"{name}: {one_line(error)}") from None
     except PermissionError as error:
-        raise TrackError("fetch", "forbidden", f"{uri}: {one_line(error)}") from None
+        raise TrackError("fetch", "forbidden", f"{name}: {one_line(error)}") from None
     except (BotoCoreError, FSTimeoutError, OSError) as error:
         changed = is_unmet_condition(error)
-        raise TrackError("fetch", "changed" if changed else "unavailable", f"{uri}: {one_line(error)}") from None
+        raise TrackError("fetch", "changed" if changed else "unavailable", f"{name}: {one_line(error)}") from None
 
 
 class _RangedFile(io.RawIOBase):
-    """A remote file whose reads fail as a track's fetch, so that the decoder is not blamed for the network."""
+    """A remote file whose read errors are errors of fetching, not of decoding."""
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
         self._file, self._uri = file, uri

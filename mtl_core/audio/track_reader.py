@@ -1,7 +1,9 @@
-"""Track: from a manifest's row to its segments, or to the reason why not.
+"""Track reader: a manifest's row -> the segments of its track, or the reason why there are none.
 
-fetch -> decode -> features, the one road of `extract_mels` and `tag_catalogue`. The next tracks are fetched while one
-is decoded; a `TrackError` is caught here, and becomes data.
+Fetch, decode, compute the mels: extraction and tagging share this one path. The next tracks are fetched while one is
+decoded. A `TrackError` is caught here and becomes data.
+
+Contents: `Track`, `FailedTrack`, `TrackReader`.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Track:
-    """A manifest's row that was read: its segments and its length in seconds."""
+    """A track that was read: its row of the manifest, its segments, and its length in seconds."""
 
     row: Row
     segments: Segments
@@ -34,16 +36,22 @@ class Track:
 
 @dataclass(frozen=True)
 class FailedTrack:
-    """A manifest's row that could not be worked on, and why."""
+    """A track that failed: its row of the manifest, and why."""
 
     row: Row
     error: TrackError
 
     def as_row(self, *, attempts: int, model_id: str | None, run_id: str) -> Row:
-        """A row of `schema.FAILURES`."""
+        """A row of `schema.FAILURES`.
+
+        Args:
+            attempts: in how many runs the track failed, this one included.
+            model_id: of the model that would have tagged it; None in an extraction.
+            run_id: of the run.
+        """
         return {
             "track_id": self.row["track_id"],
-            "uri": self.row["uri"],
+            "uri": self.row.get("uri"),
             "content_id": self.row.get("content_id"),
             "stage": self.error.stage,
             "error": self.error.error,
@@ -57,13 +65,16 @@ class FailedTrack:
 
 
 class TrackReader:
-    """Reads tracks for one worker; owns its decoder child, its fetching threads and its stopwatch, `watch`.
+    """Reads tracks for one worker. It has a decoder child, fetching threads, and a `timer` of its stages.
+
+    A row has `track_id`, and `uri` or the audio itself in `bytes`, of which nothing is fetched.
 
     Args:
-        front_end: what the segments are made with.
+        front_end: makes the segments.
         limits: of the decoder child, for one track.
-        decoder: the module that is run as the child, see `decoding.serve`.
-        draws, seed: random segment starts instead of the fixed grid, see `features.log_mel_segments`.
+        decoder: the module that runs as the decoder child; it calls `decoder_child.serve`.
+        draws: random starts a segment slot; 0 is the fixed grid. See `front_end.log_mel_segments`.
+        seed: of the random starts.
     """
 
     def __init__(
@@ -72,49 +83,58 @@ class TrackReader:
         self._front_end, self._draws, self._seed = front_end, draws, seed
         self._decoder = Decoder(limits, decoder)
         self._prefetcher = Prefetcher()
-        self._order = threading.Lock()
-        self._asking, self._using = ThreadPoolExecutor(1, "ask"), ThreadPoolExecutor(1, "use")
-        self.timer = StageTimer(self._decoder.cpu_s)  # of fetching, only what was waited for
+        self._lock = threading.Lock()
+        self._submitter, self._consumer = ThreadPoolExecutor(1, "submit"), ThreadPoolExecutor(1, "consume")
+        self.timer = StageTimer(self._decoder.cpu_s)  # its "fetch" is the time spent waiting for a download
 
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
-        """The tracks of `rows`, in their order; they are fetched from now on."""
+        """The tracks of `rows`, in their order. Fetching starts now."""
         return self._tracks(self._prefetcher.submit(rows))
 
     def serve_in_order(
         self, rows: Callable[[], list[Row]], use: Callable[[Iterator[Track | FailedTrack]], Result]
     ) -> Result:
-        """`use` of the tracks of `rows`, for callers in several threads.
+        """Read the tracks of several callers, one caller after another; for callers in several threads.
 
-        They are served one after another, in the order in which they came, and the rows and the audio of the next are
-        fetched meanwhile: between two shards nobody waits for a store.
+        While one caller is served, the rows and the audio of the next are fetched: no time is lost between two shards.
+
+        Args:
+            rows: returns the rows; called in the order of the calls to this method.
+            use: is given their tracks; called in the same order.
+
+        Returns:
+            What `use` returned.
+
+        Raises:
+            Exception: what `rows` or `use` raised; the next caller is served all the same.
         """
-        with self._order:
-            asked = self._asking.submit(lambda: self._prefetcher.submit(rows()))
-            used = self._using.submit(self._use, asked, use)
-        return used.result()
+        with self._lock:
+            fetches = self._submitter.submit(lambda: self._prefetcher.submit(rows()))
+            result = self._consumer.submit(self._use, fetches, use)
+        return result.result()
 
     def _use(
-        self, asked: "Future[deque[PendingFetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]
+        self, fetches: "Future[deque[PendingFetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]
     ) -> Result:
-        with contextlib.closing(self._tracks(asked.result())) as tracks:  # whatever happens, the next has its turn
+        with contextlib.closing(self._tracks(fetches.result())) as tracks:  # cancels what `use` has not read
             return use(tracks)
 
     def _tracks(self, fetches: deque[PendingFetch]) -> Generator[Track | FailedTrack, None, None]:
         try:
             while fetches:
-                one = fetches.popleft()
+                fetch = fetches.popleft()
                 try:
-                    yield self._track(one)
+                    yield self._track(fetch)
                 except TrackError as error:
-                    yield FailedTrack(one.row, error)
+                    yield FailedTrack(fetch.row, error)
         finally:
             self._prefetcher.cancel(fetches)
 
-    def _track(self, one: PendingFetch) -> Track:
-        row = one.row
+    def _track(self, fetch: PendingFetch) -> Track:
+        row = fetch.row
         with self.timer.timed("fetch"):
-            source = self._prefetcher.result(one)
-        with self.timer.timed("decode"), as_fetch_error(row["uri"]):  # a local file is read by the decoder
+            source = self._prefetcher.result(fetch)
+        with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):  # it reads local files
             recording = self._decoder.decode(source)
         with self.timer.timed("features"):
             segments = log_mel_segments(

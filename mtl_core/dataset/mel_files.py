@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mtl_core.audio.filter_bank import pack
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.track_reader import Track
 from mtl_core.errors import InputError
-from mtl_core.schema import FRONT_END, FRONT_END_HASH, MANIFEST, MEL_SHAPE, MELS
+from mtl_core.schema import FILTER_BANK, FRONT_END, FRONT_END_HASH, MANIFEST, MEL_SHAPE, MELS
 from mtl_core.storage.location import Location, as_input_error, check_reachable
 
 RUNS_FOLDER = "_runs"
@@ -137,7 +138,7 @@ def _open_file(file: Location) -> _File:
             mel = schema.field("mel").type
             if getattr(mel, "shape", None) != list(MEL_SHAPE) or mel.value_type != pa.float16():
                 raise InputError(f"{file}: its mels are {mel}, allowed is float16 of {MEL_SHAPE}")
-            front_end = FrontEnd.from_dict(json.loads(metadata[FRONT_END]))
+            front_end = FrontEnd.from_dict(json.loads(metadata[FRONT_END]), metadata.get(FILTER_BANK))
             own = ("track_id", "segment", "segments", "start_s", "mel")  # `segments` is the number of them
             carried = [name for name in schema.names if name not in own]
             table = parquet.read(columns=["track_id", "segment", *carried])
@@ -215,8 +216,12 @@ def mels_schema(front_end: FrontEnd, manifest: pa.Schema) -> pa.Schema:
         _decode_dictionary(field) for field in manifest if field.name not in own and not pa.types.is_nested(field.type)
     ]
     fields = [*(field for field in MELS if field.name != "mel"), *carried, MELS.field("mel")]
-    front_end_json = json.dumps(front_end.to_dict(), sort_keys=True, separators=(",", ":"))
-    return pa.schema(fields, {FRONT_END: front_end_json.encode(), FRONT_END_HASH: front_end.hash().encode()})
+    metadata = {
+        FRONT_END: front_end.to_json(),
+        FRONT_END_HASH: front_end.hash(),
+        FILTER_BANK: pack(front_end.filter_bank),
+    }
+    return pa.schema(fields, metadata)
 
 
 def _decode_dictionary(field: pa.Field) -> pa.Field:

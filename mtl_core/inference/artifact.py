@@ -3,6 +3,7 @@
     weights.safetensors   every parameter and running statistic (never a pickle), the same bytes for the same model
     network.xml, .bin     the same network as CPU workers run it (`network.py`), made of the weights
     model.json            front end, model, vocabularies, aggregation; data's fingerprint, recipe, metrics, versions
+    filter_bank.npz       the weights of the front end's mel bands, as librosa made them
     splits.parquet        track_id, split: which tracks it was trained, chosen and tested on
     README.md             its model card
 
@@ -22,11 +23,13 @@ import safetensors
 import safetensors.torch
 import torch
 
+from mtl_core.audio.filter_bank import pack
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import (
     CARD_FILE,
+    FILTER_BANK_FILE,
     FORMAT_VERSION,
     MODEL_FILE,
     NETWORK_GRAPH,
@@ -38,6 +41,7 @@ from mtl_core.inference.artifact_files import (
     content_hash,
     invalid_model,
     read_file,
+    read_front_end,
     read_values,
 )
 from mtl_core.inference.model_card import model_card
@@ -111,6 +115,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         WEIGHTS_FILE: safetensors.torch.save(_state(artifact)),
         NETWORK_GRAPH: graph,
         NETWORK_WEIGHTS: weights,
+        FILTER_BANK_FILE: pack(artifact.front_end.filter_bank),
         SPLITS_FILE: table.getvalue(),
     }
     name_of_model = model_id(artifact)
@@ -147,7 +152,7 @@ def load_artifact(location: Location) -> Artifact:
         config = ModelConfig.from_dict(values["model"])
         artifact = Artifact(
             model=_model(config, weights, location),
-            front_end=FrontEnd.from_dict(values["front_end"]),
+            front_end=read_front_end(location, values),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
             aggregation=Aggregation.from_dict(values["aggregation"]),
             quantization=Quantization.from_dict(values["quantization"]) if "quantization" in values else None,

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.errors import InputError
 from mtl_core.storage.location import Location, as_input_error
 
 FORMAT_VERSION = 2
 WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
+FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
 
 
@@ -81,6 +83,17 @@ def read_file(location: Location, name: str, values: Mapping[str, Any]) -> bytes
             location, f"{name} is not the file that {MODEL_FILE} describes (damaged, or a save that did not end)"
         )
     return data
+
+
+def read_front_end(location: Location, values: Mapping[str, Any]) -> FrontEnd:
+    """The front end of a model, with its filter bank.
+
+    Raises:
+        InputError: model.json has no valid front end, or the file of the filter bank is missing or damaged.
+    """
+    data = read_file(location, FILTER_BANK_FILE, values) if FILTER_BANK_FILE in values["sha256"] else None
+    with as_invalid_model(location):
+        return FrontEnd.from_dict(values["front_end"], data)
 
 
 @contextlib.contextmanager

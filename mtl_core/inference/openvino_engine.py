@@ -27,6 +27,7 @@ from mtl_core.inference.artifact_files import (
     inference_fields,
     invalid_model,
     read_file,
+    read_front_end,
     read_values,
 )
 from mtl_core.storage.location import Location
@@ -74,7 +75,7 @@ def load_cpu_model(location: Location) -> CpuModel:
     with as_invalid_model(location):
         network = CpuModel(
             model_id=values["model_id"],
-            front_end=FrontEnd.from_dict(values["front_end"]),
+            front_end=read_front_end(location, values),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
             aggregation=Aggregation.from_dict(values["aggregation"]),
             graph=files[NETWORK_GRAPH],

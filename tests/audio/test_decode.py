@@ -1,3 +1,5 @@
+"""Excerpts of recordings are exact in every format, and a file that is not one has its error."""
+
 import io
 from pathlib import Path
 from typing import ClassVar
@@ -7,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 
-import mtl_core.audio.decode
 from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording, excerpt_frames, read_recording, resample
 from mtl_core.errors import TrackError
 
@@ -44,7 +45,7 @@ def error_of(data: bytes) -> str:
 
 
 def reference(data: bytes, start: int, length: int) -> np.ndarray:
-    """librosa's way: decode the whole, slice, mean of the channels, resample."""
+    """What librosa makes of it: decode the whole file, slice, take the mean of the channels, resample."""
     samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     mono = librosa.to_mono(samples[start : start + length].T)
     return librosa.resample(mono, orig_sr=rate_hz, target_sr=SAMPLE_RATE_HZ, res_type="soxr_hq")
@@ -60,7 +61,7 @@ def reference(data: bytes, start: int, length: int) -> np.ndarray:
         (7522752 + 600003, [(8122755 - 3) // 4 - 1323000, 3 * 8122755 // 4 - 1323000]),
     ],
 )
-def test_excerpts_lie_around_the_quarters_and_inside_the_recording(n_frames, starts):
+def test_excerpts_are_around_the_quarters_and_inside_the_recording(n_frames, starts):
     excerpts = excerpt_frames(n_frames, 44100)
     assert [start for start, _ in excerpts] == starts
     assert all(length == (44100 * 60 if len(starts) == 2 else n_frames) for _, length in excerpts)
@@ -80,7 +81,7 @@ def test_seeking_to_an_excerpt_equals_slicing_the_whole_decode(container, subtyp
 
 
 @pytest.mark.parametrize("rate_hz, mode, compression_level", [(24000, "CONSTANT", 0.99), (8000, "VARIABLE", 0.99)])
-def test_an_mp3_whose_frames_lean_on_many_before_is_sought_exactly(rate_hz, mode, compression_level):
+def test_seeking_is_exact_in_an_mp3_whose_frames_use_many_earlier_bytes(rate_hz, mode, compression_level):
     loudness = np.repeat(np.random.default_rng(1).uniform(0, 1, 1250), rate_hz // 10)[:, None].astype(np.float32)
     samples = noise(rate_hz * 125, 1) * loudness
     data = encoded(samples, rate_hz, "MP3", bitrate_mode=mode, compression_level=compression_level)
@@ -92,12 +93,12 @@ def test_an_mp3_whose_frames_lean_on_many_before_is_sought_exactly(rate_hz, mode
 
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000])
 @pytest.mark.parametrize("n_samples", [4410, 44101, 132300, 99999])
-def test_resampling_is_librosas(rate_hz, n_samples):
+def test_resampling_equals_that_of_librosa(rate_hz, n_samples):
     samples = noise(n_samples, 1)[:, 0]
     ours = resample(samples, rate_hz)
     theirs = librosa.resample(samples, orig_sr=rate_hz, target_sr=SAMPLE_RATE_HZ, res_type="soxr_hq")
     assert len(ours) == -(-n_samples * SAMPLE_RATE_HZ // rate_hz)
-    # librosa's own length is by floating point: where N 16000 / rate is whole it may be one more, a zero
+    # librosa computes its length in floating point: where N 16000 / rate is whole, it may add a zero
     assert len(theirs) - len(ours) in (0, 1)
     np.testing.assert_array_equal(ours, theirs[: len(ours)])
 
@@ -117,8 +118,10 @@ def test_mono_is_the_mean_of_the_channels(channels):
     np.testing.assert_allclose(ours, samples.mean(axis=1), atol=1e-6)
 
 
-def test_a_long_wide_recording_is_never_held_whole(tmp_path):
-    path = tmp_path / "long.wav"  # sparse: 3 hours of 8 channels are 1.4 GB of zeros that take no room on the disk
+def test_a_long_recording_of_many_channels_is_never_read_whole(tmp_path):
+    path = (
+        tmp_path / "long.wav"
+    )  # a sparse file: 3 hours of 8 channels are 1.4 GB of zeros, which take no space on the disk
     header = bytearray(encoded(noise(16, 8), 8000, "WAV", "PCM_16"))
     data_bytes = 3 * 3600 * 8000 * 8 * 2
     at = header.index(b"data")
@@ -157,7 +160,7 @@ def test_a_truncated_recording_is_a_shorter_one(container, subtype, rate_hz, kep
     np.testing.assert_allclose(truncated.excerpts[-1].samples, expected, atol=1e-6)
 
 
-def test_an_unknown_length_is_counted():
+def test_a_recording_of_unknown_length_is_counted():
     data = bytearray(encoded(noise(8000 * 130, 1), 8000, "FLAC"))
     data[21] &= 0xF0  # STREAMINFO: total samples, 36 bits, 0 = unknown
     data[22:26] = bytes(4)
@@ -200,7 +203,7 @@ def wav_header(rate_hz: int = 8000, channels: int = 1, codec: int = 1) -> bytes:
         ("too_short", encoded(noise(799), 8000)),
     ],
 )
-def test_each_way_to_be_no_recording_has_its_name(error, data):
+def test_each_kind_of_bad_file_has_its_error(error, data):
     assert error_of(data) == error
 
 
@@ -208,13 +211,13 @@ def test_a_tenth_of_a_second_is_long_enough():
     assert len(read(encoded(noise(800, 1), 8000)).excerpts[0].samples) == 1600
 
 
-def test_samples_that_are_no_numbers_are_left_to_the_features():
+def test_samples_that_are_nan_are_returned():
     samples = noise(16000, 1)
     samples[7] = np.nan
     assert np.isnan(read(encoded(samples, 16000, "WAV", "FLOAT")).excerpts[0].samples[7])
 
 
-def test_what_reading_raises_comes_through():
+def test_the_error_of_reading_the_file_is_raised():
     class Failing(io.BytesIO):
         def read(self, size=-1):
             if self.tell() > 50_000:
@@ -231,7 +234,7 @@ def test_damaged_bytes_give_a_recording_or_a_named_error(container, subtype, rat
     random = np.random.default_rng(0)
     for _ in range(40):
         data = np.frombuffer(good, np.uint8).copy()
-        reach = len(data) if random.random() < 0.5 else 200  # half of them in the headers alone
+        reach = len(data) if random.random() < 0.5 else 200  # half of them damage only the headers
         data[random.integers(0, reach, random.integers(1, 20))] = random.integers(0, 256)
         try:
             recording = read(data.tobytes()[: random.integers(len(data) // 2, len(data))])
@@ -241,7 +244,7 @@ def test_damaged_bytes_give_a_recording_or_a_named_error(container, subtype, rat
             assert all(len(excerpt.samples) >= 1600 for excerpt in recording.excerpts)
 
 
-def test_every_odd_file_is_a_recording_or_a_named_error(audio: Path):
+def test_each_odd_file_is_a_recording_or_a_named_error(audio: Path):
     outcomes: dict[str, int] = {}
     for path in sorted((audio / "odd-files").iterdir()):
         try:
@@ -257,19 +260,14 @@ def test_every_odd_file_is_a_recording_or_a_named_error(audio: Path):
 @pytest.mark.parametrize(
     "name",
     [
-        "ultrastar/Jonathan Coulton - A Talk with George.mp3",  # claims 7,856 frames more than it yields
+        "ultrastar/Jonathan Coulton - A Talk with George.mp3",  # its header claims 7,856 frames too many
         "jamendolyrics/Confession_-_Quesabe.mp3",
         "ultrastar/Jonathan Coulton - Code Monkey.ogg",
         "hyperrogue/lowres_rlyeh.ogg",
     ],
 )
-def test_real_songs_are_sought_exactly(name: str, audio: Path):
+def test_seeking_is_exact_in_real_songs(name: str, audio: Path):
     data = (audio / "songs" / name).read_bytes()
     for excerpt in read(data).excerpts:
         expected = reference(data, round(excerpt.start_s * 44100), 60 * 44100)
         np.testing.assert_allclose(excerpt.samples, expected, atol=1e-6)
-
-
-def test_nothing_slow_is_imported():
-    source = Path(mtl_core.audio.decode.__file__).read_text()
-    assert not any(f"import {name}" in source for name in ("scipy", "librosa", "torch", "ray"))

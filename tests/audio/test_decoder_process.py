@@ -1,4 +1,7 @@
-"""The file is its own misbehaving child: `Decoder(child=__name__)` runs it, and the first bytes say what to do."""
+"""A bad file costs one track, whatever it does to the decoder.
+
+This file is also a child that misbehaves: `Decoder(child=__name__)` runs it, and the first bytes of a file tell it how.
+"""
 
 import io
 import os
@@ -13,7 +16,8 @@ import pytest
 import soundfile
 
 from mtl_core.audio.decode import Recording, read_recording
-from mtl_core.audio.decoder_process import Decoder, DecoderLimits, serve
+from mtl_core.audio.decoder_child import serve
+from mtl_core.audio.decoder_process import Decoder, DecoderLimits
 from mtl_core.errors import TrackError
 
 
@@ -59,10 +63,10 @@ def error_of(decoder: Decoder, source) -> TrackError:
     return caught.value
 
 
-def assert_same(ours: Recording, expected: Recording) -> None:
-    assert ours.duration_s == expected.duration_s
-    assert len(ours.excerpts) == len(expected.excerpts)
-    for one, other in zip(ours.excerpts, expected.excerpts, strict=True):
+def assert_same(actual: Recording, expected: Recording) -> None:
+    assert actual.duration_s == expected.duration_s
+    assert len(actual.excerpts) == len(expected.excerpts)
+    for one, other in zip(actual.excerpts, expected.excerpts, strict=True):
         assert one.start_s == other.start_s
         np.testing.assert_array_equal(one.samples, other.samples)
 
@@ -77,17 +81,17 @@ def gone(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return True
-    return state == "Z"  # dead, and not yet reaped by whoever adopted it
+    return state == "Z"  # it has ended, and its new parent has not reaped it yet
 
 
 def wait_until(true, seconds: float = 10.0) -> bool:
     deadline = time.monotonic() + seconds
-    while not (held := true()) and time.monotonic() < deadline:
+    while not (is_true := true()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return held
+    return is_true
 
 
-def test_bytes_a_path_and_a_file_give_what_reading_here_gives(decoder, tmp_path):
+def test_bytes_a_path_and_a_file_are_read_as_in_this_process(decoder, tmp_path):
     data = wav(16000 * 130)
     path = tmp_path / "a track.wav"
     path.write_bytes(data)
@@ -98,7 +102,7 @@ def test_bytes_a_path_and_a_file_give_what_reading_here_gives(decoder, tmp_path)
         assert not recording.excerpts[0].samples.flags.writeable
 
 
-def test_a_recording_outlives_the_next_one_and_the_decoder():
+def test_a_recording_stays_valid_after_the_next_one_and_the_decoder():
     with Decoder() as decoder:
         first = decoder.decode(wav())
         decoder.decode(wav(16000))
@@ -114,12 +118,12 @@ def test_a_remote_file_is_read_in_part(decoder):
             self.read_bytes += len(data)
             return data
 
-    source = Counted(wav(16000 * 600))  # 10 minutes, of which 2 are heard
+    source = Counted(wav(16000 * 600))  # 10 minutes, of which 2 are decoded
     decoder.decode(source)
     assert source.read_bytes < 0.25 * len(source.getvalue())
 
 
-def test_the_time_that_the_parent_reads_does_not_count(decoder):
+def test_the_time_in_which_the_parent_reads_does_not_count(decoder):
     class Slow(io.BytesIO):
         def read(self, size=-1):
             time.sleep(0.4)
@@ -130,7 +134,7 @@ def test_the_time_that_the_parent_reads_does_not_count(decoder):
     assert time.monotonic() - began > decoder.limits.time_limit_s
 
 
-def test_named_errors_come_through_and_the_child_lives_on(decoder):
+def test_errors_of_a_track_are_raised_and_the_child_stays(decoder):
     before = whoami(decoder)[0]
     assert error_of(decoder, b"a poem, not a song").error == "not_audio"
     assert error_of(decoder, wav(100)).error == "too_short"
@@ -147,7 +151,7 @@ def test_named_errors_come_through_and_the_child_lives_on(decoder):
         (b"badbug  ", "crashed", "KeyError: 'a bug'"),
     ],
 )
-def test_a_poisoned_track_costs_itself_alone(decoder, what, error, words):
+def test_a_track_that_ends_the_child_fails_alone(decoder, what, error, words):
     pid = whoami(decoder)[0]
     failure = error_of(decoder, what)
     assert (failure.stage, failure.error) == ("decode", error)
@@ -157,14 +161,14 @@ def test_a_poisoned_track_costs_itself_alone(decoder, what, error, words):
     assert whoami(decoder)[0] != pid
 
 
-def test_a_child_killed_between_tracks_costs_no_track(decoder):
+def test_a_child_killed_between_two_tracks_is_replaced(decoder):
     pid = whoami(decoder)[0]
     os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: gone(pid))
     decoder.decode(wav())
 
 
-def test_what_reading_the_source_raises_comes_through(decoder):
+def test_the_error_of_reading_the_source_is_raised(decoder):
     class Failing(io.BytesIO):
         def read(self, size=-1):
             raise TrackError("fetch", "unavailable", "the store went away")
@@ -173,7 +177,7 @@ def test_what_reading_the_source_raises_comes_through(decoder):
     decoder.decode(wav())
 
 
-def test_paths_that_are_no_files_raise_at_once(decoder, tmp_path):
+def test_a_path_that_is_not_a_file_raises_at_once(decoder, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "none.wav", tmp_path / "pipe", tmp_path):
         with pytest.raises(OSError):
@@ -195,7 +199,7 @@ def test_the_child_inherits_nothing_and_ignores_an_interrupt(decoder):
     assert gone(pid)
 
 
-def test_this_process_leaks_no_descriptors(decoder):
+def test_this_process_keeps_no_descriptors_open(decoder):
     decoder.decode(wav())
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(20):
@@ -204,18 +208,18 @@ def test_this_process_leaks_no_descriptors(decoder):
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208  the last recording may still be mapped
 
 
-def test_a_child_that_prints_disturbs_nothing(decoder, capfd):
+def test_what_a_child_prints_is_dropped(decoder, capfd):
     assert error_of(decoder, b"print   ").error == "not_audio"
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_hung_child_dies_with_its_killed_parent(tmp_path):
+def test_a_child_that_hangs_ends_with_its_killed_parent(tmp_path):
     script = f"""
 import sys, threading
 sys.path[:0] = {sys.path!r}
-from mtl_core.decoding import Decoder
+from mtl_core.audio.decoder_process import Decoder
 decoder = Decoder(child={__name__!r})
-def first():  # the thread that decodes first ends; the child must not end with it
+def first():  # the thread that starts the child ends; the child must stay
     try: decoder.decode(b"whoami  ")
     except Exception as error: print(error.message.split()[0], flush=True)
 thread = threading.Thread(target=first); thread.start(); thread.join()
@@ -235,7 +239,7 @@ decoder.decode(b"hang    ")
     assert wait_until(lambda: gone(second))
 
 
-def test_a_child_that_cannot_start_is_no_tracks_fault():
+def test_a_child_that_cannot_start_is_not_an_error_of_the_track():
     with (
         Decoder(child="mtl_core.no_such_module") as decoder,
         pytest.raises(RuntimeError, match=r"does not start.*No module named"),
@@ -243,13 +247,19 @@ def test_a_child_that_cannot_start_is_no_tracks_fault():
         decoder.decode(wav())
 
 
-def test_the_limits_leave_room_to_decode_in():
+def test_the_smallest_memory_limit_is_enough_to_decode():
     with Decoder(DecoderLimits(memory_limit_bytes=1 << 29)) as decoder:
         assert_same(decoder.decode(wav(16000 * 119)), read_recording(io.BytesIO(wav(16000 * 119))))
     with pytest.raises(ValueError, match="time_limit_s"):
         DecoderLimits(time_limit_s=0)
     with pytest.raises(ValueError, match="memory_limit_bytes"):
         DecoderLimits(memory_limit_bytes=1000)
+
+
+def test_the_child_imports_nothing_slow():
+    modules = ("scipy", "librosa", "torch", "ray", "pyarrow", "fsspec", "mtl_core.audio.decoder_process")
+    script = f"import sys, mtl_core.audio.decoder_child; print([name for name in {modules} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
 if __name__ == "__main__":

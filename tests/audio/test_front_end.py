@@ -1,12 +1,26 @@
+"""From a recording to the segments' mels, and the front end's JSON and hash, which users' data depend on."""
+
 import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mtl_core.audio.decode import Excerpt, Recording
-from mtl_core.audio.front_end import FrontEnd, log_mel_segments
+from mtl_core.audio.filter_bank import pack
+from mtl_core.audio.front_end import FrontEnd, define_front_end, log_mel_segments
 from mtl_core.audio.mel import MelConfig, log_mel
 from mtl_core.errors import TrackError
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterFrontEnd(FrontEnd):
+    """A front end with a field that version 0.1 did not have."""
+
+    loudness_lufs: float | None = field(default=None, metadata={"since": "0.2"})
 
 
 def recording(*lengths: int, start_s: float = 10.25) -> Recording:
@@ -18,23 +32,24 @@ def recording(*lengths: int, start_s: float = 10.25) -> Recording:
     return Recording(excerpts=excerpts, duration_s=300.0)
 
 
-def test_a_full_track_is_forty_segments_back_to_back():
-    heard = recording(960_000, 960_000)
-    segments = log_mel_segments(heard, FrontEnd())
+def test_a_full_track_is_forty_segments_back_to_back() -> None:
+    track = recording(960_000, 960_000)
+    segments = log_mel_segments(track, FrontEnd())
     assert segments.mel_STF.shape == (40, 187, 96) and segments.mel_STF.dtype == np.float32
     assert segments.start_s.dtype == np.float64
     np.testing.assert_array_equal(segments.start_s, 10.25 + 3.0 * np.arange(40))
-    lone = log_mel(heard.excerpts[1].samples[None, 96_000:144_000], MelConfig())[0]
-    np.testing.assert_allclose(segments.mel_STF[22], lone, rtol=0, atol=1e-6)
+    segment_1N = track.excerpts[1].samples[None, 96_000:144_000]
+    expected_TF = log_mel(segment_1N, MelConfig(), FrontEnd().filter_bank)[0]
+    np.testing.assert_allclose(segments.mel_STF[22], expected_TF, rtol=0, atol=1e-6)
 
 
-def test_fewer_segments_are_spread_and_a_short_recording_is_one():
+def test_fewer_segments_are_spread_and_a_short_recording_is_one() -> None:
     segments = log_mel_segments(recording(960_000, 960_000), FrontEnd(segments_per_excerpt=2))
     np.testing.assert_array_equal(segments.start_s, 10.25 + np.array([13.5, 43.5, 73.5, 103.5]))
     assert log_mel_segments(recording(1600), FrontEnd()).mel_STF.shape == (1, 187, 96)
 
 
-def test_draws_are_adjacent_and_independent_of_what_came_before():
+def test_draws_are_adjacent_and_independent_of_what_came_before() -> None:
     front_end = FrontEnd(segments_per_excerpt=2)
     segments = log_mel_segments(recording(960_000, 960_000), front_end, draws=3, seed=1, track_id="a")
     again = log_mel_segments(recording(960_000, 960_000), front_end, draws=3, seed=1, track_id="a")
@@ -46,46 +61,85 @@ def test_draws_are_adjacent_and_independent_of_what_came_before():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_what_has_no_finite_power_is_named(value):
-    heard = recording(960_000, 100_000)
-    heard.excerpts[1].samples[10] = value
+def test_samples_without_a_finite_power_fail(value: float) -> None:
+    track = recording(960_000, 100_000)
+    track.excerpts[1].samples[10] = value
     with pytest.raises(TrackError) as caught:
-        log_mel_segments(heard, FrontEnd())
+        log_mel_segments(track, FrontEnd())
     assert (caught.value.stage, caught.value.error) == ("features", "not_finite")
 
 
-def test_samples_that_no_segment_holds_must_be_finite_too():
-    heard = recording(100_000)
-    heard.excerpts[0].samples[-1] = np.nan
+def test_samples_outside_the_segments_must_be_finite_too() -> None:
+    track = recording(100_000)
+    track.excerpts[0].samples[-1] = np.nan
     with pytest.raises(TrackError, match="not_finite"):
-        log_mel_segments(heard, FrontEnd())
+        log_mel_segments(track, FrontEnd())
 
 
-def test_read_only_samples_are_left_alone():
-    heard = recording(100_000)
-    heard.excerpts[0].samples.flags.writeable = False
-    before = heard.excerpts[0].samples.copy()
-    assert log_mel_segments(heard, FrontEnd()).mel_STF.shape[0] == 2
-    np.testing.assert_array_equal(heard.excerpts[0].samples, before)
+def test_read_only_samples_stay_as_they_are() -> None:
+    track = recording(100_000)
+    track.excerpts[0].samples.flags.writeable = False
+    before = track.excerpts[0].samples.copy()
+    assert log_mel_segments(track, FrontEnd()).mel_STF.shape[0] == 2
+    np.testing.assert_array_equal(track.excerpts[0].samples, before)
 
 
-def test_a_front_end_survives_json_and_its_hash_tells_it_from_others():
-    made = [FrontEnd(), FrontEnd(segments_per_excerpt=2), FrontEnd(mel=MelConfig(fmin_hz=1.0))]
-    for front_end in made:
-        assert FrontEnd.from_dict(json.loads(json.dumps(front_end.to_dict()))) == front_end
-    assert len({front_end.hash() for front_end in made}) == 3
+def test_a_front_end_survives_json_and_its_hash_tells_it_from_others() -> None:
+    front_ends = [FrontEnd(), FrontEnd(segments_per_excerpt=2), define_front_end(mel=MelConfig(fmin_hz=1.0))]
+    for front_end in front_ends:
+        values, packed = json.loads(json.dumps(front_end.to_dict())), pack(front_end.filter_bank)
+        assert FrontEnd.from_dict(values, packed) == front_end
+        np.testing.assert_array_equal(FrontEnd.from_dict(values, packed).filter_bank, front_end.filter_bank)
+    assert len({front_end.hash() for front_end in front_ends}) == 3
     assert FrontEnd().hash() == FrontEnd(mel=MelConfig(), segments_per_excerpt=20).hash()
     assert FrontEnd(mel=MelConfig(fmin_hz=0)).hash() == FrontEnd().hash()
-    assert len(FrontEnd().hash()) == 64
 
 
-def test_wrong_front_ends_are_named():
+def test_the_hash_of_the_default_is_that_of_version_0_1() -> None:
+    values = json.loads((FIXTURES / "paper" / "model.json").read_text())["front_end"]
+    assert FrontEnd().to_dict() == values and FrontEnd.from_dict(values) == FrontEnd()
+    assert FrontEnd().hash() == "1c32623205a20812ffc35595a934bddf6c7c69d97e5d09fc1d18a09f1f34f5d7"
+
+
+def test_the_filter_bank_is_not_part_of_the_hash() -> None:
+    assert define_front_end() == FrontEnd() and define_front_end().hash() == FrontEnd().hash()
+    other = replace(FrontEnd(), filter_bank=2 * FrontEnd().filter_bank)
+    assert other.hash() == FrontEnd().hash() and "filter_bank" not in other.to_json()
+
+
+def test_the_mels_use_the_filter_bank_that_is_given() -> None:
+    doubled = replace(FrontEnd(), filter_bank=2 * FrontEnd().filter_bank)
+    power, twice = (10 ** log_mel_segments(recording(48_000), it).mel_STF - 1 for it in (FrontEnd(), doubled))
+    np.testing.assert_allclose(twice, 2 * power, rtol=1e-3)
+
+
+def test_a_later_field_changes_the_json_only_where_it_is_not_the_default() -> None:
+    assert LaterFrontEnd().to_json() == FrontEnd().to_json() and LaterFrontEnd().hash() == FrontEnd().hash()
+    assert LaterFrontEnd.from_dict(FrontEnd().to_dict()) == LaterFrontEnd()
+    changed = LaterFrontEnd(loudness_lufs=-14.0)
+    assert changed.hash() != FrontEnd().hash() and LaterFrontEnd.from_dict(changed.to_dict()) == changed
+    with pytest.raises(ValueError, match="loudness_lufs"):
+        FrontEnd.from_dict(changed.to_dict())
+
+
+def test_a_front_end_without_its_filter_bank_is_refused() -> None:
+    front_end = define_front_end(mel=MelConfig(fmin_hz=1.0))
+    with pytest.raises(ValueError, match="no filter bank is stored"):
+        FrontEnd.from_dict(front_end.to_dict())
+    with pytest.raises(ValueError, match=r"filter bank must be float32 of shape \(96, 257\)"):
+        FrontEnd.from_dict(front_end.to_dict(), pack(np.zeros((96, 100), np.float32)))
+
+
+def test_the_error_names_what_is_wrong_with_a_front_end() -> None:
     with pytest.raises(ValueError, match="1 to 20"):
         FrontEnd(segments_per_excerpt=0)
     with pytest.raises(ValueError, match="sample_rate_hz"):
         FrontEnd(mel=MelConfig(sample_rate_hz=22050))
-    with pytest.raises(ValueError, match="frames"):
-        FrontEnd(mel=MelConfig(frames=189))
+    for mel in (MelConfig(frames=188), MelConfig(bands=64)):
+        with pytest.raises(ValueError, match=r"frames and bands must be \(187, 96\)"):
+            FrontEnd(mel=mel)
+    with pytest.raises(ValueError, match="hop_samples"):
+        FrontEnd(mel=MelConfig(hop_samples=512))
     for values in ({}, FrontEnd().to_dict() | {"unknown": 1}, FrontEnd().to_dict() | {"mel": {}}):
         with pytest.raises(ValueError, match="names"):
             FrontEnd.from_dict(values)

@@ -1,17 +1,19 @@
+"""Segments lie on the fixed grid, or at random starts that depend on nothing but their arguments."""
+
 from fractions import Fraction
 from math import ceil, floor
 
 import numpy as np
 import pytest
 
-from mtl_core.audio.segments import drawn_starts, segment_starts, slice_segments
+from mtl_core.audio.segments import random_starts, segment_starts, slice_segments
 
 LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
 
 
 @pytest.mark.parametrize("n_samples", LENGTHS)
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 13, 19, 20])
-def test_the_grid_is_the_formula_exactly(n_samples, k):
+def test_the_grid_is_that_of_the_formula(n_samples, k):
     m = max(1, n_samples // 48_000)
     q = ceil(Fraction(m * k, 20))
     expected = [floor((i + Fraction(1, 2)) * m * 48_000 / q) - 24_000 for i in range(q)]
@@ -21,7 +23,7 @@ def test_the_grid_is_the_formula_exactly(n_samples, k):
     assert (np.diff(starts) >= 48_000).all()
 
 
-def test_twenty_are_back_to_back_and_two_an_excerpt_are_the_papers():
+def test_twenty_segments_are_back_to_back_and_two_are_those_of_the_paper():
     assert segment_starts(960_000, 20).tolist() == list(range(0, 960_000, 48_000))
     assert segment_starts(960_000, 2).tolist() == [216_000, 696_000]
     assert segment_starts(100_000, 20).tolist() == [0, 48_000]  # the remainder is dropped
@@ -31,7 +33,7 @@ def test_twenty_are_back_to_back_and_two_an_excerpt_are_the_papers():
 @pytest.mark.parametrize("k", [1, 7, 20])
 def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
     m, q = max(1, n_samples // 48_000), len(segment_starts(n_samples, k))
-    starts = drawn_starts(n_samples, k, 5, 0, "track", 0)
+    starts = random_starts(n_samples, k, 5, 0, "track", 0)
     assert starts.dtype == np.int64 and starts.shape == (5 * q,)
     assert starts.min() >= 0 and starts.max() <= max(0, n_samples - 48_000)
     centres = starts.reshape(q, 5) + 24_000
@@ -41,23 +43,29 @@ def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
 
 
 def test_draws_depend_on_seed_track_and_excerpt_alone():
-    def drawn(seed=0, track_id="a", excerpt=0):
-        return drawn_starts(960_000, 20, 3, seed, track_id, excerpt).tolist()
+    def starts_of(seed=0, track_id="a", excerpt=0):
+        return random_starts(960_000, 20, 3, seed, track_id, excerpt).tolist()
 
-    first = drawn()
-    others = [drawn(seed=1), drawn(track_id="b"), drawn(excerpt=1), drawn(track_id="a0"), drawn(seed=-1)]
-    assert drawn() == first
+    first = starts_of()
+    others = [
+        starts_of(seed=1),
+        starts_of(track_id="b"),
+        starts_of(excerpt=1),
+        starts_of(track_id="a0"),
+        starts_of(seed=-1),
+    ]
+    assert starts_of() == first
     assert len({tuple(starts) for starts in [first, *others]}) == 6
 
 
 def test_draws_are_uniform_over_the_slot():
-    centres = drawn_starts(960_000, 1, 20_000, 0, "track", 0) + 24_000
+    centres = random_starts(960_000, 1, 20_000, 0, "track", 0) + 24_000
     inside = centres[(centres > 24_000) & (centres < 936_000)]
     counts, _ = np.histogram(inside, 10, (24_000, 936_000))
     assert (np.abs(counts / len(inside) - 0.1) < 0.01).all()
 
 
-def test_cutting_takes_the_samples_that_it_names():
+def test_a_segment_has_the_samples_from_its_start_on():
     samples = np.arange(200_000, dtype=np.float32)
     segments_SN = slice_segments(samples, np.array([0, 150, 152_000]))
     assert segments_SN.shape == (3, 48_000) and segments_SN.dtype == np.float32
@@ -71,16 +79,16 @@ def test_a_short_excerpt_is_repeated():
 
 
 @pytest.mark.parametrize("k", [0, 21, -1])
-def test_segments_per_excerpt_outside_its_range_is_named(k):
+def test_the_error_names_segments_per_excerpt(k):
     with pytest.raises(ValueError, match=f"1 to 20, got {k}"):
         segment_starts(960_000, k)
 
 
-def test_other_wrong_arguments_are_named():
+def test_the_error_names_other_wrong_arguments():
     with pytest.raises(ValueError, match="got 0"):
         segment_starts(0, 20)
     with pytest.raises(ValueError, match="draws"):
-        drawn_starts(960_000, 20, 0, 0, "track", 0)
+        random_starts(960_000, 20, 0, 0, "track", 0)
     with pytest.raises(ValueError, match="0 to 12000"):
         slice_segments(np.zeros(60_000, np.float32), np.array([12_001]))
     with pytest.raises(ValueError, match="got 0"):

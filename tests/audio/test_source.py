@@ -1,4 +1,4 @@
-"""Truths about a track's source, on a disk and on a real S3 server."""
+"""A track's audio is opened as the manifest describes it, on a disk and on a real S3 server."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +26,8 @@ def test_a_large_object_is_read_by_range(bucket: str, monkeypatch: pytest.Monkey
         open_track(f"{bucket}/large", "another")
 
 
-def test_a_body_cut_short_is_asked_for_again(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that keeps half of its first answer to itself."""
+def test_a_body_that_was_cut_short_is_requested_again(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends half of its first body."""
     bodies = [b"audio", b"audio and more"]
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ def test_a_body_cut_short_is_asked_for_again(s3_server: str, monkeypatch: pytest
     storage._filesystem.cache_clear()
 
 
-def test_changed_audio_is_not_taken_for_the_manifests(root: str) -> None:
+def test_audio_that_has_changed_since_the_manifest_fails(root: str) -> None:
     location = Location(root) / "track"
     location.write_bytes(b"one")
     before = storage.content_id(location.filesystem.info(location.path))

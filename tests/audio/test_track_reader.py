@@ -1,24 +1,33 @@
-"""Truths about reading tracks for callers in several threads."""
+"""Tracks are read as version 0.1 read them, from a uri or from bytes, for callers in several threads."""
 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from mtl_core.audio import prefetch
+from mtl_core.audio import track_reader
+from mtl_core.audio.decode import Excerpt, Recording
+from mtl_core.audio.decoder_child import serve
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.prefetch import Prefetcher
 from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> TrackReader:
-    """One that holds a single track ahead: whoever waits for more is stuck."""
-    monkeypatch.setattr(prefetch.Prefetcher.__init__, "__defaults__", (1, 1))
+    """It fetches a single track ahead: a caller that needs two at once would wait for ever."""
+    monkeypatch.setattr(track_reader, "Prefetcher", partial(Prefetcher, max_tracks=1, max_bytes=1))
     return TrackReader(FrontEnd(segments_per_excerpt=1), DecoderLimits())
 
 
@@ -32,47 +41,99 @@ def ids(tracks: Iterator[Track | FailedTrack]) -> list[str]:
     return [track.row["track_id"] for track in tracks if isinstance(track, Track)]
 
 
-def test_callers_take_turns_in_the_order_they_came(reader: TrackReader, tmp_path: Path) -> None:
-    """The rows of the second are asked for while the first is served, and neither waits for the other's tracks."""
-    first, second = rows(tmp_path, "a", 3), rows(tmp_path, "b", 3)
-    asked, order = threading.Event(), []
+def test_callers_are_served_in_the_order_of_their_calls(reader: TrackReader, tmp_path: Path) -> None:
+    """The rows of the second caller are read while the first is served; neither waits for the other's tracks."""
+    first_rows, second_rows = rows(tmp_path, "a", 3), rows(tmp_path, "b", 3)
+    second_called, order = threading.Event(), []
 
-    def slowly(tracks: Iterator[Track | FailedTrack]) -> list[str]:
-        assert asked.wait(20), "nobody asked for the next rows meanwhile"
+    def use_slowly(tracks: Iterator[Track | FailedTrack]) -> list[str]:
+        assert second_called.wait(20), "the rows of the second caller were not read meanwhile"
         order.append("first")
         return ids(tracks)
 
-    def at_last() -> list[dict]:
-        asked.set()
-        return second
+    def read_second_rows() -> list[dict]:
+        second_called.set()
+        return second_rows
+
+    def use_second(tracks: Iterator[Track | FailedTrack]) -> list[str]:
+        order.append("second")
+        return ids(tracks)
 
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(reader.serve_in_order, lambda: first, slowly)
-        other = pool.submit(reader.serve_in_order, at_last, lambda tracks: order.append("second") or ids(tracks))
-        assert one.result(60) == ["a0", "a1", "a2"] and other.result(60) == ["b0", "b1", "b2"]
+        first = pool.submit(reader.serve_in_order, lambda: first_rows, use_slowly)
+        second = pool.submit(reader.serve_in_order, read_second_rows, use_second)
+        assert first.result(60) == ["a0", "a1", "a2"] and second.result(60) == ["b0", "b1", "b2"]
     assert order == ["first", "second"]
 
 
-def test_who_fails_does_not_hold_up_the_next(reader: TrackReader, tmp_path: Path) -> None:
-    def break_down(tracks: Iterator[Track | FailedTrack]) -> None:
+def test_a_caller_that_fails_does_not_block_the_next(reader: TrackReader, tmp_path: Path) -> None:
+    def fail(tracks: Iterator[Track | FailedTrack]) -> None:
         next(tracks)
         raise RuntimeError("the engine is broken")
 
-    def no_rows() -> list[dict]:
+    def fail_to_read() -> list[dict]:
         raise OSError("the plan cannot be read")
 
-    some = rows(tmp_path, "a", 3)
+    three_rows = rows(tmp_path, "a", 3)
     with pytest.raises(RuntimeError, match="engine"):
-        reader.serve_in_order(lambda: some, break_down)
+        reader.serve_in_order(lambda: three_rows, fail)
     with pytest.raises(OSError, match="plan"):
-        reader.serve_in_order(no_rows, ids)
-    assert reader.serve_in_order(lambda: some, ids) == ["a0", "a1", "a2"]
+        reader.serve_in_order(fail_to_read, ids)
+    assert reader.serve_in_order(lambda: three_rows, ids) == ["a0", "a1", "a2"]
 
 
-def test_laps_add_up_to_the_whole(reader: TrackReader, tmp_path: Path) -> None:
-    laps = [reader.timer.delta()]
+def test_each_delta_of_the_timer_has_the_cost_since_the_last(reader: TrackReader, tmp_path: Path) -> None:
+    deltas = [reader.timer.delta()]
     for name in "abc":
         reader.serve_in_order(lambda name=name: rows(tmp_path, name, 2), ids)
-        laps.append(reader.timer.delta())
-    assert laps[0].seconds == {} and all(lap.seconds["decode"] > 0 and lap.cpu_s >= 0 for lap in laps[1:])
+        deltas.append(reader.timer.delta())
+    assert deltas[0].seconds == {}
+    assert all(delta.seconds["decode"] > 0 and delta.cpu_s >= 0 for delta in deltas[1:])
     assert reader.timer.delta().seconds["decode"] == 0
+
+
+def test_mels_are_those_of_version_0_1_byte_for_byte() -> None:
+    mels = pa.concat_tables(pq.read_table(path) for path in sorted((FIXTURES / "mels").glob("*.parquet")))
+    paths = sorted((FIXTURES / "catalogue" / "audio").rglob("*.*"))
+    assert {path.suffix for path in paths} == {".mp3", ".ogg"}
+    track_ids = [str(path.relative_to(FIXTURES / "catalogue" / "audio")) for path in paths]
+    reader = TrackReader(FrontEnd(), DecoderLimits())
+    from_uri = reader.read([{"track_id": i, "uri": str(path)} for i, path in zip(track_ids, paths, strict=True)])
+    from_bytes = reader.read(
+        [{"track_id": i, "bytes": path.read_bytes()} for i, path in zip(track_ids, paths, strict=True)]
+    )
+    for track, same in zip(from_uri, from_bytes, strict=True):
+        assert isinstance(track, Track) and isinstance(same, Track)
+        rows_of_track = [name.endswith(track.row["track_id"]) for name in mels["track_id"].to_pylist()]
+        expected = mels.filter(pa.array(rows_of_track)).sort_by("segment")
+        assert len(expected) > 0
+        for read in (track, same):
+            mel_STF = read.segments.mel_STF.astype(np.float16)
+            assert mel_STF.tobytes() == expected["mel"].combine_chunks().to_numpy_ndarray().tobytes()
+            assert read.segments.start_s.tolist() == expected["start_s"].to_pylist()
+
+
+def test_bad_bytes_and_an_empty_row_fail_as_data(reader: TrackReader) -> None:
+    failed = list(reader.read([{"track_id": "a", "bytes": b"words"}, {"track_id": "b"}]))
+    rows = [track.as_row(attempts=1, model_id=None, run_id="r") for track in failed if isinstance(track, FailedTrack)]
+    assert [(row["track_id"], row["uri"], row["stage"], row["error"]) for row in rows] == [
+        ("a", None, "decode", "not_audio"),
+        ("b", None, "fetch", "not_found"),
+    ]
+
+
+def test_a_deployment_may_bring_its_own_decoder() -> None:
+    """This module runs as the decoder child: it finds a click of 3 s in any bytes."""
+    reader = TrackReader(FrontEnd(), DecoderLimits(), decoder=__name__)
+    (track,) = reader.read([{"track_id": "a", "bytes": b"words"}])
+    assert isinstance(track, Track) and track.duration_s == 3.0 and track.segments.mel_STF.shape == (1, 187, 96)
+
+
+def read_click(_: BinaryIO) -> Recording:
+    samples = np.zeros(48_000, np.float32)
+    samples[24_000] = 1
+    return Recording(excerpts=(Excerpt(samples=samples, start_s=0.0),), duration_s=3.0)
+
+
+if __name__ == "__main__":
+    serve(read_click)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl_core.audio.decode import Recording, read_recording
-from mtl_core.audio.decoder_process import serve
+from mtl_core.audio.decoder_child import serve
 
 DELAY_S = 0.1  # a track's: long enough that a killed run has shards left
 LOG = "decoded.log"  # beside the catalogue's folder: a line for each time that a track was decoded

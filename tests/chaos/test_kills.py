@@ -174,12 +174,12 @@ def test_three_kills(tmp_path: Path, local_ray: None) -> None:
     import ray
 
     env = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_process")
+    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_child")
     out = nights.out("killed")
     points = {
         "running": f"{PROGRESS}:1",
         "between": f"{TABLES}commit:enter>{LOG}:exit",
         "after": f"{SHARDS}delete_plan:enter",
     }
-    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_process").total() == 3
+    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_child").total() == 3
     assert_exact(nights, out)

@@ -31,7 +31,7 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
             command,
             {"AWS_ENDPOINT_URL": proxy.endpoint},
             400,
-            "mtl_core.audio.decoder_process",
+            "mtl_core.audio.decoder_child",
         )
         print(f"{time.monotonic() - begun:.1f} s, {proxy.requests.total()} requests, {dict(proxy.faults)}")
         print(ended.stdout, ended.stderr)
