@@ -36,7 +36,6 @@ from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.tables import delta
-from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
 from mtl_core.timing import StageTimes
 
 FAILS = 1024  # one track in so many
@@ -71,7 +70,7 @@ def frozen(root: Location, found: list[dict[str, Any]]) -> WorkPlan:
         for name, function in (("check", manifest.scan), ("plan", delta.plan_tracks), ("freeze", work_plan.write_plan))
     )
     tracks = plan(scan(root / "manifest.parquet"), root / "out", model_id, retry_failed=False)
-    folder = root / "out" / RUNS_IN_PROGRESS / RUN
+    folder = root / "out" / work_plan.RUNS_IN_PROGRESS / RUN
     asked = {"model_id": model_id, "already_done": 0}
     return freeze(tracks, folder, run_id=RUN, tracks_per_shard=work_plan.MAX_TRACKS_PER_SHARD, parameters=asked)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mtl_core import cli
 from mtl_core.storage import lease
-from mtl_core.storage.location import Location, check_reachable
+from mtl_core.storage.checks import check_reachable
+from mtl_core.storage.location import Location
 from mtl_core.tables import maintenance
 
 

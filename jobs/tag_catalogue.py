@@ -8,7 +8,8 @@ import pyarrow as pa
 from mtl_core import cli
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.pipelines.tag_catalogue import Tagged, Tagging, tag_catalogue
-from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.checks import check_writable
+from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
 

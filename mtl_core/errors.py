@@ -26,6 +26,11 @@ ERRORS: dict[str, dict[str, bool]] = {
 }
 
 
+def one_line(error: BaseException | str) -> str:
+    """The message of an error on one line; the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class InputError(Exception):
     """The arguments or inputs are wrong: the message names the value and what is allowed, in one line."""
 

@@ -4,8 +4,6 @@
 whether two were made alike. Legend: S segments, T frames (187), F mel bands (96), N samples.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +18,7 @@ from mtl_core.audio.segments import (
     segment_starts,
     slice_segments,
 )
+from mtl_core.canonical import canonical_sha256
 from mtl_core.errors import TrackError
 
 
@@ -56,7 +55,7 @@ class FrontEnd:
 
     def hash(self) -> str:
         """SHA-256 (hex) of the canonical JSON of `to_dict`: equal where the front ends are."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return canonical_sha256(self.to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)

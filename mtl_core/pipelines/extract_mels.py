@@ -15,17 +15,19 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
 from mtl_core.storage import lease, work_plan
-from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.checks import check_writable
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 
 FAILURES_FOLDER = "_failures"
@@ -74,7 +76,7 @@ def extract_mels(manifest_at: Location, out: Location, extraction: Extraction) -
         raise InputError(f"{manifest_at}: a manifest without tracks")
     tracks = tracks.sort_by("track_id")
     asked = _asked(tracks, extraction)
-    run_id = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    run_id = run_sha256(asked)[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
@@ -171,9 +173,7 @@ def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> d
     for file in _files(out):
         if file.name not in mine:
             file.delete()
-    buffer = io.BytesIO()
-    pq.write_table(failures, buffer)
-    (out / FAILURES_FOLDER / "failures.parquet").write_bytes(buffer.getbuffer())
+    (out / FAILURES_FOLDER / "failures.parquet").write_bytes(to_bytes(failures))
     run = {
         "run_id": plan.run_id,
         "asked": plan.parameters,
@@ -184,7 +184,7 @@ def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> d
         "wall_s": round(wall_s, 1),
         "files": sorted(mine),
     }
-    record.write_bytes(json.dumps(run, indent=1).encode())
+    record.write_json(run)
     work_plan.delete_plan(plan.folder)
     return run
 

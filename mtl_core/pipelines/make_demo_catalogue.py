@@ -1,6 +1,5 @@
 """Make the synthetic catalogue: plan -> one song a Ray task -> `audio/…`, then `labels.csv`."""
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -10,7 +9,8 @@ import ray
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
-from mtl_core.storage.location import Location, as_input_error, check_writable
+from mtl_core.storage.checks import as_input_error, check_writable
+from mtl_core.storage.location import Location
 
 CONFIG = "catalogue.json"
 LABELS = "labels.csv"
@@ -39,7 +39,7 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     check_writable(out)
     with as_input_error(out):
         _clear(out)
-        (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
+        (out / CONFIG).write_json(asdict(config))
     tracks = plan_songs(config)
     with cluster.connected():
         size_bytes = _write_all(tracks, out)

@@ -9,7 +9,6 @@ failures and tags enter their tables, and the run's record is written, last. One
 """
 
 import importlib.metadata
-import json
 import platform
 import time
 import uuid
@@ -30,11 +29,11 @@ from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.shard_pool import Stage, run_shards
 from mtl_core.pipelines.workers.shard_workers import ShardReader, ShardTagger, ShardWorker
 from mtl_core.storage import lease, work_plan
+from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
-from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import ShardResult, WorkPlan
+from mtl_core.storage.location import Location
+from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, ShardResult, WorkPlan
 from mtl_core.tables import delta
-from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
 
 RECORDS = "runs"
 _PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
@@ -187,10 +186,9 @@ def _gpu_tagger(model: Any, network: CpuModel, device: str) -> Tagger:
 def _unfinished(out: Location, model_id: str) -> list[WorkPlan]:
     """The runs to finish: the one of this model, and one of another whose commit was begun; others are discarded."""
     found = []
-    for run_id in sorted({path.split("/")[0] for path, _ in (out / RUNS_IN_PROGRESS).walk()}):
-        folder = out / RUNS_IN_PROGRESS / run_id
+    for folder in work_plan.runs_in_progress(out):
         plan = work_plan.load_plan(folder)
-        if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, run_id)):
+        if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, plan.run_id)):
             found.append(plan)
         else:
             work_plan.delete_plan(folder)
@@ -201,7 +199,11 @@ def _freeze(planned: pa.Table, out: Location, asked: dict[str, Any], workers: in
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     n_tracks_per_shard = work_plan.shard_size(len(planned), workers)
     return work_plan.write_plan(
-        planned, out / RUNS_IN_PROGRESS / run_id, run_id=run_id, tracks_per_shard=n_tracks_per_shard, parameters=asked
+        planned,
+        out / RUNS_IN_PROGRESS / run_id,
+        run_id=run_id,
+        tracks_per_shard=n_tracks_per_shard,
+        parameters=asked,
     )
 
 
@@ -225,7 +227,7 @@ def _run(
     delta.commit(out, outcome, lock.renew)
     lock.renew()
     record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
-    (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
+    (out / RECORDS / f"{plan.run_id}.json").write_json(record)
     work_plan.delete_plan(plan.folder)
     return record
 

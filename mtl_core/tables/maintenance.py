@@ -17,8 +17,9 @@ from deltalake import DeltaTable
 
 from mtl_core.errors import InputError
 from mtl_core.storage import work_plan
+from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.concurrency import bounded_map
-from mtl_core.storage.location import Location, as_input_error
+from mtl_core.storage.location import Location
 from mtl_core.tables.data_files import (
     ROWS_PER_FILE,
     DataFile,
@@ -29,7 +30,6 @@ from mtl_core.tables.data_files import (
 )
 from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, rewrite_without
 
-RUNS_IN_PROGRESS = "_run"  # where a run keeps what it has not committed yet
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -118,8 +118,8 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
     found = _open_all(root)
     before = {name: _parts_at(root, name, version) for name, version in _versions_before(found, run_id).items()}
     check_lease()
-    for run in _runs(root):
-        work_plan.delete_plan(root / RUNS_IN_PROGRESS / run)
+    for folder in work_plan.runs_in_progress(root):
+        work_plan.delete_plan(folder)
     about = {"restored_before": run_id}
 
     def swap(name: str, keep: Callable[[DeltaTable, list[DataFile]], tuple[list[DataFile], list[DataFile]]]) -> None:
@@ -141,11 +141,6 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
     swap("tags", lambda table, now: exactly(table, now, before["tags"]))
     swap("failures", lambda table, now: exactly(table, now, before["failures"]))
     return {name: _change(active_files(table), before[name]) for name, table in found.items()}
-
-
-def _runs(root: Location) -> set[str]:
-    """The run_ids of the runs that left something unfinished."""
-    return {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
 
 
 def _without(parts: list[DataFile], others: list[DataFile]) -> list[DataFile]:
@@ -219,11 +214,9 @@ def clean(
         for number, _ in enumerate(bounded_map(Location.delete, doomed), start=1):
             if number % 100 == 0:
                 check_lease()
-        for run in _runs(root):
-            if (
-                work_plan.load_plan(root / RUNS_IN_PROGRESS / run) is None
-            ):  # its plan was never finished: nobody takes it up
-                (root / RUNS_IN_PROGRESS / run).delete_tree()
+        for folder in work_plan.runs_in_progress(root):
+            if work_plan.load_plan(folder) is None:  # its writing was cut short, so no run will resume it
+                folder.delete_tree()
     return changes
 
 

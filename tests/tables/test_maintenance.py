@@ -115,7 +115,7 @@ def test_an_unfinished_run_is_given_up_by_a_restore(tmp_path: Path) -> None:
         if len(delta.open_table(at, "failures").history()) > 2:  # type: ignore[union-attr]
             raise LeaseLostError("killed between the commits")
 
-    folder = at / maintenance.RUNS_IN_PROGRESS / "bad"
+    folder = at / work_plan.RUNS_IN_PROGRESS / "bad"
     work_plan.write_plan(manifest("ab"), folder, run_id="bad", tracks_per_shard=1, parameters={})
     with pytest.raises(LeaseLostError):
         bad_night(at, check_lease=dies)
@@ -175,7 +175,7 @@ def test_what_is_cleaned_is_what_nobody_needs(root: str, monkeypatch: pytest.Mon
     bad_night(at)
     before, last_night = state(at), delta.open_table(at, "tags", 2)
     stray = at / "tags" / "part-given-up-0123-00000.parquet"
-    half, whole = (at / maintenance.RUNS_IN_PROGRESS / run for run in ("half", "whole"))
+    half, whole = (at / work_plan.RUNS_IN_PROGRESS / run for run in ("half", "whole"))
     stray.write_bytes(b"stray")
     (half / "plan-00000.parquet").write_bytes(b"half a plan")
     work_plan.write_plan(manifest("xyz"), whole, run_id="whole", tracks_per_shard=1, parameters={})

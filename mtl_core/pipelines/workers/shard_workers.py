@@ -13,12 +13,12 @@ from functools import partial
 from itertools import islice
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader
 from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
 from mtl_core.storage import work_plan
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
@@ -95,9 +95,7 @@ class _Writer:
         output = self._plan.folder / f"tags-{shard:06}-{self._own}.parquet"
         with self._watch.timed("write"):
             if rows:
-                buffer = pa.BufferOutputStream()
-                pq.write_table(pa.Table.from_pylist(rows, schema=TAGS), buffer)
-                output.write_bytes(memoryview(buffer.getvalue()))
+                output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
         mark = ShardResult(
             shard=shard,
             output=output.name if rows else "",
