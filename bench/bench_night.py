@@ -35,7 +35,7 @@ from mtl_core.pipelines import tag_catalogue
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
-from mtl_core.tables import delta
+from mtl_core.tables import commit, planning
 from mtl_core.timing import StageTimes
 
 FAILS = 1024  # one track in so many
@@ -67,7 +67,11 @@ def frozen(root: Location, found: list[dict[str, Any]]) -> WorkPlan:
     model_id = load_cpu_model(root / "int8").model_id
     scan, plan, freeze = (
         phase(name, function, found)
-        for name, function in (("check", manifest.scan), ("plan", delta.plan_tracks), ("freeze", work_plan.write_plan))
+        for name, function in (
+            ("check", manifest.scan),
+            ("plan", planning.plan_tracks),
+            ("freeze", work_plan.write_plan),
+        )
     )
     tracks = plan(scan(root / "manifest.parquet"), root / "out", model_id, retry_failed=False)
     folder = root / "out" / work_plan.RUNS_IN_PROGRESS / RUN
@@ -106,13 +110,13 @@ def failure(row: dict[str, Any]) -> dict[str, Any]:
 def taken_up(root: Location, found: list[dict[str, Any]]) -> dict[str, Any]:
     """The job on this run: the record it wrote."""
     parts = (
-        ("list the marks", work_plan, "marked"),
-        ("read the marks", work_plan, "marks"),
-        ("read the plan", work_plan, "read_all"),
-        ("verify and merge", delta, "merge"),
-        ("commit", delta, "commit"),
-        ("tidy up", work_plan, "discard"),
-        ("plan again", delta, "plan"),
+        ("list the marks", work_plan, "completed_shards"),
+        ("read the marks", work_plan, "read_results"),
+        ("read the plan", work_plan, "read_columns"),
+        ("verify and merge", commit, "verify_and_merge"),
+        ("commit", commit, "commit_run"),
+        ("tidy up", work_plan, "delete_plan"),
+        ("plan again", planning, "plan_tracks"),
     )
     with ExitStack() as stack:
         for name, module, function in parts:

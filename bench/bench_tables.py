@@ -25,7 +25,7 @@ from mtl_core.dataset import manifest
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta, maintenance
+from mtl_core.tables import commit, delta, maintenance, planning
 from mtl_core.tables.data_files import ROWS_PER_GROUP, active_files, write_files
 
 NIGHT = 10_000
@@ -92,10 +92,10 @@ def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
 def put(root: Location, live_rows: Iterator[pa.Table], run_id: str) -> None:
     """Rows -> parts -> committed, without the files of shards."""
     outcome = outcome_of(root, live_rows, run_id)
-    delta.commit(root, outcome, lambda: None)
+    commit.commit_run(root, outcome, lambda: None)
 
 
-def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.VerifiedRun:
+def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> commit.VerifiedRun:
     ids: list[pa.Array] = []
 
     def seen() -> Iterator[pa.Table]:
@@ -105,7 +105,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.V
 
     parts = write_files(seen(), root / "tags", run_id, TAGS)
     failed = pa.chunked_array([], pa.string())
-    return delta.VerifiedRun(
+    return commit.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
@@ -117,7 +117,7 @@ def outcome_of(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.V
 
 def plan(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
-    planned = delta.plan_tracks(rows, root, OLD, retry_failed=False)
+    planned = planning.plan_tracks(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
@@ -125,7 +125,7 @@ def plan(root: Location, n: int) -> str:
 def first_night(root: Location, n: int) -> str:
     rows = manifest.scan(root / "manifest.parquet")
     begun = time.monotonic()
-    planned = delta.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
+    planned = planning.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
     planned_s, begun = time.monotonic() - begun, time.monotonic()
     folder = root / "frozen"
     frozen = work_plan.write_plan(
@@ -150,15 +150,15 @@ def a_night(root: Location, rows: pa.Table, run_id: str) -> str:
         staged.append((file, len(some)))
     begun = time.monotonic()
     planned = rows.select(["track_id"])
-    outcome = delta.merge_shards(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
+    outcome = commit.verify_and_merge(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
     merged_s = time.monotonic() - begun
     return f"merged {len(staged)} shards {merged_s:.1f} s, {committed(root, outcome)}"
 
 
-def committed(root: Location, outcome: delta.VerifiedRun) -> str:
+def committed(root: Location, outcome: commit.VerifiedRun) -> str:
     before = {part.path for part in parts_of(root)}
     begun = time.monotonic()
-    delta.commit(root, outcome, lambda: None)
+    commit.commit_run(root, outcome, lambda: None)
     commit_s = time.monotonic() - begun
     rewritten = sum(part.n_rows for part in parts_of(root) if part.path not in before) - len(outcome.tagged)
     return f"committed {commit_s:.1f} s, {rewritten:,} rows rewritten"

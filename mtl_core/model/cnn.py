@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.conv_block import Block
 from mtl_core.model.statistics_trunk import StatisticsTrunk
+from mtl_core.schema import MEL_SHAPE
 
-FRAMES = 187
-BANDS = 96
+FRAMES, BANDS = MEL_SHAPE
 TRUNKS = ("paper", "statistics")
 EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would be 5 x 3 x 32
 

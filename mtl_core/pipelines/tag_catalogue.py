@@ -33,7 +33,8 @@ from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, ShardResult, WorkPlan
-from mtl_core.tables import delta
+from mtl_core.tables import commit, planning
+from mtl_core.tables.delta import require_known_columns
 
 RECORDS = "runs"
 _PACKAGES = ("ray", "openvino", "torch", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
@@ -88,7 +89,8 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     """Tag every track of a manifest that the tables under `out` do not speak for yet.
 
     Raises:
-        InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for a worker.
+        InputError: the manifest or the model is wrong, OUT cannot be reached or is newer than this program, or the
+            cluster has no room for a worker.
         VerificationError: a run's outcome is not what it planned; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
@@ -96,6 +98,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
     model_id = network.model_id
     tracks = manifest.scan(manifest_at)
     check_writable(out)
+    require_known_columns(out)
     asked = {
         "manifest": manifest_at.uri,
         "model": model_at.uri,
@@ -105,7 +108,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, tagg
         "decode_limits": asdict(tagging.limits),
     }
     runs: list[dict[str, Any]] = []
-    open_tracks = partial(delta.plan_tracks, tracks, out, model_id, retry_failed=tagging.retry_failed)
+    open_tracks = partial(planning.plan_tracks, tracks, out, model_id, retry_failed=tagging.retry_failed)
     with lease.acquire(out) as lock:
         unfinished = _unfinished(out, model_id)
         still_open = None if unfinished else open_tracks()
@@ -188,7 +191,7 @@ def _unfinished(out: Location, model_id: str) -> list[WorkPlan]:
     found = []
     for folder in work_plan.runs_in_progress(out):
         plan = work_plan.load_plan(folder)
-        if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, plan.run_id)):
+        if plan is not None and (plan.parameters["model_id"] == model_id or commit.has_committed(out, plan.run_id)):
             found.append(plan)
         else:
             work_plan.delete_plan(folder)
@@ -221,10 +224,10 @@ def _run(
     found, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id"])
     staged = [(plan.folder / mark.output, mark.done) for mark in found if mark.done]
-    outcome = delta.merge_shards(
+    outcome = commit.verify_and_merge(
         staged, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
     )
-    delta.commit(out, outcome, lock.renew)
+    commit.commit_run(out, outcome, lock.renew)
     lock.renew()
     record = _record(plan, found, failures, n_now, worked_s, time.monotonic() - begun)
     (out / RECORDS / f"{plan.run_id}.json").write_json(record)

@@ -19,8 +19,8 @@ from mtl_core.errors import RunError
 from mtl_core.schema import FAILURES, MANIFEST, TAGS
 from mtl_core.storage.lease import LeaseLostError
 from mtl_core.storage.location import Location
-from mtl_core.tables import data_files, delta, maintenance
-from mtl_core.tables.delta import VerificationError
+from mtl_core.tables import commit, data_files, delta, export, maintenance, planning, rewriting
+from mtl_core.tables.commit import VerificationError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -58,8 +58,8 @@ def night(root: Location, run: str, tagged: list[dict[str, Any]], failed: list[d
         staged.append((file, 1))
     planned = pa.table({"track_id": [row["track_id"] for row in [*tagged, *failed]]})
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = delta.merge_shards(staged, planned, failures, root, run_id=run, model_id=model)
-    delta.commit(root, outcome, check_lease)
+    outcome = commit.verify_and_merge(staged, planned, failures, root, run_id=run, model_id=model)
+    commit.commit_run(root, outcome, check_lease)
 
 
 def state(root: Location) -> dict[str, str]:
@@ -121,15 +121,15 @@ def test_the_table_has_the_schema_of_the_contract(root: str) -> None:
 def test_the_plan_is_what_nothing_speaks_for_yet(root: str) -> None:
     at = Location(root)
     open_ids = lambda table: table["track_id"].to_pylist()  # noqa: E731
-    assert open_ids(delta.plan_tracks(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
+    assert open_ids(planning.plan_tracks(manifest("dcba"), at, "m", retry_failed=False)) == ["a", "b", "c", "d"]
     night(at, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
-    plan = delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=False)
+    plan = planning.plan_tracks(manifest("abcd"), at, "m", retry_failed=False)
     assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts"]
     assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
-    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
-    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]
-    assert open_ids(delta.plan_tracks(manifest("abcd"), at, "other", retry_failed=False)) == ["a", "b", "c", "d"]
-    assert open_ids(delta.plan_tracks(manifest("ab", content="changed"), at, "m", retry_failed=False)) == [
+    assert open_ids(planning.plan_tracks(manifest("abcd"), at, "m", retry_failed=True)) == ["b", "c", "d"]
+    assert open_ids(planning.plan_tracks(manifest("abcd"), at, "m", retry_failed=True).slice(0, 2)) == ["b", "c"]
+    assert open_ids(planning.plan_tracks(manifest("abcd"), at, "other", retry_failed=False)) == ["a", "b", "c", "d"]
+    assert open_ids(planning.plan_tracks(manifest("ab", content="changed"), at, "m", retry_failed=False)) == [
         "a",
         "b",
     ]
@@ -139,15 +139,15 @@ def test_an_unknown_content_is_the_same_content(tmp_path: Path) -> None:
     at = Location(str(tmp_path))
     night(at, "1", [a_tag("a", content=None)], [])
     nothing_known = manifest("a").set_column(2, "content_id", pa.nulls(1, pa.string()))
-    assert not len(delta.plan_tracks(nothing_known, at, "m", retry_failed=False))
+    assert not len(planning.plan_tracks(nothing_known, at, "m", retry_failed=False))
 
 
 @pytest.mark.parametrize(
     ("planned", "staged", "said"),
     [
         (["a", "b"], [["a"]], "2 tracks were planned, 1 were tagged"),
-        (["a", "b"], [["a", "b"], ["b"]], "3 were tagged or failed, 2 different"),
-        (["a", "b"], [["a", "x"]], "1 tracks were not planned, 'x'"),
+        (["a", "b"], [["a", "b"], ["b"]], "3 were tagged or failed, 2 of them distinct"),
+        (["a", "b"], [["a", "x"]], "1 tracks were not planned, e.g. 'x'"),
         (["a"], [None], "cannot be read"),
         (["a"], [["a", "b"]], "2 rows of"),
     ],
@@ -163,15 +163,17 @@ def test_what_differs_from_the_plan_is_not_committed(
         file.write_bytes(buffer.getvalue().to_pybytes()[: None if ids else 20])
         files.append((file, len(planned) if "rows of" in said else len(ids or [])))
     with pytest.raises(VerificationError, match=said):
-        delta.merge_shards(files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, run_id="r", model_id="m")
+        commit.verify_and_merge(
+            files, pa.table({"track_id": planned}), FAILURES.empty_table(), at, run_id="r", model_id="m"
+        )
 
 
 def test_the_export_is_the_current_state(root: str) -> None:
     at = Location(root)
-    assert delta.export_parquet(at, at / "empty.parquet") == 0
+    assert export.export_parquet(at, at / "empty.parquet") == 0
     night(at, "1", [a_tag("a"), a_tag("b")], [])
     night(at, "2", [a_tag("a", "n", run="2")], [], "n")
-    assert delta.export_parquet(at, at / "tags.parquet") == 2
+    assert export.export_parquet(at, at / "tags.parquet") == 2
     rows = pq.read_table(pa.BufferReader((at / "tags.parquet").read_bytes()))
     assert rows.schema == TAGS
     assert {row["track_id"]: row["run_id"] for row in rows.to_pylist()} == {"a": "2", "b": "r"}
@@ -196,7 +198,7 @@ def test_nothing_slips_between_the_last_check_and_the_commit(root: str) -> None:
     def pause_here_while_the_successor_commits() -> None:
         night(at, "3", [a_tag("c", run="3")], [])
 
-    with pytest.raises(RunError, match="someone else"):
+    with pytest.raises(RunError, match="another program"):
         night(at, "2", [a_tag("c", run="2")], [], check_lease=pause_here_while_the_successor_commits)
     assert state(at) == {"a": "tag r", "b": "tag r", "c": "tag 3"}
 
@@ -248,7 +250,8 @@ def test_only_files_that_may_hold_a_track_are_read(tmp_path: Path, monkeypatch: 
         read.extend(part.path.split("-")[1] for part in some)
         return track_ids(root, some)
 
-    monkeypatch.setattr(delta, "track_ids", seen)
+    monkeypatch.setattr(rewriting, "read_track_ids", seen)
+    monkeypatch.setattr(commit, "read_track_ids", seen)
     night(at, "4", [a_tag("n", run="4"), a_tag("d", run="4")], [])
     assert read == ["4", "2"], "its own, to verify them, and the one with n; d would lie between two"
     assert state(at)["n"] == "tag 4" and len(state(at)) == 10
@@ -313,7 +316,7 @@ def test_a_plan_needs_no_manifest_in_memory(root: str) -> None:
     at = Location(root)
     manifests.write(manifest("dcba"), at / "manifest.parquet")
     night(at, "1", [a_tag("b")], [])
-    plan = delta.plan_tracks(manifests.scan(at / "manifest.parquet"), at, "m", retry_failed=False).slice(0, 2)
+    plan = planning.plan_tracks(manifests.scan(at / "manifest.parquet"), at, "m", retry_failed=False).slice(0, 2)
     assert plan["track_id"].to_pylist() == ["a", "c"]
 
 
