@@ -38,8 +38,7 @@ from mtl_core.pipelines import tag_catalogue
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
-from mtl_core.tables import delta
-from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
+from mtl_core.tables import commit, planning
 from mtl_core.timing import StageTimes
 
 ONE_FAILURE_IN = 1024  # tracks
@@ -73,10 +72,14 @@ def freeze(root: Location, phases: list[dict[str, Any]]) -> WorkPlan:
     model_id = load_cpu_model(root / "best").model_id
     scan, plan, write_plan = (
         phase(name, function, phases)
-        for name, function in (("check", manifest.scan), ("plan", delta.plan_tracks), ("freeze", work_plan.write_plan))
+        for name, function in (
+            ("check", manifest.scan),
+            ("plan", planning.plan_tracks),
+            ("freeze", work_plan.write_plan),
+        )
     )
     tracks = plan(scan(root / "manifest.parquet"), root / "out", model_id, retry_failed=False)
-    folder = root / "out" / RUNS_IN_PROGRESS / RUN
+    folder = root / "out" / work_plan.RUNS_IN_PROGRESS / RUN
     parameters = {"model_id": model_id, "already_done": 0}
     tracks_per_shard = work_plan.MAX_TRACKS_PER_SHARD
     return write_plan(tracks, folder, run_id=RUN, tracks_per_shard=tracks_per_shard, parameters=parameters)
@@ -117,10 +120,10 @@ def resume(root: Location, phases: list[dict[str, Any]]) -> dict[str, Any]:
         ("list the shard results", work_plan, "completed_shards"),
         ("read the shard results", work_plan, "read_results"),
         ("read the plan", work_plan, "read_columns"),
-        ("verify and merge", delta, "merge_shards"),
-        ("commit", delta, "commit"),
+        ("verify and merge", commit, "verify_and_merge"),
+        ("commit", commit, "commit_run"),
         ("clean up", work_plan, "delete_plan"),
-        ("plan again", delta, "plan_tracks"),
+        ("plan again", planning, "plan_tracks"),
     )
     with ExitStack() as stack:
         for name, module, function in functions:

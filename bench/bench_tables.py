@@ -28,7 +28,7 @@ from mtl_core.dataset import manifest
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta, maintenance
+from mtl_core.tables import commit, delta, maintenance, planning
 from mtl_core.tables.data_files import ROWS_PER_GROUP, active_files, write_files
 
 NIGHT = 10_000
@@ -94,10 +94,10 @@ def make_manifest(path: Location, n: int, n_changed: int = NIGHT) -> None:
 
 def commit_rows(root: Location, rows: Iterator[pa.Table], run_id: str) -> None:
     """Write rows of tags and commit them, without the files of shards."""
-    delta.commit(root, write_run(root, rows, run_id), lambda: None)
+    commit.commit_run(root, write_run(root, rows, run_id), lambda: None)
 
 
-def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.VerifiedRun:
+def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> commit.VerifiedRun:
     """Write rows of tags as data files, as if verified."""
     ids: list[pa.Array] = []
 
@@ -108,7 +108,7 @@ def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.Ve
 
     files = write_files(with_ids_noted(), root / "tags", run_id, TAGS)
     failed = pa.chunked_array([], pa.string())
-    return delta.VerifiedRun(
+    return commit.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
@@ -121,7 +121,7 @@ def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> delta.Ve
 def plan(root: Location, n: int) -> str:
     """Plan a night of which all but NIGHT tracks are tagged."""
     rows = manifest.scan(root / "manifest.parquet")
-    planned = delta.plan_tracks(rows, root, OLD, retry_failed=False)
+    planned = planning.plan_tracks(rows, root, OLD, retry_failed=False)
     assert len(planned) == NIGHT
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
@@ -130,7 +130,7 @@ def first_night(root: Location, n: int) -> str:
     """Plan all tracks, freeze the plan, and read it back."""
     rows = manifest.scan(root / "manifest.parquet")
     start = time.monotonic()
-    planned = delta.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
+    planned = planning.plan_tracks(rows, root / "empty", OLD, retry_failed=False)
     planned_s, start = time.monotonic() - start, time.monotonic()
     folder = root / "frozen"
     frozen = work_plan.write_plan(
@@ -153,15 +153,15 @@ def finish_night(root: Location, rows: pa.Table, run_id: str) -> str:
         staged.append((file, len(shard_rows)))
     start_s = time.monotonic()
     planned = rows.select(["track_id"])
-    run = delta.merge_shards(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
+    run = commit.verify_and_merge(staged, planned, FAILURES.empty_table(), root, run_id=run_id, model_id=OLD)
     merged_s = time.monotonic() - start_s
-    return f"merged {len(staged)} shards {merged_s:.1f} s, {commit(root, run)}"
+    return f"merged {len(staged)} shards {merged_s:.1f} s, {commit_rewritten(root, run)}"
 
 
-def commit(root: Location, run: delta.VerifiedRun) -> str:
+def commit_rewritten(root: Location, run: commit.VerifiedRun) -> str:
     before = {file.path for file in files_of_tags(root)}
     start = time.monotonic()
-    delta.commit(root, run, lambda: None)
+    commit.commit_run(root, run, lambda: None)
     commit_s = time.monotonic() - start
     rewritten = sum(file.n_rows for file in files_of_tags(root) if file.path not in before) - len(run.tagged)
     return f"committed {commit_s:.1f} s, {rewritten:,} rows rewritten"
@@ -190,7 +190,7 @@ def retag(root: Location, n: int) -> str:
     run = write_run(root, tag_rows(n // 100, n, 1, NEW), f"retag-{time.time_ns()}")
     written_s = time.monotonic() - start
     carried = sum(file.n_rows for file in files_of_tags(root)) - len(run.tagged)
-    return f"wrote {written_s:.1f} s, {commit(root, run)}, at least {carried:,} carried over"
+    return f"wrote {written_s:.1f} s, {commit_rewritten(root, run)}, at least {carried:,} carried over"
 
 
 def compact(root: Location, n: int) -> str:

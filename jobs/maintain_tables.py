@@ -4,46 +4,48 @@ from dataclasses import dataclass
 
 from mtl_core import cli
 from mtl_core.storage import lease
-from mtl_core.storage.location import Location, check_reachable
+from mtl_core.storage.checks import check_reachable
+from mtl_core.storage.location import Location
 from mtl_core.tables import maintenance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Take care of the tables that tag_catalogue writes: go back before a run, merge small files, delete old ones."""
+    """Maintain the tables of tag_catalogue: restore an earlier state, merge small files, delete old files."""
 
     out: str
     """Folder of the tables, the --out of tag_catalogue."""
     restore_before: str | None = None
-    """Run to go back before: both tables become what they were before its first commit, the unfinished run is given up.
-    """
+    """Run to undo: both tables get the state from before its first commit; unfinished runs are deleted."""
     compact: bool = False
-    """Write the tables' small files together; beside --clean, before it."""
+    """Merge the small files of the tables. With --clean, this is done first."""
     clean: bool = False
-    """Delete the files that no version of the last days needs, and what runs that were given up left."""
+    """Delete the files that no version of the last days needs, and what is left of deleted runs."""
     keep_days: int = 7
-    """Days that --clean keeps, 1 or more: a reader that opened the tables since then is not disturbed, and
-    --restore-before can go back so far.
+    """Days that --clean keeps, 1 or more: readers that opened the tables within them are not disturbed, and
+    --restore-before can go back as far.
     """
     dry_run: bool = False
-    """With --clean: say what would be deleted, and delete nothing."""
+    """With --clean: print what would be deleted, and delete nothing."""
 
     def __post_init__(self) -> None:
         if self.keep_days < 1:
             raise ValueError(f"--keep-days {self.keep_days}: allowed is 1 or more")
         if self.restore_before is not None and (self.compact or self.clean):
-            raise ValueError("--restore-before stands alone: look at what it restored before --compact or --clean")
+            raise ValueError(
+                "--restore-before cannot be combined with --compact or --clean: check the restored tables first"
+            )
         if self.restore_before is None and not self.compact and not self.clean:
-            raise ValueError("nothing to do: one of --restore-before, --compact and --clean is needed")
+            raise ValueError("nothing to do: --restore-before, --compact or --clean is needed")
         if self.dry_run and (self.compact or not self.clean):
-            raise ValueError("--dry-run goes with --clean alone")
+            raise ValueError("--dry-run can only be combined with --clean")
 
 
 def main(options: Options) -> None:
     with cli.flag_errors():
         out = Location(options.out)
     check_reachable(out)
-    maintenance.require_tables(out)  # no lease is left where there are no tables
+    maintenance.require_tables(out)  # before the lease, which would create the folder
     with lease.acquire(out) as lock:
         if options.restore_before is not None:
             _print(
@@ -59,9 +61,9 @@ def main(options: Options) -> None:
             _print("would be cleaned" if options.dry_run else "cleaned", cleaned)
 
 
-def _print(what: str, changes: dict[str, maintenance.FileChange]) -> None:
+def _print(action: str, changes: dict[str, maintenance.FileChange]) -> None:
     for name, change in changes.items():
-        print(f"{name} {what}: {change}")
+        print(f"{name} {action}: {change}")
 
 
 if __name__ == "__main__":

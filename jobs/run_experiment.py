@@ -1,6 +1,5 @@
 """python jobs/run_experiment.py --mels URI --out URI [--recipes paper] [--split kfold --folds 0 1] [--seeds 0 1 2]"""
 
-import json
 from dataclasses import dataclass
 
 from ray.exceptions import RayError
@@ -17,7 +16,8 @@ from mtl_core.inference import artifact
 from mtl_core.pipelines.evaluate import predict
 from mtl_core.pipelines.train import train
 from mtl_core.pipelines.workers import cluster
-from mtl_core.storage.location import Location, as_input_error, check_writable
+from mtl_core.storage.checks import as_input_error, check_writable
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def main(options: Options) -> int:
     table = comparison.table(found, resamples=options.resamples, songs=songs)
     table["alphas"] = alpha_sweep.alpha_effects(found, resamples=options.resamples, songs=songs)
     with as_input_error(out):
-        (out / "table1.json").write_bytes((json.dumps(table, indent=1, allow_nan=False) + "\n").encode())
+        (out / "table1.json").write_json(table)
         (out / "table1.md").write_bytes(table1_text.table1_markdown(table).encode())
         if table["alphas"]:
             (out / "alphas.md").write_bytes(alpha_sweep.alpha_markdown(table["alphas"]).encode())

@@ -8,8 +8,9 @@ import pyarrow as pa
 from mtl_core import cli
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.pipelines.tag_catalogue import Tagged, Tagging, tag_catalogue
-from mtl_core.storage.location import Location, check_writable
-from mtl_core.tables import delta
+from mtl_core.storage.checks import check_writable
+from mtl_core.storage.location import Location
+from mtl_core.tables.export import export_parquet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def main(options: Options) -> int:
     tagged = tag_catalogue(manifest, model, out, tagging)
     print(_summary(tagged, out))
     if export is not None:
-        print(f"{delta.export_parquet(out, export):,} rows of tags -> {export}")
+        print(f"{export_parquet(out, export):,} rows of tags -> {export}")
     return cli.TOO_MANY_FAILED if tagged.failed_share > options.max_failed_share else cli.DONE
 
 

@@ -1,7 +1,11 @@
-"""Command line: a frozen dataclass becomes the flags of a job, and what happens becomes its exit status.
+"""Command line: a frozen dataclass defines the flags of a job, and errors become its exit status.
 
-0 done; 1 the run failed, the same command takes it up again; 2 arguments or inputs are wrong, said in one line;
-3 done, but too many tracks failed.
+    0  done
+    1  the run failed; the same command resumes it
+    2  arguments or inputs are wrong; one line says which and what is allowed
+    3  done, but too many tracks failed
+
+Contents: `main`, `parse_flags`, `flag_errors`.
 """
 
 import contextlib
@@ -13,7 +17,7 @@ from typing import TypeVar
 
 import tyro
 
-from mtl_core.errors import InputError, RunError
+from mtl_core.errors import InputError, RunError, one_line
 
 Options = TypeVar("Options")
 
@@ -21,10 +25,15 @@ DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED = 0, 1, 2, 3
 
 
 def parse_flags(options: type[Options], arguments: list[str] | None = None) -> Options:
-    """Flags -> dataclass; a `ValueError` of its `__post_init__` is a wrong flag too.
+    """Parse flags into a dataclass.
+
+    Args:
+        options: the dataclass; its docstrings are the help.
+        arguments: None: those of the process.
 
     Raises:
-        InputError: a flag is unknown, missing, or has a value that is not allowed.
+        InputError: a flag is unknown, missing, or has a value that is not allowed (also a `ValueError` of the
+            dataclass's `__post_init__`).
     """
     printed = io.StringIO()
     try:
@@ -33,19 +42,19 @@ def parse_flags(options: type[Options], arguments: list[str] | None = None) -> O
     except SystemExit as error:
         if error.code != WRONG_INPUT:
             raise
-        raise InputError(_one_line(printed.getvalue())) from None
+        raise InputError(_first_paragraph(printed.getvalue())) from None
 
 
-def _one_line(box: str) -> str:
-    """tyro's error is a box of several lines: its first paragraph, as one line."""
+def _first_paragraph(box: str) -> str:
+    """The first paragraph of tyro's error, which is a box of several lines, as one line."""
     paragraph = re.split(r"│ ─+ │", box)[0]
     lines = [line.strip("│ ") for line in paragraph.splitlines() if not line.startswith(("╭", "╰"))]
-    return " ".join(" ".join(lines).split())
+    return one_line(" ".join(lines))
 
 
 @contextlib.contextmanager
 def flag_errors() -> Iterator[None]:
-    """Where a job makes configs out of its flags: a ValueError there is a wrong flag."""
+    """Turn a ValueError of the body, which makes configs from flags, into an InputError."""
     try:
         yield
     except ValueError as error:
@@ -53,7 +62,12 @@ def flag_errors() -> Iterator[None]:
 
 
 def main(function: Callable[[Options], int | None], options: type[Options]) -> None:
-    """Parse the process's flags, call `function` with them, and exit with its status (None is 0)."""
+    """Run a job: parse the process's flags, call `function` with them, and exit with its status (None is 0).
+
+    Args:
+        function: the job.
+        options: the dataclass of its flags.
+    """
     try:
         status = function(parse_flags(options)) or DONE
     except InputError as error:
@@ -63,7 +77,7 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
         print(f"failed: {error}", file=sys.stderr)
         status = FAILED
     except KeyboardInterrupt:
-        print("interrupted: the same command takes up where this one stopped", file=sys.stderr)
+        print("interrupted: the same command resumes", file=sys.stderr)
         status = FAILED
     sys.stdout.flush()
     sys.exit(status)

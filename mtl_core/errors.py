@@ -1,14 +1,13 @@
-"""Failure: what becomes of a track, or of a command, that cannot be worked on.
+"""Errors of a track, of a command's inputs, and of a run.
 
-A track's failure is data (`TrackError` -> one row of the failures table): a stage, a stable error name from `ERRORS`,
-and a sentence for people. A command's failure is an `InputError`: one line and exit status 2, before any work; a run's
-is a `RunError`: one line and exit status 1.
+A track's failure is data: a `TrackError` becomes one row of the failures table, with a stage, a stable error name from
+`ERRORS` and a message. Wrong inputs of a command are an `InputError`: one line and exit status 2, before any work. The
+failure of a run is a `RunError`: one line and exit status 1.
 """
 
 from dataclasses import dataclass
 
-#: stage -> {error: permanent}. Permanent: the same bytes under the same model fail again, so a later night leaves the
-#: track alone.
+#: stage -> {error: permanent}. Permanent: the same bytes fail again with the same model, so later runs skip the track.
 ERRORS: dict[str, dict[str, bool]] = {
     "fetch": {"not_found": False, "forbidden": False, "unavailable": False, "changed": False},
     "decode": {
@@ -18,7 +17,7 @@ ERRORS: dict[str, dict[str, bool]] = {
         "too_short": True,
         "too_large": True,
         "crashed": True,
-        "timed_out": False,  # a busy machine can be the cause
+        "timed_out": False,  # the machine may have been busy
         "out_of_memory": True,
     },
     "features": {"not_finite": True},
@@ -26,12 +25,17 @@ ERRORS: dict[str, dict[str, bool]] = {
 }
 
 
+def one_line(error: BaseException | str) -> str:
+    """The message of an error on one line; the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class InputError(Exception):
-    """The arguments or inputs are wrong: the message names the value and what is allowed, in one line."""
+    """The arguments or inputs are wrong. The message names the value and what is allowed, in one line."""
 
 
 class RunError(Exception):
-    """The run cannot go on, and the same command takes it up again: one line and exit status 1."""
+    """The run cannot continue. The same command resumes it. The message is one line."""
 
 
 @dataclass
@@ -41,7 +45,7 @@ class TrackError(Exception):
     Args:
         stage: one of `ERRORS`.
         error: one of `ERRORS[stage]`.
-        message: what was seen, for people; any text.
+        message: details, any text.
     """
 
     stage: str
@@ -50,9 +54,10 @@ class TrackError(Exception):
 
     def __post_init__(self) -> None:
         if self.error not in ERRORS.get(self.stage, {}):
-            raise ValueError(f"no error {self.error!r} in stage {self.stage!r}: allowed are {ERRORS}")
+            raise ValueError(f"error {self.error!r} of stage {self.stage!r}: allowed are {ERRORS}")
         super().__init__(self.stage, self.error, self.message)
 
     @property
     def permanent(self) -> bool:
+        """Whether the same bytes fail again with the same model."""
         return ERRORS[self.stage][self.error]

@@ -1,9 +1,13 @@
-"""Schemas of the tables on disk: MANIFEST, MELS, TAGS, FAILURES. Nothing else describes a table.
+"""Schemas of the tables on disk: MANIFEST, MELS, TAGS, FAILURES. No other module defines a table's columns.
 
-Times are in seconds, sizes in bytes, timestamps in UTC.
+Times are in seconds, sizes in bytes, timestamps in UTC. TAGS and FAILURES can gain nullable columns: add the field at
+the end, with `metadata={SINCE: "VERSION"}`. Tables that exist gain the column with the next run.
 """
 
 import pyarrow as pa
+
+#: Key of a field's metadata: the version of mtl_core that added the column. The columns of version 0.1 have none.
+SINCE = b"since"
 
 MANIFEST = pa.schema(
     [
@@ -16,15 +20,15 @@ MANIFEST = pa.schema(
         ("album", pa.string()),
     ]
 )
-#: A reader of a manifest needs these alone.
+#: The columns that a manifest must have.
 MANIFEST_REQUIRED = ("track_id", "uri")
 
-MEL_SHAPE = (187, 96)  # (frames, bands), equal to that of audio.mel
+MEL_SHAPE = (187, 96)  # (frames, bands) of one segment
 MELS = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
-        pa.field("segment", pa.int32(), nullable=False),  # counts from 0 over the whole track
-        pa.field("start_s", pa.float64(), nullable=False),  # from the recording's start
+        pa.field("segment", pa.int32(), nullable=False),  # from 0, over the whole track
+        pa.field("start_s", pa.float64(), nullable=False),  # from the start of the recording
         ("artist", pa.string()),
         ("language", pa.string()),
         ("album", pa.string()),
@@ -45,7 +49,7 @@ TAGS = pa.schema(
         ("duration_s", pa.float32()),
         ("n_segments", pa.int32()),
         ("artist", pa.string()),  # null = unknown
-        ("artist_confidence", pa.float32()),  # calibrated probability of the first of artist_top
+        ("artist_confidence", pa.float32()),  # calibrated probability of the first entry of artist_top
         ("artist_top", _TOP),  # best first, min(5, classes)
         ("language", pa.string()),
         ("language_confidence", pa.float32()),

@@ -1,4 +1,4 @@
-"""Spent: what the stages of a worker's work cost."""
+"""Timing: wall seconds of each stage of a worker, and its CPU seconds."""
 
 import contextlib
 import resource
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """Wall seconds by stage, and CPU seconds of all."""
+    """Wall seconds by stage, and CPU seconds of all stages together."""
 
     seconds: dict[str, float]
     cpu_s: float
@@ -26,17 +26,17 @@ ZERO = StageTimes(seconds={}, cpu_s=0.0)
 
 
 class StageTimer:
-    """Times the stages of this process, in whatever threads they run.
+    """Measures the stages of this process. Stages may run in any thread.
 
     Args:
-        others_cpu_s: CPU seconds so far of other processes that work for this one.
+        others_cpu_s: returns the CPU seconds so far of other processes that work for this one.
     """
 
     def __init__(self, others_cpu_s: Callable[[], float] = lambda: 0.0) -> None:
         self._others_cpu_s = others_cpu_s
         self._lock = threading.Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._before = self._spent()
+        self._before = self._total()
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -49,13 +49,13 @@ class StageTimer:
                 self._seconds[stage] += time.perf_counter() - start
 
     def delta(self) -> StageTimes:
-        """What was spent since the last lap: laps add up to the whole, whoever takes them."""
+        """The time since the last call, from any thread. All deltas add up to the total."""
         with self._lock:
-            before, self._before = self._before, self._spent()
+            before, self._before = self._before, self._total()
             seconds = {stage: round(s - before.seconds.get(stage, 0), 4) for stage, s in self._before.seconds.items()}
             return StageTimes(seconds=seconds, cpu_s=round(self._before.cpu_s - before.cpu_s, 4))
 
-    def _spent(self) -> StageTimes:
+    def _total(self) -> StageTimes:
         own = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = own.ru_utime + own.ru_stime + self._others_cpu_s()
         return StageTimes(seconds=dict(self._seconds), cpu_s=cpu_s)

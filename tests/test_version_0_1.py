@@ -53,7 +53,9 @@ def test_an_old_model_gives_the_tags_it_gave(tmp_path: Path, manifest: Location,
             assert row[column] == old[track_id][column], (track_id, column)
         for task in ("artist", "language"):
             assert row[f"{task}_confidence"] == pytest.approx(old[track_id][f"{task}_confidence"], abs=1e-6)
-            assert [top["label"] for top in row[f"{task}_top"]] == [top["label"] for top in old[track_id][f"{task}_top"]]
+            assert [top["label"] for top in row[f"{task}_top"]] == [
+                top["label"] for top in old[track_id][f"{task}_top"]
+            ]
         np.testing.assert_allclose(row["embedding"], old[track_id]["embedding"], rtol=0, atol=1e-5)
 
 

@@ -7,8 +7,6 @@ Legend: S segments, T frames (187), F mel bands (96), N samples, K bins of the F
 Contents: `FrontEnd`, `define_front_end`, `Segments`, `log_mel_segments`.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -24,6 +22,7 @@ from mtl_core.audio.segments import (
     segment_starts,
     slice_segments,
 )
+from mtl_core.canonical import canonical_json, canonical_sha256
 from mtl_core.errors import TrackError
 
 
@@ -89,12 +88,12 @@ class FrontEnd:
         return cls(**values | {"mel": MelConfig(**values["mel"]), "filter_bank": filter_bank})
 
     def to_json(self) -> str:
-        """`to_dict` as canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """`to_dict` as canonical JSON."""
+        return canonical_json(self.to_dict())
 
     def hash(self) -> str:
         """SHA-256 (hex) of `to_json`: equal exactly where the front ends are."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return canonical_sha256(self.to_dict())
 
 
 def define_front_end(*, mel: MelConfig | None = None, segments_per_excerpt: int = MAX_SEGMENTS_PER_EXCERPT) -> FrontEnd:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mtl_core.errors import TrackError
-from mtl_core.storage.location import Location, content_id, is_unmet_condition, one_line
+from mtl_core.errors import TrackError, one_line
+from mtl_core.storage.location import Location, content_id, is_unmet_condition
 
 #: An object up to this size is downloaded by one request. A larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20

@@ -18,9 +18,11 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from mtl_core.dataset.folder_labels import labels_from_paths
-from mtl_core.errors import InputError
+from mtl_core.errors import InputError, one_line
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
-from mtl_core.storage.location import S3, Location, as_input_error, check_reachable, content_id
+from mtl_core.storage.checks import as_input_error, check_reachable
+from mtl_core.storage.location import S3, Location, content_id
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.sql import open_database, scan_columns
 
 #: Files with these extensions are tracks; others are only when the labels name them.
@@ -143,10 +145,8 @@ def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
 
 def write(table: pa.Table, location: Location) -> None:
     """Write a manifest as one Parquet file."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
     with as_input_error(location):
-        location.write_bytes(memoryview(buffer.getvalue()))
+        location.write_bytes(to_bytes(table, compression="zstd"))
 
 
 def read(location: Location) -> pa.Table:
@@ -190,7 +190,7 @@ def _as_manifest(location: Location) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, duckdb.Error) as error:
-        raise InputError(f"{location} is no Parquet manifest: {' '.join(str(error).split())}") from None
+        raise InputError(f"{location} is no Parquet manifest: {one_line(error)}") from None
 
 
 def _schema(location: Location) -> pa.Schema:

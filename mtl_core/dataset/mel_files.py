@@ -24,9 +24,11 @@ import pyarrow.parquet as pq
 from mtl_core.audio.filter_bank import pack
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.track_reader import Track
-from mtl_core.errors import InputError
+from mtl_core.errors import InputError, one_line
 from mtl_core.schema import FILTER_BANK, FRONT_END, FRONT_END_HASH, MANIFEST, MEL_SHAPE, MELS
-from mtl_core.storage.location import Location, as_input_error, check_reachable
+from mtl_core.storage.checks import as_input_error, check_reachable
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 
 RUNS_FOLDER = "_runs"
 FILES_AT_ONCE = 16
@@ -148,7 +150,7 @@ def _open_file(file: Location) -> _File:
             table = table.set_column(0, "track_id", track_ids)
             rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     except (pa.ArrowInvalid, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{file} holds no mels: {' '.join(str(error).split())}") from None
+        raise InputError(f"{file} holds no mels: {one_line(error)}") from None
     grouped = table.group_by("track_id", use_threads=False).aggregate(
         [("segment", "count"), *((name, "first") for name in carried)]
     )
@@ -241,14 +243,11 @@ def encode_mels(tracks: Iterable[Track], schema: pa.Schema) -> memoryview:
             column.extend(own.get(name, [track.row.get(name)] * n_segments))
     tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate(mels))
     arrays = [tensor if field.name == "mel" else pa.array(columns[field.name], field.type) for field in schema]
-    sink = pa.BufferOutputStream()
     # Bytes of a kind side by side, and no dictionary: a mel is read in a third of the time, from 12 % less.
-    pq.write_table(
+    return to_bytes(
         pa.Table.from_arrays(arrays, schema=schema),
-        sink,
         compression="zstd",
         row_group_size=SEGMENTS_PER_ROW_GROUP,
         use_dictionary=[name for name in schema.names if pa.types.is_string(schema.field(name).type)],
         use_byte_stream_split=["mel.list.element"],
     )
-    return memoryview(sink.getvalue())

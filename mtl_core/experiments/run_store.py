@@ -20,13 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
-from mtl_core.errors import InputError
+from mtl_core.errors import InputError, one_line
 from mtl_core.evaluation import metrics
 from mtl_core.evaluation.predictions import Predictions, language_of_artist
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.recipes import Recipe, recipe
-from mtl_core.storage.location import Location, as_input_error
+from mtl_core.storage.checks import as_input_error
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 
 BOTH = "both"
 VARIANTS = (*TASKS, BOTH)
@@ -130,8 +132,6 @@ def save_run(found: RunResult, out: Location) -> None:
         logits_SC = np.concatenate(heard.logits[task]).astype(np.float32)
         rows = pa.FixedSizeListArray.from_arrays(pa.array(logits_SC.ravel()), logits_SC.shape[1])
         arrays[f"{task}_logits"] = rows.cast(pa.list_(pa.float32()))
-    sink = io.BytesIO()
-    pq.write_table(pa.table(arrays), sink, compression="zstd")
     values = {
         "run": asdict(found.run),
         "fingerprint": found.fingerprint,
@@ -143,8 +143,8 @@ def save_run(found: RunResult, out: Location) -> None:
         "metrics": found.metrics,
     }
     with as_input_error(out):
-        (folder / LOGITS).write_bytes(sink.getvalue())
-        (folder / RUN).write_bytes((json.dumps(values, indent=1) + "\n").encode())
+        (folder / LOGITS).write_bytes(to_bytes(pa.table(arrays), compression="zstd"))
+        (folder / RUN).write_json(values, allow_nan=True)  # the losses of an epoch that diverged are NaN
 
 
 def load_run(key: str, out: Location) -> RunResult:
@@ -180,7 +180,7 @@ def load_run(key: str, out: Location) -> RunResult:
                 metrics=values["metrics"],
             )
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
-            raise InputError(f"{folder} is no stored run: {' '.join(str(error).split())}: delete it") from None
+            raise InputError(f"{folder} is no stored run: {one_line(error)}: delete it") from None
 
 
 def check_same(results: Iterable[RunResult], fingerprint: str, out: Location) -> None:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_files import MelDataset
-from mtl_core.errors import InputError, RunError
+from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
 from mtl_core.storage.location import Location
@@ -104,6 +104,6 @@ def run_missing(runs: Sequence[Run], out: Location, work: Callable[[Run], RunRes
         try:
             save_run(work(run), out)
         except (InputError, RunError) as error:
-            print(f"experiment: {run.key} failed: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            print(f"experiment: {run.key} failed: {one_line(error)}", file=sys.stderr, flush=True)
             failed.append(run.key)
     return failed

@@ -13,7 +13,6 @@ its input (beat_this, `load_model`).
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +48,7 @@ from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.quantization import Quantization
 from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +108,13 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         splits: track_id, split in train | validation | test.
         location: the folder.
     """
-    table = io.BytesIO()
-    pq.write_table(splits.select(["track_id", "split"]), table)
     graph, weights = export_openvino(artifact.model, artifact.quantization)
     files = {
         WEIGHTS_FILE: safetensors.torch.save(_state(artifact)),
         NETWORK_GRAPH: graph,
         NETWORK_WEIGHTS: weights,
         FILTER_BANK_FILE: pack(artifact.front_end.filter_bank),
-        SPLITS_FILE: table.getvalue(),
+        SPLITS_FILE: bytes(to_bytes(splits.select(["track_id", "split"]))),
     }
     name_of_model = model_id(artifact)
     values = {
@@ -131,11 +129,10 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
     }
     counts = {part.as_py(): splits["split"].to_pylist().count(part.as_py()) for part in splits["split"].unique()}
     files[CARD_FILE] = model_card(values, counts).encode()
-    files[MODEL_FILE] = (
-        json.dumps(values, indent=1, sort_keys=True) + "\n"
-    ).encode()  # last: it makes the folder a model
     for name, data in files.items():
         (location / name).write_bytes(data)
+    # Written last: it makes the folder a model. The losses of an epoch that diverged are NaN.
+    (location / MODEL_FILE).write_json(values, allow_nan=True)
     return name_of_model
 
 

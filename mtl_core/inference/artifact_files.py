@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.errors import InputError
-from mtl_core.storage.location import Location, as_input_error
+from mtl_core.canonical import canonical_json
+from mtl_core.errors import InputError, one_line
+from mtl_core.storage.checks import as_input_error
+from mtl_core.storage.location import Location
 
 FORMAT_VERSION = 2
 WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
@@ -32,8 +34,7 @@ def content_hash(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) 
         what_tags: front end, model, vocabularies, aggregation and quantization, as JSON values.
         state: every weight and running statistic.
     """
-    canonical = json.dumps(what_tags, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = hashlib.sha256(canonical.encode())
+    digest = hashlib.sha256(canonical_json(what_tags).encode())
     for name, array in sorted(state.items()):
         digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -115,7 +116,7 @@ def check_identity(location: Location, values: Mapping[str, Any], found: str) ->
 
 def invalid_model(location: Location, why: str) -> InputError:
     """The error of a folder that is no model, to be raised."""
-    return InputError(f"{location} is no model: {' '.join(why.split())}")
+    return InputError(f"{location} is no model: {one_line(why)}")
 
 
 def _read(location: Location, name: str) -> bytes:

@@ -5,7 +5,8 @@ for it.
 from collections import Counter
 
 from mtl_core.dataset import manifest
-from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.checks import check_writable
+from mtl_core.storage.location import Location
 
 
 def build_manifest(

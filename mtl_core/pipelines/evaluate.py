@@ -7,14 +7,12 @@ tagging.
 Legend: S segments, T frames, F mel bands, C classes, N samples (tracks or segments).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray.data
 
 from mtl_core.dataset.mel_files import MelDataset, iter_segments, open_mel_dataset, read_tracks
@@ -27,7 +25,9 @@ from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
-from mtl_core.storage.location import Location, as_input_error, check_reachable, check_writable
+from mtl_core.storage.checks import as_input_error, check_reachable, check_writable
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 
 ALL = "all"
 
@@ -83,9 +83,9 @@ def evaluate(
         mels=read_tracks(mels, [track.track_id for group in report.best_and_worst(tracks) for track in group]),
     )
     with as_input_error(out):
-        (out / "predictions.parquet").write_bytes(_parquet(predictions.predictions(predicted, tracks)))
+        (out / "predictions.parquet").write_bytes(to_bytes(predictions.predictions(predicted, tracks)))
         (out / "report.html").write_bytes(page.encode())
-        (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        (out / "metrics.json").write_json(result)
     return result
 
 
@@ -216,9 +216,3 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     facts |= {key: str(split[key]) for key in shown if key in split}
     facts |= {"recipe": str(artifact.recipe.get("name", "")), "aggregation": artifact.aggregation.method}
     return {key: value for key, value in facts.items() if value}
-
-
-def _parquet(table: pa.Table) -> memoryview:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return memoryview(sink.getvalue())

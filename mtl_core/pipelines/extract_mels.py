@@ -18,17 +18,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
+from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ExtractShard, ReadOptions
 from mtl_core.storage import lease, work_plan
-from mtl_core.storage.location import Location, check_writable
+from mtl_core.storage.checks import check_writable
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import SHARDS_PER_WORKER, WorkPlan
 
 FAILURES_FOLDER = "_failures"
@@ -84,7 +86,7 @@ def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> s
         raise InputError(f"{manifest_at}: the manifest has no tracks")
     tracks = tracks.sort_by("track_id")
     parameters = _parameters(tracks, options)
-    run_id = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+    run_id = run_sha256(parameters)[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
@@ -177,9 +179,7 @@ def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> d
     for file in _files(out):
         if file.name not in own_files:
             file.delete()
-    buffer = io.BytesIO()
-    pq.write_table(failures, buffer)
-    (out / FAILURES_FOLDER / "failures.parquet").write_bytes(buffer.getbuffer())
+    (out / FAILURES_FOLDER / "failures.parquet").write_bytes(to_bytes(failures))
     run = {
         "run_id": plan.run_id,
         "asked": plan.parameters,
@@ -190,7 +190,7 @@ def _finish(plan: WorkPlan, out: Location, record: Location, wall_s: float) -> d
         "wall_s": round(wall_s, 1),
         "files": sorted(own_files),
     }
-    record.write_bytes(json.dumps(run, indent=1).encode())
+    record.write_json(run)
     work_plan.delete_plan(plan.folder)
     return run
 

@@ -1,6 +1,5 @@
 """Make the synthetic catalogue: plan the songs -> write `audio/…`, a Ray task for each song -> `labels.csv`."""
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
-from mtl_core.storage.location import Location, as_input_error, check_writable
+from mtl_core.storage.checks import as_input_error, check_writable
+from mtl_core.storage.location import Location
 
 CONFIG = "catalogue.json"
 LABELS = "labels.csv"
@@ -37,7 +37,7 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     check_writable(out)
     with as_input_error(out):
         _clear(out)
-        (out / CONFIG).write_bytes(json.dumps(asdict(config), indent=2).encode())
+        (out / CONFIG).write_json(asdict(config))
     songs = plan_songs(config)
     with cluster.connected():
         size_bytes = _write_songs(songs, out)

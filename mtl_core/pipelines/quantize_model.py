@@ -21,7 +21,8 @@ from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuEngine
 from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.quantization import calibrate
-from mtl_core.storage.location import Location, check_reachable, check_writable
+from mtl_core.storage.checks import check_reachable, check_writable
+from mtl_core.storage.location import Location
 
 LEAST_AGREEMENT = 0.995  # of tracks whose first label stays
 LARGEST_DIFFERENCE = 0.02  # of any probability of any track

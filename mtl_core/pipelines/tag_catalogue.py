@@ -9,7 +9,6 @@ failures and tags are committed to their tables, and the run's record is written
 """
 
 import importlib.metadata
-import json
 import platform
 import time
 import uuid
@@ -28,11 +27,12 @@ from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard
 from mtl_core.storage import lease, work_plan
+from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
-from mtl_core.storage.location import Location, check_writable
-from mtl_core.storage.work_plan import SHARDS_PER_WORKER, ShardResult, WorkPlan
-from mtl_core.tables import delta
-from mtl_core.tables.maintenance import RUNS_IN_PROGRESS
+from mtl_core.storage.location import Location
+from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, SHARDS_PER_WORKER, ShardResult, WorkPlan
+from mtl_core.tables import commit, planning
+from mtl_core.tables.delta import require_known_columns
 
 if TYPE_CHECKING:
     import ray.data
@@ -99,13 +99,15 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, opti
         options: how the catalogue is tagged.
 
     Raises:
-        InputError: the manifest or the model is wrong, OUT cannot be reached, or the cluster has no room for a worker.
+        InputError: the manifest or the model is wrong, OUT cannot be reached or its tables are newer than this program,
+            or the cluster has no room for a worker.
         VerificationError: the results of a run do not match its plan; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
     model = load_cpu_model(model_at)
     tracks = manifest.scan(manifest_at)
     check_writable(out)
+    require_known_columns(out)
     parameters = {
         "manifest": manifest_at.uri,
         "model": model_at.uri,
@@ -114,7 +116,7 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, opti
         "retry_failed": options.retry_failed,
         "decode_limits": asdict(options.limits),
     }
-    plan_tracks = partial(delta.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
+    plan_tracks = partial(planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
@@ -186,10 +188,9 @@ def _on_gpus(options: Tagging, model: CpuModel, model_at: Location, workers: int
 def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
     """The unfinished runs of this model, and those of other models whose commit has begun. Others are deleted."""
     plans = []
-    for run_id in sorted({path.split("/")[0] for path, _ in (out / RUNS_IN_PROGRESS).walk()}):
-        folder = out / RUNS_IN_PROGRESS / run_id
+    for folder in work_plan.runs_in_progress(out):
         plan = work_plan.load_plan(folder)
-        if plan is not None and (plan.parameters["model_id"] == model_id or delta.has_committed(out, run_id)):
+        if plan is not None and (plan.parameters["model_id"] == model_id or commit.has_committed(out, plan.run_id)):
             plans.append(plan)
         else:
             work_plan.delete_plan(folder)
@@ -220,17 +221,17 @@ def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> d
     results, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id"])
     files = [(plan.folder / result.output, result.done) for result in results if result.done]
-    verified = delta.merge_shards(
+    verified = commit.verify_and_merge(
         files, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
     )
-    delta.commit(out, verified, lock.renew)
+    commit.commit_run(out, verified, lock.renew)
     lock.renew()
     times = {
         "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
         "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
     }
     record = _record(plan, results, failures, times)
-    (out / RECORDS / f"{plan.run_id}.json").write_bytes(json.dumps(record, indent=1).encode())
+    (out / RECORDS / f"{plan.run_id}.json").write_json(record)
     work_plan.delete_plan(plan.folder)
     return record
 

@@ -4,8 +4,6 @@ Each worker reads its own share of the mels (`batches`); only the shuffle buffer
 that shapes it: the same command takes up one that was interrupted, and recognises one that has ended.
 """
 
-import hashlib
-import json
 import os
 import platform
 import threading
@@ -25,6 +23,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Queue
 
+from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
 from mtl_core.dataset.loader import SplitSegments, select_tracks
 from mtl_core.dataset.mel_files import MelDataset, open_mel_dataset
@@ -40,7 +39,8 @@ from mtl_core.pipelines.training.checkpoints import start_of
 from mtl_core.pipelines.training.train_loop import TrainSpec, train_worker
 from mtl_core.pipelines.workers import cluster
 from mtl_core.storage import lease
-from mtl_core.storage.location import Location, as_input_error, check_writable, content_id
+from mtl_core.storage.checks import as_input_error, check_writable
+from mtl_core.storage.location import Location, content_id
 
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 
@@ -278,7 +278,7 @@ def _run_name(
         "vocabularies": {task: vocabulary.labels for task, vocabulary in vocabularies.items()},
         "plan": asdict(plan),
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return run_sha256(identity)[:16]
 
 
 def _finished(out: Location, asked: dict[str, Any]) -> str | None:

@@ -1,10 +1,12 @@
-"""Lease: who may write under a folder. One run at a time, whatever dies, pauses or is cut off.
+"""Lease: lets one run at a time write under a folder, even if runs die, pause or lose the network.
 
-The holder renews `_lease.json` every `RENEW_S`. Who finds a lease watches it for `DEAD_AFTER_S`: renewed, it is held;
-else it is taken over. Clocks of different machines are never compared: a watcher only sees whether the file changes. A
-holder that ended on this very machine is known to be dead at once. Every change is conditional on what was there
-before, so that of two who take over one succeeds, and a holder that was paused finds that the lease is no longer its
-own.
+The holder renews `_lease.json` every `RENEW_S`. If a lease exists, a new run watches it for `DEAD_AFTER_S`. If it
+changes, someone holds it; otherwise the new run takes it over. Clocks of different machines are never compared: a run
+only sees whether the file changes. If the holder ran on this machine and has exited, it is taken over at once. Every
+write is conditional on the version read before. So of two runs that take over at the same time one succeeds, and a
+holder that was paused finds that it lost the lease.
+
+Contents: `acquire`, `Lease`, `LeaseLostError`.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mtl_core.errors import InputError, RunError
-from mtl_core.storage.location import Location, VersionConflict, as_input_error
+from mtl_core.storage.checks import as_input_error
+from mtl_core.storage.location import Location, VersionConflict
 
 RENEW_S = 5.0
 DEAD_AFTER_S = 20.0
@@ -27,18 +30,18 @@ LEASE_FILE = "_lease.json"
 
 
 class LeaseLostError(RunError):
-    """Another run has taken over: this one must not change anything any more."""
+    """Another run has taken over. This run must not change anything any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _LeaseRecord:
-    """What the lease's file says.
+    """The content of the lease file.
 
     Args:
-        owner: of the run that holds it; a new one for every process.
-        host: name of its machine, for people.
-        process: what tells on the same machine whether the process still lives.
-        renewals: goes up with every renewal.
+        owner: of the run that holds it; unique for every process.
+        host: name of its machine, for messages.
+        process: identifies the process on its machine, see `_process`.
+        renewals: increases with every renewal.
     """
 
     owner: str
@@ -55,50 +58,50 @@ class _LeaseRecord:
 
 
 class Lease:
-    """A lease that is held; made by `held`."""
+    """A lease that this process holds, renewed by a thread; made by `acquire`."""
 
-    def __init__(self, at: Location, note: _LeaseRecord, version: str) -> None:
-        self._at, self._note, self._version = at, note, version
-        self._renewed = time.monotonic()
+    def __init__(self, file: Location, record: _LeaseRecord, version: str) -> None:
+        self._file, self._record, self._version = file, record, version
+        self._renewed_at_s = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew_for_ever, daemon=True, name="lease")
-        self._lost: str | None = None
+        self._thread = threading.Thread(target=self._renew_until_stopped, daemon=True, name="lease")
+        self._loss: str | None = None
 
     def renew(self) -> None:
-        """Renew the lease now: from here on nobody has taken it over for `DEAD_AFTER_S`, if this returns soon.
+        """Renew the lease now. If this returns, no other run can take over for another `DEAD_AFTER_S`.
 
         Raises:
-            LeaseLostError: it is another's.
+            LeaseLostError: another run holds it.
         """
         with self._lock:
             self._renew()
 
     def raise_if_lost(self) -> None:
-        """As `check`, by what the last renewal found: nothing is asked of the store.
+        """Check the result of the last renewal, without a request to the store.
 
         Raises:
-            LeaseLostError: it is another's.
+            LeaseLostError: another run holds it.
         """
-        if self._lost is not None:
-            raise LeaseLostError(f"{self._at}: the lease is lost: {self._lost}")
+        if self._loss is not None:
+            raise LeaseLostError(f"{self._file}: the lease is lost: {self._loss}")
 
     def _renew(self) -> None:
-        if self._lost is None and time.monotonic() - self._renewed > DEAD_AFTER_S:
-            self._lost = f"it was not renewed for {time.monotonic() - self._renewed:.0f} s"
-        if self._lost is None:
-            note = _LeaseRecord(**asdict(self._note) | {"renewals": self._note.renewals + 1})
+        if self._loss is None and time.monotonic() - self._renewed_at_s > DEAD_AFTER_S:
+            self._loss = f"it was not renewed for {time.monotonic() - self._renewed_at_s:.0f} s"
+        if self._loss is None:
+            record = _LeaseRecord(**asdict(self._record) | {"renewals": self._record.renewals + 1})
             try:
-                self._version = self._at.compare_and_swap(note.encode(), self._version)
+                self._version = self._file.compare_and_swap(record.encode(), self._version)
             except VersionConflict:
-                self._lost = "another run has taken it over"
+                self._loss = "another run has taken it over"
             else:
-                self._note, self._renewed = note, time.monotonic()
+                self._record, self._renewed_at_s = record, time.monotonic()
         self.raise_if_lost()
 
-    def _renew_for_ever(self) -> None:
+    def _renew_until_stopped(self) -> None:
         while not self._stop.wait(RENEW_S):
-            # A loss is said by check(); a store that does not answer may come back in time.
+            # The run's own thread reports a loss (`raise_if_lost`). A store that fails now may answer next time.
             with self._lock, contextlib.suppress(LeaseLostError, OSError):
                 self._renew()
 
@@ -106,14 +109,14 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         try:
             self.renew()
-            self._at.delete()
+            self._file.delete()
         except LeaseLostError:
-            if failed is not None:  # for this reason: the successor has changed or removed what the body worked on
+            if error is not None:  # the loss explains the error: the next run changed the files of this one
                 raise
 
 
@@ -124,52 +127,51 @@ def acquire(folder: Location) -> Iterator[Lease]:
     Raises:
         InputError: another run holds it, or it cannot be written.
     """
-    at = folder / LEASE_FILE
-    note = _LeaseRecord(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
+    file = folder / LEASE_FILE
+    record = _LeaseRecord(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
     with as_input_error(folder):
-        version = _take(at, note)
-    with Lease(at, note, version) as lease:
+        version = _take(file, record)
+    with Lease(file, record, version) as lease:
         yield lease
 
 
-def _take(at: Location, note: _LeaseRecord) -> str:
-    """The version of the lease's file once it is ours."""
+def _take(file: Location, record: _LeaseRecord) -> str:
+    """Write the lease file. Returns its version."""
     while True:
-        found = at.read_with_etag()
+        current = file.read_with_etag()
         try:
-            if found is None:
-                return at.compare_and_swap(note.encode(), None)
-            data, version = found
+            if current is None:
+                return file.compare_and_swap(record.encode(), None)
+            data, version = current
             holder = _LeaseRecord.decode(data)
-            if not _holder_has_exited(holder) and _is_renewed(at, version):
+            if not _holder_has_exited(holder) and _is_renewed(file, version):
                 raise InputError(
-                    f"{at.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} ({holder.process}): "
-                    "wait for it, or stop it"
+                    f"{file.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} "
+                    f"({holder.process}): wait for it, or stop it"
                 )
-            return at.compare_and_swap(note.encode(), version)
+            return file.compare_and_swap(record.encode(), version)
         except VersionConflict:
-            continue  # someone was faster: look again
+            continue  # another run was faster
 
 
-def _is_renewed(at: Location, version: str) -> bool:
-    """Whether the lease changes within the time after which it is dead."""
+def _is_renewed(file: Location, version: str) -> bool:
+    """Whether the lease file changes within `DEAD_AFTER_S`."""
     deadline = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        found = at.read_with_etag()
-        if found is None:
+        current = file.read_with_etag()
+        if current is None:
             return False
-        if found[1] != version:
+        if current[1] != version:
             return True
     return False
 
 
 def _process(pid: int) -> str:
-    """A name that no other process ever had: of the boot, of the process namespace, the pid and its start in clock
-    ticks.
+    """A name unique to one process: boot id, pid namespace, pid, and start time in clock ticks.
 
     Raises:
-        FileNotFoundError: there is no such process, or it has ended and nobody asked how.
+        FileNotFoundError: there is no such process, or it is a zombie.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -179,9 +181,10 @@ def _process(pid: int) -> str:
 
 
 def _holder_has_exited(holder: _LeaseRecord) -> bool:
-    """Whether the holder ran in this process namespace and has ended; False where that cannot be known."""
-    here, (where, pid, _) = _process(os.getpid()).rsplit("/", 2)[0], holder.process.rsplit("/", 2)
+    """Whether the holder ran in this pid namespace and has exited; False if that cannot be known."""
+    this_namespace = _process(os.getpid()).rsplit("/", 2)[0]
+    namespace, pid, _ = holder.process.rsplit("/", 2)
     try:
-        return where == here and _process(int(pid)) != holder.process
+        return namespace == this_namespace and _process(int(pid)) != holder.process
     except FileNotFoundError:
         return True

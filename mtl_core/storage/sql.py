@@ -1,7 +1,9 @@
-"""Database: DuckDB inside this process, for joins and sorts of more rows than fit into memory.
+"""SQL: DuckDB inside this process, for joins and sorts of more rows than fit into memory.
 
-It holds at most `MEMORY`; what does not fit goes to a temporary folder. Results come as Arrow tables that lie in a
-temporary file: ten million rows of a plan are 1.4 GB, and need no memory but what the system has to spare.
+A database holds at most `MEMORY`; the rest goes to a temporary folder. Results are Arrow tables mapped from a temporary
+file: a plan of ten million rows has 1.4 GB, but needs no memory beyond the system's page cache.
+
+Contents: `open_database`, `scan_columns`, `fetch_table`.
 """
 
 import contextlib
@@ -15,13 +17,13 @@ import pyarrow as pa
 import pyarrow.dataset
 
 MEMORY = "768MiB"
-THREADS = 2  # each takes buffers of its own out of that
+THREADS = 2  # each thread takes its buffers from MEMORY
 _ROWS_PER_BATCH = 65_536
 
 
 @contextlib.contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A new and empty database, gone when the body ends."""
+    """An empty database, deleted when the body ends."""
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
         config = {
             "memory_limit": MEMORY,
@@ -36,7 +38,13 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 def scan_columns(
     rows: pa.Table | pyarrow.dataset.Dataset, columns: list[str], where: pyarrow.dataset.Expression | None = None
 ) -> pa.RecordBatchReader:
-    """Some columns and rows, to be registered and read once; read no further ahead than keeps two threads busy."""
+    """A stream of some columns and rows, to be registered in a database and read once.
+
+    Args:
+        rows: a table or a dataset.
+        columns: names.
+        where: a filter; None: all rows.
+    """
     dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     scanner = dataset.scanner(
         columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
@@ -45,7 +53,13 @@ def scan_columns(
 
 
 def fetch_table(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:
-    """The rows of a query, in a file that is mapped into memory and has no name any more."""
+    """The rows of a query, memory-mapped from a temporary file that is already unlinked.
+
+    Args:
+        connection: of `open_database`.
+        query: SQL.
+        params: values of its named parameters.
+    """
     reader = connection.sql(query, params=params).to_arrow_reader(_ROWS_PER_BATCH)
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
         path = str(Path(folder) / "rows.arrow")

@@ -1,10 +1,12 @@
-"""Shard: the unit of work, of retry and of resuming: some tracks of a frozen plan that one worker does in one go.
+"""Work plan: the tracks of a run, frozen on storage and divided into shards.
 
-A run's plan is written to storage before any work, as Parquet files with one row group a shard, and `plan.json` last:
-a plan without it is no plan. A worker ends a shard by writing its mark, a file that holds the shard's failures and
-counts; a shard with a mark is done and is never done again. Sizes are in tracks.
+A shard is the unit of work, of retry and of resuming: a few tracks that one worker handles at once. The plan is written
+before any work starts, as Parquet files with one row group per shard. `plan.json` is written last; without it the plan
+is ignored. A worker completes a shard by writing its result file, with the shard's failures and counts. A shard with a
+result file is complete and is never repeated. Sizes are numbers of tracks.
 
-Contents: `Plan`, `freeze`, `load`, `discard`, `read`, `mark`, `marks`.
+Contents: `WorkPlan`, `write_plan`, `load_plan`, `delete_plan`, `runs_in_progress`, `read_shard`, `read_columns`;
+`ShardResult`, `complete_shard`, `completed_shards`, `read_results`, and sums over results.
 """
 
 import json
@@ -19,10 +21,12 @@ import pyarrow.parquet as pq
 from mtl_core.schema import FAILURES
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import conform, to_bytes
 from mtl_core.timing import StageTimes
 
-MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker AT_ONCE times so many at the most
-SHARDS_PER_WORKER = 2  # shards of a worker: one is worked on, the next is fetched or the last is written
+MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker at most SHARDS_PER_WORKER times this many tracks
+SHARDS_PER_WORKER = 2  # one is in work, the next is downloaded or the last is written
+RUNS_IN_PROGRESS = "_run"  # folder under the tables: RUN_ID/ with the plan and the uncommitted work of a run
 _PLAN = "plan.json"
 _COUNTS = b"counts"
 
@@ -32,12 +36,13 @@ class WorkPlan:
     """A frozen plan.
 
     Args:
-        folder: where the plan and its marks are.
-        run_id: fixed when the plan is made.
-        n_tracks: tracks in the plan.
-        tracks_per_shard: in every shard but the last.
-        parameters: what the plan was made from; a plan made from something else is another run.
-        shards_per_file: ten million tracks are 611 files; the footer that each shard's reader has to read takes 0.3 MB.
+        folder: of the plan and its results.
+        run_id: set when the plan is made.
+        n_tracks: in the plan.
+        tracks_per_shard: in each shard but the last.
+        parameters: what the plan was made from; a run with other parameters needs another plan.
+        shards_per_file: the default makes 611 files for ten million tracks, with footers of 0.3 MB. Every reader of a
+            shard reads a footer.
     """
 
     folder: Location
@@ -49,42 +54,48 @@ class WorkPlan:
 
     @property
     def n_shards(self) -> int:
+        """Number of shards; they are numbered from 0."""
         return -(-self.n_tracks // self.tracks_per_shard)
 
     @property
     def n_files(self) -> int:
+        """Number of the plan's Parquet files."""
         return -(-self.n_shards // self.shards_per_file)
 
 
 def shard_size(n_tracks: int, workers: int) -> int:
-    """Tracks a shard: small enough that every worker has several, at most `MOST_TRACKS`."""
+    """Tracks per shard: at most `MAX_TRACKS_PER_SHARD`, and few enough that every worker gets several shards."""
     return max(1, min(MAX_TRACKS_PER_SHARD, n_tracks // (4 * workers)))
 
 
 def write_plan(
     tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, parameters: dict[str, Any]
 ) -> WorkPlan:
-    """Write a plan of `tracks`, in their order."""
+    """Write the plan of a run.
+
+    Args:
+        tracks: the rows, in the order in which they are divided into shards.
+        folder: of the plan.
+        run_id, tracks_per_shard, parameters: see `WorkPlan`.
+    """
     plan = WorkPlan(
         folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, parameters=parameters
     )
     tracks_per_file = plan.shards_per_file * tracks_per_shard
 
     def write(number: int) -> None:
-        buffer = pa.BufferOutputStream()
         rows = tracks.slice(number * tracks_per_file, tracks_per_file)
-        pq.write_table(rows, buffer, row_group_size=tracks_per_shard, compression="zstd")
-        _file(folder, number).write_bytes(memoryview(buffer.getvalue()))
+        data = to_bytes(rows, row_group_size=tracks_per_shard, compression="zstd")
+        _plan_file(folder, number).write_bytes(data)
 
     for _ in bounded_map(write, range(plan.n_files)):
         pass
-    about = asdict(plan) | {"folder": folder.uri}
-    (folder / _PLAN).write_bytes(json.dumps(about, indent=1).encode())
+    (folder / _PLAN).write_json(asdict(plan) | {"folder": folder.uri})
     return plan
 
 
 def load_plan(folder: Location) -> WorkPlan | None:
-    """The plan in `folder`; None where there is none or it was not finished."""
+    """The plan in `folder`; None if there is none or its writing was cut short."""
     if not (folder / _PLAN).exists():
         return None
     fields = json.loads((folder / _PLAN).read_bytes())
@@ -94,44 +105,58 @@ def load_plan(folder: Location) -> WorkPlan | None:
 
 
 def delete_plan(folder: Location) -> None:
-    """Remove a plan and what its run left, the plan first: what a crash leaves of it is no plan."""
+    """Delete a plan and the work of its run. `plan.json` goes first, so that a half-deleted plan is ignored."""
     (folder / _PLAN).delete()
     folder.delete_tree()
 
 
-def _file(folder: Location, number: int) -> Location:
+def runs_in_progress(root: Location) -> list[Location]:
+    """The folders of the runs that are not finished, sorted by run id.
+
+    Args:
+        root: of the tables.
+    """
+    run_ids = {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
+    return [root / RUNS_IN_PROGRESS / run_id for run_id in sorted(run_ids)]
+
+
+def _plan_file(folder: Location, number: int) -> Location:
     return folder / f"plan-{number:05}.parquet"
+
+
+def _result_file(folder: Location, shard: int) -> Location:
+    return folder / f"done-{shard:06}.parquet"
 
 
 def read_shard(plan: WorkPlan, shard: int) -> list[dict[str, Any]]:
     """The tracks of a shard, as rows."""
-    part = _file(plan.folder, shard // plan.shards_per_file)
-    with part.arrow_filesystem.open_input_file(part.path) as file:
+    plan_file = _plan_file(plan.folder, shard // plan.shards_per_file)
+    with plan_file.arrow_filesystem.open_input_file(plan_file.path) as file:
         return list(pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file).to_pylist())
 
 
 def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
-    """All tracks of the plan, in order."""
+    """Some columns of all tracks of the plan, in order."""
 
-    def columns_of(number: int) -> pa.Table:
-        part = _file(plan.folder, number)
-        with part.arrow_filesystem.open_input_file(part.path) as file:
+    def read(number: int) -> pa.Table:
+        plan_file = _plan_file(plan.folder, number)
+        with plan_file.arrow_filesystem.open_input_file(plan_file.path) as file:
             return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
 
-    return pa.concat_tables(bounded_map(columns_of, range(plan.n_files)))
+    return pa.concat_tables(bounded_map(read, range(plan.n_files)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What a done shard left behind.
+    """The counts of a completed shard.
 
     Args:
         shard: its number.
-        output: name of the file it wrote; "" for none.
+        output: name of the file that the worker wrote; "" for none.
         done, failed: tracks.
         n_segments: of all done tracks.
         audio_s: seconds of audio of the done tracks.
-        spent: by the worker and its decoder child.
+        spent: time of the worker and its decoder process.
     """
 
     shard: int
@@ -143,19 +168,23 @@ class ShardResult:
     spent: StageTimes
 
 
-def complete_shard(plan: WorkPlan, counts: ShardResult, failures: list[dict[str, Any]]) -> None:
-    """End a shard: its failures (rows of `FAILURES`) and its counts in one file, written in one step.
+def complete_shard(plan: WorkPlan, result: ShardResult, failures: list[dict[str, Any]]) -> None:
+    """Complete a shard: write its counts and failures atomically, as one file.
 
-    The first mark of a shard stays: a worker of a killed run that lives on changes nothing that was verified since.
+    If the shard has a result file already, that one stays. So a leftover worker of a killed run cannot change what a
+    later run has verified.
+
+    Args:
+        plan: of the shard.
+        result: its counts.
+        failures: rows of `FAILURES`.
     """
-    schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(counts)).encode()})
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(failures, schema=schema), buffer)
-    (plan.folder / f"done-{counts.shard:06}.parquet").put_if_absent(memoryview(buffer.getvalue()))
+    schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(result)).encode()})
+    _result_file(plan.folder, result.shard).put_if_absent(to_bytes(pa.Table.from_pylist(failures, schema=schema)))
 
 
 def completed_shards(plan: WorkPlan) -> set[int]:
-    """The shards that are done."""
+    """The numbers of the completed shards."""
     return {int(file.name[5:11]) for file in plan.folder.files() if file.name.startswith("done-")}
 
 
@@ -170,40 +199,43 @@ def count_tracks(plan: WorkPlan, shards: Iterable[int]) -> int:
     return sum(min(plan.tracks_per_shard, plan.n_tracks - shard * plan.tracks_per_shard) for shard in shards)
 
 
-def read_results(plan: WorkPlan, numbers: Iterable[int]) -> tuple[list[ShardResult], pa.Table]:
-    """The marks of these shards, and all their failures."""
+def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResult], pa.Table]:
+    """The results of some shards, by shard, and all their failures (`FAILURES`).
 
-    def read_mark(number: int) -> pa.Table:
-        data = (plan.folder / f"done-{number:06}.parquet").read_bytes()
+    A column that `FAILURES` gained since a result was written is null in its rows.
+    """
+
+    def read(shard: int) -> pa.Table:
+        data = _result_file(plan.folder, shard).read_bytes()
         return pq.read_table(pa.BufferReader(data), use_threads=False)
 
-    found, failures = [], [FAILURES.empty_table()]
-    for table in bounded_map(read_mark, sorted(numbers), PARALLEL_SMALL_FILES):
+    results, failures = [], [FAILURES.empty_table()]
+    for table in bounded_map(read, sorted(shards), PARALLEL_SMALL_FILES):
         counts = json.loads(table.schema.metadata[_COUNTS])
-        found.append(ShardResult(**counts | {"spent": StageTimes(**counts["spent"])}))
+        results.append(ShardResult(**counts | {"spent": StageTimes(**counts["spent"])}))
         if len(table):
-            failures.append(table.replace_schema_metadata())
-    return found, pa.concat_tables(failures)
+            failures.append(conform(table, FAILURES))
+    return results, pa.concat_tables(failures)
 
 
-def sum_results(found: list[ShardResult]) -> dict[str, Any]:
-    """The counts of a run: planned = done + failed, and what they cost."""
+def sum_results(results: list[ShardResult]) -> dict[str, Any]:
+    """The counts and costs of a run; planned = done + failed."""
     seconds: Counter[str] = Counter()
-    for one in found:
-        seconds.update(one.spent.seconds)
-    done, failed = sum(one.done for one in found), sum(one.failed for one in found)
+    for result in results:
+        seconds.update(result.spent.seconds)
+    done, failed = sum(result.done for result in results), sum(result.failed for result in results)
     return {
         "planned": done + failed,
         "done": done,
         "failed": failed,
-        "n_segments": sum(one.n_segments for one in found),
-        "audio_hours": round(sum(one.audio_s for one in found) / 3600, 4),
+        "n_segments": sum(result.n_segments for result in results),
+        "audio_hours": round(sum(result.audio_s for result in results) / 3600, 4),
         "seconds_by_stage": {stage: round(value, 2) for stage, value in seconds.items()},
-        "cpu_s": round(sum(one.spent.cpu_s for one in found), 2),
+        "cpu_s": round(sum(result.spent.cpu_s for result in results), 2),
     }
 
 
 def count_errors(failures: pa.Table) -> dict[str, int]:
-    """How many failures of each kind there are: {"stage/error": count}."""
+    """Number of failures by kind: {"stage/error": count}."""
     pairs = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
     return dict(Counter(f"{stage}/{error}" for stage, error in pairs))

@@ -1,257 +1,137 @@
-"""Tables: what is known of a catalogue, `OUT/tags` and `OUT/failures`, two Delta tables (Parquet files under a log).
+"""Delta: the two tables of a catalogue, `OUT/tags` and `OUT/failures`. Both are Delta tables: Parquet files and a log.
 
-A track is in one of them, at the border of a commit for a moment in both, never in neither: new failures are committed
-first, then tags, then the failures of tracks that are tagged now go. Each is one transaction that carries the run's
-id, so that a commit cut short is completed and never repeated. Files join a table by name, after they were verified; a
-table's rows are only rewritten where a run supersedes some of a file's rows. Memory does not grow with the tables.
+A track is always in at least one of the two tables. During a commit it can briefly be in both. Memory does not grow
+with the tables. A table that is older than a column of its schema gains the column with the first commit of a run; the
+column is null in older rows. A table that is newer than this program is refused.
 
-Contents: `read_state`, `plan` (what is still to do), `merge` (a run's shards -> few verified files), `commit`,
-`transact` (one change of one table), `export`.
+Contents: `open_table`, `open_to_write`, `require_known_columns`, `read_snapshot`, `commit_actions` (one transaction).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import CommitProperties, Transaction
 
-from mtl_core.errors import RunError
-from mtl_core.schema import FAILURES, TAGS
-from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
+from mtl_core.errors import InputError, RunError
+from mtl_core.schema import FAILURES, SINCE, TAGS
 from mtl_core.storage.location import Location
-from mtl_core.storage.sql import fetch_table, open_database, scan_columns
-from mtl_core.tables.data_files import (
-    DataFile,
-    FileRemainder,
-    active_files,
-    iter_row_groups,
-    read_track_ids,
-    rewrite_files,
-    write_file,
-    write_files,
-)
+from mtl_core.tables.data_files import DataFile, active_files, flat_columns
 
 TABLE_SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
-#: Every transaction of ours carries this name too: Delta lets two that carry the same only commit one after the other.
+#: Application id of all our transactions. Two transactions with the same id that start from the same version conflict.
 APPLICATION = "tag_catalogue"
-
-
-class VerificationError(RunError):
-    """What a run left behind is not what it planned: nothing is committed."""
+#: Key in the log, with each commit of a run: the version of the other table at that moment.
+OTHER_TABLE_VERSION = "other_table_version"
 
 
 def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
-    """The table `name` under `root` at a version, by default its latest; None where there is no table yet."""
+    """Open a table; None if it does not exist.
+
+    Args:
+        root: of the tables.
+        name: a key of `TABLE_SCHEMAS`.
+        version: None: the latest.
+    """
     options = storage_options(root)
     uri = (root / name).uri
     return DeltaTable(uri, version, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
 
 
 def storage_options(root: Location) -> dict[str, str]:
-    """What deltalake needs beside the AWS variables: leave to talk to an endpoint without TLS."""
+    """What deltalake needs in addition to the AWS variables: permission to use endpoints without TLS."""
     return {"allow_http": "true"} if root.on_s3 else {}
 
 
 class Snapshot(NamedTuple):
-    """Both tables at one moment; None for one that is not there yet."""
+    """Both tables at one moment; None for a table that does not exist yet."""
 
     tags: DeltaTable | None
     failures: DeltaTable | None
 
 
 def read_snapshot(root: Location) -> Snapshot:
-    """Both tables as they were at one moment.
+    """Open both tables as they were at one moment.
 
-    Two tables cannot be opened in one step. Who opens the tags, then the failures, and a night's commit falls in
-    between, finds a track that failed before and is tagged now in neither: not yet in the tags, no more in the
-    failures. So it is made sure afterwards that the tags are still the same: then both were so when the failures were
-    opened; else it begins again. What is returned stays as it is however long it is read, until `upkeep.clean` takes
-    its files, days later. In the middle of a commit a track may be in both: the later of `tagged_at` and `failed_at`
-    holds.
+    Two tables cannot be opened in one step. If a commit lands between opening the two, a reader could miss a track that
+    moved from failures to tags. So the tags are opened again afterwards, until their version has not changed. The
+    snapshot stays readable until `maintenance.clean` deletes its files, days later. If a commit is under way, a track
+    can be in both tables; the later of `tagged_at` and `failed_at` is the current state.
     """
     while True:
-        tags, failures, again = (open_table(root, name) for name in ("tags", "failures", "tags"))
-        if _version(tags) == _version(again):
+        tags, failures, tags_again = (open_table(root, name) for name in ("tags", "failures", "tags"))
+        if table_version(tags) == table_version(tags_again):
             return Snapshot(tags, failures)
 
 
-def _version(table: DeltaTable | None) -> int | None:
+def table_version(table: DeltaTable | None) -> int | None:
+    """The version of an open table; None if it does not exist."""
     return None if table is None else table.version()
 
 
-def _of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
-    """What a table knows of a model's tracks."""
-    table = open_table(root, name)
-    rows = TABLE_SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
-    return scan_columns(rows, columns, pyarrow.dataset.field("model_id") == model_id)
-
-
-def plan_tracks(
-    manifest: pa.Table | pyarrow.dataset.Dataset,
-    root: Location,
-    model_id: str,
-    *,
-    retry_failed: bool,
-) -> pa.Table:
-    """The tracks still to do: those that no tag and no permanent failure of the same content and model speaks for.
-
-    Args:
-        manifest: as `manifest.scan` or `manifest.read` returns it.
-        root: of the tables.
-        model_id: of the model to tag with.
-        retry_failed: permanent failures too.
-
-    Returns:
-        track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model); sorted
-        by track_id. The rows lie in a file, not in memory.
-    """
-    with open_database() as connection:
-        connection.register("manifest", scan_columns(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
-        connection.register("tags", _of_model(root, "tags", model_id, ["track_id", "content_id"]))
-        columns = ["track_id", "content_id", "attempts", "permanent"]
-        connection.register("failed", _of_model(root, "failures", model_id, columns))
-        return fetch_table(
-            connection,
-            """
-            SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
-            FROM manifest m
-            ANTI JOIN tags t
-                ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
-            LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
-            WHERE $retry_failed OR f.permanent IS NOT TRUE
-            ORDER BY m.track_id
-            """,
-            {"retry_failed": retry_failed},
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifiedRun:
-    """A verified run, ready to be committed.
-
-    Args:
-        run_id, model_id: of the run.
-        tagged, failed: the track_ids (string) of each.
-        tags: the files of its tags.
-        failures: the rows of its failures.
-    """
-
-    run_id: str
-    model_id: str
-    tagged: pa.ChunkedArray
-    failed: pa.ChunkedArray
-    tags: list[DataFile]
-    failures: pa.Table
-
-
-def merge_shards(
-    staged: list[tuple[Location, int]],
-    planned: pa.Table,
-    failures: pa.Table,
-    root: Location,
-    *,
-    run_id: str,
-    model_id: str,
-) -> VerifiedRun:
-    """Verify a run and merge the files of its shards into few, under the root of the tags.
-
-    A shard is small, so that a crash costs little; a table of such files would be slow to plan against and to read.
-
-    Args:
-        staged: the shards' files of tags, each with the rows it must have.
-        planned: the plan's tracks.
-        failures: the run's failures, `FAILURES`.
-        root: of the tables.
-        run_id, model_id: of the run.
+def require_known_columns(root: Location) -> None:
+    """Check that this program knows every column of both tables.
 
     Raises:
-        VerificationError: a file is missing, unreadable or of another schema, or the tracks tagged and failed are not
-            the planned ones, each once. The message says what differs.
+        InputError: a newer version of mtl_core has added a column.
     """
-    parts = write_files(bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES), root / "tags", run_id, TAGS)
-    tagged = pa.chunked_array(read_track_ids(root / "tags", parts), pa.string())
-    failed = failures["track_id"]
-    with open_database() as connection:
-        connection.register("found", pa.table({"track_id": pa.chunked_array([*tagged.chunks, *failed.chunks])}))
-        connection.register("planned", planned)
-        n_found, n_different = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM found").fetchall()[0]
-        if n_found != len(planned) or n_different != len(planned):
-            raise VerificationError(
-                f"{len(planned):,} tracks were planned, {n_found:,} were tagged or failed, "
-                f"{n_different:,} different ones"
-            )
-        strangers = "SELECT count(*), min(track_id) FROM found ANTI JOIN planned USING (track_id)"
-        n_strangers, stranger = connection.sql(strangers).fetchall()[0]
-        if n_strangers:
-            raise VerificationError(f"{n_strangers:,} tracks were not planned, {stranger!r} for one")
-    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=parts, failures=failures)
+    for name in TABLE_SCHEMAS:
+        table = open_table(root, name)
+        if table is not None:
+            _require_known_columns(table, root, name)
 
 
-def _read_staged(staged: tuple[Location, int]) -> pa.Table:
-    file, n_rows = staged
-    try:
-        table = pq.read_table(pa.BufferReader(file.read_bytes()), use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise VerificationError(f"{file} cannot be read: {error}") from error
-    if table.schema != TAGS or len(table) != n_rows:
-        raise VerificationError(f"{file} has {len(table)} rows of {table.schema}, not {n_rows} rows of TAGS")
-    return table
+def _require_known_columns(table: DeltaTable, root: Location, name: str) -> None:
+    for field in pa.schema(table.schema().to_arrow()):
+        if field.name not in TABLE_SCHEMAS[name].names:
+            version = (field.metadata or {}).get(SINCE, b"").decode()
+            needed = f"mtl_core {version} or newer" if version else "the version of mtl_core that added it"
+            raise InputError(f"{root / name}: this version does not know the column {field.name!r}: use {needed}")
 
 
-def commit(root: Location, outcome: VerifiedRun, check_lease: Callable[[], None]) -> None:
-    """Put a run into the tables; a transaction that is there already is not repeated.
+def open_to_write(root: Location, name: str, check_lease: Callable[[], None]) -> DeltaTable:
+    """Open a table to add a run's rows: create it if it does not exist, and add the columns that it lacks.
+
+    A column is added by two commits, before the rows of the run. The first one adds the column's statistics (null in
+    every row) to all files; readers ignore them. The second one adds the column. So filters on the column find older
+    rows as soon as it exists, see `DataFile`. If the run is killed in between, the next run repeats the first commit.
 
     Args:
         root: of the tables.
-        outcome: of the run.
-        check_lease: raises where another run has taken over; asked before each transaction, after its table was opened.
-            Whatever is committed between the two makes the transaction fail, so that nothing slips between.
+        name: a key of `TABLE_SCHEMAS`.
+        check_lease: as for `commit_actions`.
+
+    Raises:
+        InputError: the table is newer than this program.
+        RunError: another program changed the table at the same time.
+        ValueError: a new column of `TABLE_SCHEMAS` is not nullable.
     """
-    planned = pa.chunked_array([*outcome.tagged.chunks, *outcome.failed.chunks], pa.string())
-
-    def once(name: str, step: str, superseded: pa.ChunkedArray, new: Callable[[], list[DataFile]]) -> None:
-        transaction = f"{outcome.run_id}/{step}"
-        table = open_table(root, name) or DeltaTable.create(
-            (root / name).uri, TABLE_SCHEMAS[name], mode="ignore", storage_options=storage_options(root)
-        )
-        if table.transaction_version(transaction) is not None:
-            return
-        removed, kept = rewrite_without(root, name, table, superseded, f"{outcome.run_id}-{step}-kept")
-        other = "tags" if name == "failures" else "failures"
-        about = {
-            "run_id": outcome.run_id,
-            "model_id": outcome.model_id,
-            OTHER_TABLE_VERSION: _version(open_table(root, other)) or 0,
-        }
-        commit_actions(table, removed, [*kept, *new()], check_lease, about=about, transaction=transaction)
-
-    once(
-        "failures",
-        "failures",
-        outcome.failed,
-        lambda: write_files(iter([outcome.failures]), root / "failures", outcome.run_id, FAILURES),
+    schema = TABLE_SCHEMAS[name]
+    table = open_table(root, name) or DeltaTable.create(
+        (root / name).uri, schema, mode="ignore", storage_options=storage_options(root)
     )
-    once("tags", "tags", planned, lambda: outcome.tags)
-    once("failures", "cleared", outcome.tagged, list)
-
-
-def has_committed(root: Location, run_id: str) -> bool:
-    """Whether some of a run is in the tables already."""
-    steps = (("failures", "failures"), ("tags", "tags"))
-    opened = ((open_table(root, name), step) for name, step in steps)
-    return any(
-        table is not None and table.transaction_version(f"{run_id}/{step}") is not None for table, step in opened
-    )
-
-
-#: In the log of a table, with each commit of a run: the version of the other table at that moment.
-OTHER_TABLE_VERSION = "other_table_version"
+    _require_known_columns(table, root, name)
+    present = {field.name for field in table.schema().fields}
+    new = pa.schema([field for field in schema if field.name not in present])
+    if not len(new):
+        return table
+    required = [field.name for field in new if not field.nullable]
+    if required:
+        raise ValueError(f"columns {required} of {name} are not nullable: only nullable columns can be added")
+    about = {"added_columns": ", ".join(new.names)}
+    files = [file.with_null_columns(flat_columns(new)) for file in active_files(table)]
+    commit_actions(table, [], files, check_lease, about=about, data_change=False)
+    table.update_incremental()
+    check_lease()
+    try:
+        table.alter.add_columns(Schema.from_arrow(new).fields, commit_properties=_commit_properties(table, about))
+    except CommitFailedError as error:
+        table.update_incremental()
+        if not set(new.names) <= {field.name for field in table.schema().fields}:
+            raise _conflict(table, error) from None
+    return table
 
 
 def commit_actions(
@@ -264,101 +144,45 @@ def commit_actions(
     transaction: str | None = None,
     data_change: bool = True,
 ) -> None:
-    """Let parts leave a table and others enter it, in one step, unless the table was changed since it was opened.
+    """Remove files from a table and add others in one transaction. It fails if the table changed since it was opened.
 
     Args:
-        table: as it was when `removed` and `added` were found.
-        check_lease: as for `commit`.
-        about: to be kept in the log.
-        transaction: a name by which the log can be asked whether this was done.
-        data_change: False where the rows stay the same.
+        table: at the version for which `removed` and `added` were determined.
+        removed, added: files. A file that the table has already, if added, gets other statistics.
+        check_lease: raises if the lease is lost.
+        about: stored in the log.
+        transaction: a name stored in the log, by which a later run can see that this was committed.
+        data_change: False if the rows stay the same.
 
     Raises:
-        RunError: someone else changed the table.
+        RunError: another program changed the table.
     """
     if not removed and not added:
         return
     check_lease()
+    removals = [file.remove(data_change=data_change) for file in removed]
+    additions = [file.add(data_change=data_change) for file in added]
+    try:
+        table.create_write_transaction(
+            [*removals, *additions],
+            mode="append",
+            schema=table.schema(),
+            commit_properties=_commit_properties(table, about, transaction),
+        )
+    except CommitFailedError as error:
+        # A request whose answer was lost is sent again, and then conflicts with its own entry in the log.
+        table.update_incremental()
+        if transaction is None or table.transaction_version(transaction) is None:
+            raise _conflict(table, error) from None
+
+
+def _commit_properties(table: DeltaTable, about: dict[str, Any], transaction: str | None = None) -> CommitProperties:
+    """Let a commit fail if another one of ours was made since `table` was opened."""
     transactions = [Transaction(APPLICATION, (table.transaction_version(APPLICATION) or 0) + 1)]
     if transaction is not None:
         transactions.append(Transaction(transaction, 1))
-    properties = CommitProperties(app_transactions=transactions, custom_metadata=about, max_commit_retries=0)
-    try:
-        table.create_write_transaction(
-            [*(p.remove(data_change=data_change) for p in removed), *(p.add(data_change=data_change) for p in added)],
-            mode="append",
-            schema=table.schema(),
-            commit_properties=properties,
-        )
-    except CommitFailedError as error:
-        table.update_incremental()  # a request whose answer was lost is sent again, and finds its own entry there
-        if transaction is None or table.transaction_version(transaction) is None:
-            raise RunError(f"{table.table_uri}: someone else has changed the table meanwhile: {error}") from None
+    return CommitProperties(app_transactions=transactions, custom_metadata=about, max_commit_retries=0)
 
 
-def rewrite_without(
-    root: Location, name: str, table: DeltaTable, superseded: pa.ChunkedArray, prefix: str
-) -> tuple[list[DataFile], list[DataFile]]:
-    """The parts that hold superseded tracks, to be removed, and new parts of their other rows, to be added.
-
-    Args:
-        root, name: of the table.
-        table: at the version to change.
-        superseded: track_ids, those that the table does not know among them.
-        prefix: of the new parts' names.
-    """
-    at = root / name
-    touched = [FileRemainder(part, dropped) for part, dropped in _find_rows(at, active_files(table), superseded)]
-    kept = rewrite_files([one for one in touched if one.n_rows], at, prefix, TABLE_SCHEMAS[name])
-    return [one.part for one in touched], kept
-
-
-def _find_rows(
-    at: Location, parts: list[DataFile], superseded: pa.ChunkedArray
-) -> Iterator[tuple[DataFile, np.ndarray]]:
-    """The parts that hold some of these tracks, each with the numbers of their rows.
-
-    Only the track_ids of parts whose range has one of them are read.
-    """
-    if not parts or not len(superseded):
-        return
-    with open_database() as connection:
-        connection.register("superseded", pa.table({"track_id": superseded}))
-        ranges = {
-            "part": pa.array(range(len(parts)), pa.int32()),
-            "first": pa.array([part.min_values.get("track_id", "") for part in parts], pa.string()),
-            "last": pa.array([part.max_values.get("track_id") for part in parts], pa.string()),
-        }
-        connection.register("ranges", pa.table(ranges))
-        near = connection.sql(
-            "SELECT part FROM ranges ASOF JOIN superseded ON first <= track_id"
-            " WHERE last IS NULL OR track_id <= last ORDER BY part"
-        ).fetchall()
-        numbers = [number for (number,) in near]
-        ids = zip(numbers, read_track_ids(at, [parts[number] for number in numbers]), strict=True)
-        batches = (_with_row_numbers(number, track_id) for number, track_id in ids)
-        connection.register("rows", pa.RecordBatchReader.from_batches(_NUMBERED, batches))
-        hits = fetch_table(
-            connection, "SELECT part, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY part, row"
-        )
-    part_of, row = hits["part"].to_numpy(), hits["row"].to_numpy()
-    found, starts = np.unique(part_of, return_index=True)
-    for number, dropped in zip(found, np.split(row, starts)[1:], strict=True):
-        yield parts[number], dropped
-
-
-_NUMBERED = pa.schema([("part", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
-
-
-def _with_row_numbers(part: int, track_id: pa.Array) -> pa.RecordBatch:
-    n_rows = len(track_id)
-    return pa.record_batch(
-        [pa.array(np.full(n_rows, part, np.int32)), pa.array(np.arange(n_rows, dtype=np.int32)), track_id], _NUMBERED
-    )
-
-
-def export_parquet(root: Location, out: Location) -> int:
-    """Write the tags' current state as one plain Parquet file, `out`, and return its number of rows."""
-    table = open_table(root, "tags")
-    parts = [] if table is None else active_files(table)
-    return write_file(iter_row_groups(root / "tags", parts, TAGS), out, TAGS).n_rows
+def _conflict(table: DeltaTable, error: CommitFailedError) -> RunError:
+    return RunError(f"{table.table_uri}: another program changed the table at the same time: {error}")

@@ -1,10 +1,9 @@
-"""Upkeep: what the tables need now and then, beside their nightly commits. The caller holds the lease of their root.
+"""Maintenance of the tables: restore an earlier state, merge small files, delete old files. The caller holds the lease.
 
-A reader that has a table open is never disturbed: what it reads stays where it is until it is cleaned away, days later.
-Every change is a commit like a night's (`tables.transact`): whole or not at all, and none where a run slipped between.
+Every change is one transaction like those of a run: it happens completely or not at all, and fails if another program
+changed the table. Readers that have a table open are not disturbed: its files stay until they are cleaned, days later.
 
-Contents: `restore` (back to the state before a run), `compact` (many small parts -> few), `clean` (files that nobody
-needs any more), `check` (the door).
+Contents: `require_tables`, `restore`, `compact`, `clean`.
 """
 
 import time
@@ -17,25 +16,25 @@ from deltalake import DeltaTable
 
 from mtl_core.errors import InputError
 from mtl_core.storage import work_plan
+from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.concurrency import bounded_map
-from mtl_core.storage.location import Location, as_input_error
-from mtl_core.tables.data_files import (
-    ROWS_PER_FILE,
-    DataFile,
-    FileRemainder,
-    active_files,
-    read_track_ids,
-    rewrite_files,
+from mtl_core.storage.location import Location
+from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, flat_columns, read_track_ids
+from mtl_core.tables.delta import (
+    OTHER_TABLE_VERSION,
+    TABLE_SCHEMAS,
+    commit_actions,
+    open_table,
+    require_known_columns,
 )
-from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, rewrite_without
+from mtl_core.tables.rewriting import FileRemainder, rewrite_files, rewrite_without
 
-RUNS_IN_PROGRESS = "_run"  # where a run keeps what it has not committed yet
 _DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileChange:
-    """What was, or would be, done to a table's files.
+    """The files of a table before and after a change; after a dry run, those that would be left.
 
     Args:
         files, size_bytes: before.
@@ -54,186 +53,182 @@ class FileChange:
         )
 
 
-def _change(before: list[DataFile], after: list[DataFile]) -> FileChange:
+def _file_change(before: list[DataFile], after: list[DataFile]) -> FileChange:
     return FileChange(
         files=len(before),
-        size_bytes=sum(part.size_bytes for part in before),
+        size_bytes=sum(file.size_bytes for file in before),
         files_after=len(after),
-        size_bytes_after=sum(part.size_bytes for part in after),
+        size_bytes_after=sum(file.size_bytes for file in after),
     )
 
 
 def require_tables(root: Location) -> None:
-    """
+    """Check that there are tables, and that this program knows all of their columns.
+
     Raises:
-        InputError: there are no tables.
+        InputError: there are no tables, or they are newer than this program.
     """
     with as_input_error(root):
         _open_all(root)
+        require_known_columns(root)
 
 
 def _open_all(root: Location) -> dict[str, DeltaTable]:
-    tables = {name: open_table(root, name) for name in TABLE_SCHEMAS}
-    found = {name: table for name, table in tables.items() if table is not None}
-    if not found:
-        raise InputError(f"{root}: no tables of tags and failures are there")
-    return found
+    opened = {name: open_table(root, name) for name in TABLE_SCHEMAS}
+    tables = {name: table for name, table in opened.items() if table is not None}
+    if not tables:
+        raise InputError(f"{root}: there are no tables of tags and failures")
+    return tables
 
 
 def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileChange]:
-    """Write the small parts of each table together: those that are less than half full, in the order of their tracks.
+    """Merge the small files of each table, those that are less than half full, in the order of their tracks.
 
     Args:
         root: of the tables.
-        check_lease: as for `tables.commit`.
+        check_lease: raises if the lease is lost.
     """
     changes = {}
     for name, table in _open_all(root).items():
-        parts = active_files(table)
-        small = [part for part in parts if 2 * part.n_rows < ROWS_PER_FILE]
+        files = active_files(table)
+        small = [file for file in files if 2 * file.n_rows < ROWS_PER_FILE]
         if len(small) > 1:
-            merged = rewrite_files(
-                [FileRemainder(part) for part in small], root / name, "compacted", TABLE_SCHEMAS[name]
-            )
+            schema = pa.schema(table.schema().to_arrow())
+            merged = rewrite_files([FileRemainder(file) for file in small], root / name, "compacted", schema)
             commit_actions(table, small, merged, check_lease, about={"compacted": len(small)}, data_change=False)
-        changes[name] = _change(parts, active_files(open_table(root, name) or table))
+        changes[name] = _file_change(files, active_files(open_table(root, name) or table))
     return changes
 
 
 def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dict[str, FileChange]:
-    """Put both tables back to what they were before a run's first commit; all that was committed since is undone.
+    """Restore both tables to their state before a run's first commit. Everything committed since is undone.
 
-    The same way as a commit: failures first join those that are, then the tags change, then the failures that were not
-    there go; so no track is in neither table at any moment, and the same call completes what was cut short. Runs that
-    are not finished are given up: their plans were made from what is undone.
+    Like a commit, this has three transactions: the old failures are added, then the tags change, then the new failures
+    are removed. So a track is in at least one table at any moment, and the same call completes an interrupted restore.
+    Unfinished runs are deleted: their plans were made from the state that is undone. Columns added since stay; they are
+    null in the restored rows.
 
     Args:
         root: of the tables.
-        run_id: of the run to go back before.
-        check_lease: as for `tables.commit`.
+        run_id: of the run whose commits, and all later ones, are undone.
+        check_lease: raises if the lease is lost.
 
     Raises:
-        InputError: no commit of the run is in the logs, or files of that state are cleaned away already.
+        InputError: the logs contain no commit of the run, or files of the earlier state have been cleaned.
     """
-    found = _open_all(root)
-    before = {name: _parts_at(root, name, version) for name, version in _versions_before(found, run_id).items()}
+    tables = _open_all(root)
+    versions = _versions_before(tables, run_id)
+    before = {name: _files_at(root, table, name, versions[name]) for name, table in tables.items()}
     check_lease()
-    for run in _runs(root):
-        work_plan.delete_plan(root / RUNS_IN_PROGRESS / run)
-    about = {"restored_before": run_id}
+    for folder in work_plan.runs_in_progress(root):
+        work_plan.delete_plan(folder)
 
-    def swap(name: str, keep: Callable[[DeltaTable, list[DataFile]], tuple[list[DataFile], list[DataFile]]]) -> None:
+    def change(name: str, restored_only: bool = True) -> None:
         table = open_table(root, name)
-        if table is not None:
-            removed, added = keep(table, active_files(table))
-            commit_actions(table, removed, added, check_lease, about=about)
+        if table is None:
+            return
+        now, then = active_files(table), before[name]
+        removed, added = _difference(now, then), _difference(then, now)
+        if not restored_only:
+            track_ids = pa.chunked_array(read_track_ids(root / name, added), pa.string())
+            removed, rewritten = rewrite_without(root / name, table, track_ids, "restored")
+            added = [*rewritten, *added]
+        commit_actions(table, removed, added, check_lease, about={"restored_before": run_id})
 
-    def exactly(table: DeltaTable, now: list[DataFile], then: list[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
-        return _without(now, then), _without(then, now)
-
-    def failures_of_both(table: DeltaTable, now: list[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
-        then = before["failures"]
-        ids = pa.chunked_array(read_track_ids(root / "failures", _without(then, now)), pa.string())
-        superseded, kept = rewrite_without(root, "failures", table, ids, "restored")
-        return superseded, [*kept, *_without(then, now)]
-
-    swap("failures", failures_of_both)
-    swap("tags", lambda table, now: exactly(table, now, before["tags"]))
-    swap("failures", lambda table, now: exactly(table, now, before["failures"]))
-    return {name: _change(active_files(table), before[name]) for name, table in found.items()}
+    change("failures", restored_only=False)
+    change("tags")
+    change("failures")
+    return {name: _file_change(active_files(table), before[name]) for name, table in tables.items()}
 
 
-def _runs(root: Location) -> set[str]:
-    """The run_ids of the runs that left something unfinished."""
-    return {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
+def _difference(files: list[DataFile], others: list[DataFile]) -> list[DataFile]:
+    paths = {file.path for file in others}
+    return [file for file in files if file.path not in paths]
 
 
-def _without(parts: list[DataFile], others: list[DataFile]) -> list[DataFile]:
-    paths = {part.path for part in others}
-    return [part for part in parts if part.path not in paths]
-
-
-def _versions_before(found: dict[str, DeltaTable], run_id: str) -> dict[str, int]:
+def _versions_before(tables: dict[str, DeltaTable], run_id: str) -> dict[str, int]:
     """The version of each table before a run's first commit to either.
 
-    A run may have had nothing to change in one of them: the commit to the other tells that one's version.
+    If the run changed only one table, its first commit there recorded the version of the other one.
     """
     first: dict[str, dict[str, Any]] = {}
-    for name, table in found.items():
+    for name, table in tables.items():
         commits = [commit for commit in table.history() if commit.get("run_id") == run_id]
         if commits:
             first[name] = min(commits, key=lambda commit: int(commit["version"]))
     if not first:
-        raise InputError(f"no commit of run {run_id!r} is in the logs of the tables")
-    beside = next(int(commit[OTHER_TABLE_VERSION]) for commit in first.values())
-    return {name: first[name]["version"] - 1 if name in first else beside for name in found}
+        raise InputError(f"the logs of the tables contain no commit of run {run_id!r}")
+    other_version = next(int(commit[OTHER_TABLE_VERSION]) for commit in first.values())
+    return {name: first[name]["version"] - 1 if name in first else other_version for name in tables}
 
 
-def _parts_at(root: Location, name: str, version: int) -> list[DataFile]:
-    table = open_table(root, name, version)
-    parts = [] if table is None else active_files(table)
-    there = {path for path, _ in _data_files(root, name)}
-    gone = [part for part in parts if part.path not in there]
-    if gone:
+def _files_at(root: Location, table: DeltaTable, name: str, version: int) -> list[DataFile]:
+    """The files of an earlier version, as files of today's `table`."""
+    old_table = open_table(root, name, version)
+    if old_table is None:
+        return []
+    existing = {path for path, _ in _walk_files(root, name)}
+    files = active_files(old_table)
+    missing = [file for file in files if file.path not in existing]
+    if missing:
         raise InputError(
-            f"{root / name}: {len(gone):,} of {len(parts):,} files of version {version} were cleaned away, "
-            f"{gone[0].path} for one: there is no way back to it"
+            f"{root / name}: {len(missing):,} of {len(files):,} files of version {version} have been cleaned, "
+            f"e.g. {missing[0].path}: it cannot be restored"
         )
-    return parts
+    columns, old_columns = (flat_columns(pa.schema(opened.schema().to_arrow())) for opened in (table, old_table))
+    return [file.with_null_columns(set(columns) - set(old_columns)) for file in files]
 
 
-def _data_files(root: Location, name: str) -> list[tuple[str, int]]:
-    """(path relative to the table's root, bytes) of everything below it but its log."""
+def _walk_files(root: Location, name: str) -> list[tuple[str, int]]:
+    """(path relative to the table's root, bytes) of every file below it except its log."""
     return [(path, int(entry["size"])) for path, entry in (root / name).walk() if not path.startswith("_delta_log/")]
 
 
 def clean(
     root: Location, *, keep_days: int, check_lease: Callable[[], None], dry_run: bool = False
 ) -> dict[str, FileChange]:
-    """Delete the files that no version of a table needed in the last days, and what runs that are given up left.
+    """Delete the files that no recent version of a table needs, and what is left of runs that cannot be resumed.
 
-    Of a run that is not finished, the plan and the work stay; the parts it may have merged are merged anew.
+    Plans and shards of runs that can be resumed stay. Their merged data files are deleted; they are merged again.
 
     Args:
         root: of the tables.
-        keep_days: a reader that opened a table at most so long ago is not disturbed, and `restore` can go back so far;
-            0: only what is read from now on is kept.
-        check_lease: raises where another run has taken over.
-        dry_run: count only.
+        keep_days: readers that opened a table within this time are not disturbed, and `restore` can go back as far;
+            with 0, only the latest version stays readable.
+        check_lease: raises if the lease is lost.
+        dry_run: only count.
     """
     changes = {}
-    doomed: list[Location] = []
+    unneeded: list[Location] = []
     for name, table in _open_all(root).items():
         needed = _needed_since(root, name, table, int(time.time() * 1000) - keep_days * _DAY_MS)
-        files = _data_files(root, name)
-        kept = [size for path, size in files if path in needed]
-        doomed += [root / name / path for path, _ in files if path not in needed]
+        files = _walk_files(root, name)
+        needed_bytes = [size for path, size in files if path in needed]
+        unneeded += [root / name / path for path, _ in files if path not in needed]
         changes[name] = FileChange(
             files=len(files),
             size_bytes=sum(size for _, size in files),
-            files_after=len(kept),
-            size_bytes_after=sum(kept),
+            files_after=len(needed_bytes),
+            size_bytes_after=sum(needed_bytes),
         )
     if not dry_run:
         check_lease()
-        for number, _ in enumerate(bounded_map(Location.delete, doomed), start=1):
+        for number, _ in enumerate(bounded_map(Location.delete, unneeded), start=1):
             if number % 100 == 0:
                 check_lease()
-        for run in _runs(root):
-            if (
-                work_plan.load_plan(root / RUNS_IN_PROGRESS / run) is None
-            ):  # its plan was never finished: nobody takes it up
-                (root / RUNS_IN_PROGRESS / run).delete_tree()
+        for folder in work_plan.runs_in_progress(root):
+            if work_plan.load_plan(folder) is None:  # its writing was cut short, so no run will resume it
+                folder.delete_tree()
     return changes
 
 
 def _needed_since(root: Location, name: str, table: DeltaTable, since_ms: int) -> set[str]:
-    """The paths of the parts of every version that was the latest at some moment since then."""
-    needed = {part.path for part in active_files(table)}
+    """The paths of the files of every version that was the latest at some moment since then."""
+    needed = {file.path for file in active_files(table)}
     for commit in sorted(table.history(), key=lambda commit: -int(commit["version"])):  # the latest first
-        old = open_table(root, name, int(commit["version"]))
-        if old is not None:
-            needed |= {part.path for part in active_files(old)}
+        version = open_table(root, name, int(commit["version"]))
+        if version is not None:
+            needed |= {file.path for file in active_files(version)}
         if commit["timestamp"] < since_ms:
             break
     return needed

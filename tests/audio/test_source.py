@@ -44,11 +44,11 @@ def test_a_body_that_was_cut_short_is_requested_again(s3_server: str, monkeypatc
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        storage._filesystem.cache_clear()
+        storage.open_filesystem.cache_clear()
         assert open_track("s3://bucket/track", "e") == b"audio and more"
         assert not bodies
         server.shutdown()
-    storage._filesystem.cache_clear()
+    storage.open_filesystem.cache_clear()
 
 
 def test_audio_that_has_changed_since_the_manifest_fails(root: str) -> None:

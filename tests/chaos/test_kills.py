@@ -12,10 +12,12 @@ from nightly import COUNTING, Nights, assert_exact, decoded, rows, run, strip, t
 
 from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
-TABLES, STORAGE, SHARDS, WORKERS = (
-    f"mtl_core.{name}:"
-    for name in ("tables.delta", "storage.location", "storage.work_plan", "pipelines.workers.progress")
+STORAGE, SHARDS, WORKERS = (
+    "mtl_core.storage.location:",
+    "mtl_core.storage.work_plan:",
+    "mtl_core.pipelines.workers.progress:",
 )
+PLANNING, COMMIT, DELTA = "mtl_core.tables.planning:", "mtl_core.tables.commit:", "mtl_core.tables.delta:"
 WRITE, READ = f"{STORAGE}Location.write_bytes", f"{STORAGE}Location.read_bytes"
 PROGRESS = "mtl_core.pipelines.workers.progress:Progress.add:exit"
 LOG = "deltalake:DeltaTable.create_write_transaction"
@@ -23,8 +25,8 @@ LOG = "deltalake:DeltaTable.create_write_transaction"
 #: phase -> points of killed_job.py; each comes after the one before, so that a run meets them all in their order.
 PHASES: dict[str, list[str]] = {
     "planning": [
-        f"{TABLES}plan_tracks:enter",
-        f"{TABLES}plan_tracks:exit",
+        f"{PLANNING}plan_tracks:enter",
+        f"{PLANNING}plan_tracks:exit",
         f"{WRITE}@/plan-0:enter",
         f"{SHARDS}write_plan:enter>pathlib:Path.replace@plan-0:enter",  # the draft is written and not yet in its place
         f"{WRITE}@/plan-0:exit",
@@ -37,38 +39,38 @@ PHASES: dict[str, list[str]] = {
         f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
     ],
     "verifying": [
-        f"{TABLES}merge_shards:enter",
+        f"{COMMIT}verify_and_merge:enter",
         f"{READ}@/tags-0:exit:3",
-        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:2",
-        f"{TABLES}merge_shards:enter>mtl_core.tables.data_files:write_file:exit",
-        f"{TABLES}merge_shards:exit",
+        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:2",
+        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:exit",
+        f"{COMMIT}verify_and_merge:exit",
     ],
     "committing failures": [
-        f"{TABLES}commit:enter",
-        f"{TABLES}commit:enter>{TABLES}rewrite_without:enter",
-        f"{TABLES}commit:enter>{TABLES}rewrite_without:exit",
-        f"{TABLES}commit:enter>mtl_core.tables.data_files:write_file:exit",
-        f"{TABLES}commit:enter>{LOG}:enter",
+        f"{COMMIT}commit_run:enter",
+        f"{COMMIT}commit_run:enter>{COMMIT}rewrite_without:enter",
+        f"{COMMIT}commit_run:enter>{COMMIT}rewrite_without:exit",
+        f"{COMMIT}commit_run:enter>mtl_core.tables.data_files:write_file:exit",
+        f"{COMMIT}commit_run:enter>{LOG}:enter",
     ],
     "between the commits": [
-        f"{TABLES}commit:enter>{LOG}:exit",
-        f"{TABLES}rewrite_without@tags-kept:enter",
-        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
-        f"{TABLES}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
+        f"{COMMIT}commit_run:enter>{LOG}:exit",
+        f"{COMMIT}rewrite_without@tags-kept:enter",
+        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
+        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
+        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
     ],
     "committing tags": [
-        f"{TABLES}rewrite_without@tags-kept:exit",
-        f"{TABLES}rewrite_without@tags-kept:exit>{TABLES}commit_actions:enter",
-        f"{TABLES}rewrite_without@tags-kept:exit>{TABLES}CommitProperties:enter",
-        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:enter",
-        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:exit",
+        f"{COMMIT}rewrite_without@tags-kept:exit",
+        f"{COMMIT}rewrite_without@tags-kept:exit>{COMMIT}commit_actions:enter",
+        f"{COMMIT}rewrite_without@tags-kept:exit>{DELTA}CommitProperties:enter",
+        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:enter",
+        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:exit",
     ],
     "right after": [
-        f"{TABLES}rewrite_without@cleared-kept:enter",
-        f"{TABLES}rewrite_without@cleared-kept:exit>{LOG}:enter",
-        f"{TABLES}rewrite_without@cleared-kept:exit>{LOG}:exit",
+        f"{COMMIT}rewrite_without@cleared-kept:enter",
+        f"{COMMIT}rewrite_without@cleared-kept:exit>{LOG}:enter",
+        f"{COMMIT}rewrite_without@cleared-kept:exit>{LOG}:exit",
         f"{WRITE}@/runs/:enter",
         f"{WRITE}@/runs/:exit",
         f"{SHARDS}delete_plan:enter",
@@ -152,7 +154,7 @@ def test_killed_while_the_log_is_written_it_ends_exact(
 ) -> None:
     """Some time after the library has begun a transaction: before, while or after its entry appears in the log."""
     verified = nights.out(f"verified {step}")
-    chain_to = f"{TABLES}commit:enter" if step == "failures" else f"{TABLES}rewrite_without@tags-kept:exit"
+    chain_to = f"{COMMIT}commit_run:enter" if step == "failures" else f"{COMMIT}rewrite_without@tags-kept:exit"
     assert run(chain_to, "driver", nights.command(verified), cluster).returncode == -signal.SIGKILL
     found = []
     for number, milliseconds in enumerate((0.1, 0.3, 1, 2, 4, 8)):
@@ -174,12 +176,12 @@ def test_three_kills(tmp_path: Path, local_ray: None) -> None:
     import ray
 
     env = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_child")
+    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_process")
     out = nights.out("killed")
     points = {
         "running": f"{PROGRESS}:1",
-        "between": f"{TABLES}commit:enter>{LOG}:exit",
+        "between": f"{COMMIT}commit_run:enter>{LOG}:exit",
         "after": f"{SHARDS}delete_plan:enter",
     }
-    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_child").total() == 3
+    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_process").total() == 3
     assert_exact(nights, out)

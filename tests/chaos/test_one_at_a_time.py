@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from clusters import head
 from nightly import Nights, assert_exact, rows, run, start, two_nights, wait_for
-from test_kills import LOG, PROGRESS, TABLES
+from test_kills import COMMIT, LOG, PLANNING, PROGRESS
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize(
     "point",
     [
-        f"{TABLES}plan_tracks:exit",
+        f"{PLANNING}plan_tracks:exit",
         f"{PROGRESS}:2",
-        f"{TABLES}merge_shards:enter",
-        f"{TABLES}commit:enter>{LOG}:enter",  # past the last look at the lease
-        f"{TABLES}rewrite_without@tags-kept:exit>{LOG}:enter",
+        f"{COMMIT}verify_and_merge:enter",
+        f"{COMMIT}commit_run:enter>{LOG}:enter",  # past the last look at the lease
+        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:enter",
         "mtl_core.storage.work_plan:delete_plan:enter",
     ],
 )
@@ -56,7 +56,7 @@ def test_who_slept_too_long_changes_nothing(nights: Nights, cluster: dict[str, s
     print(f"{point}: successor done after {waited:.0f} s; the paused one ended with {paused.returncode}: {last}")
     assert_exact(nights, out)
     assert [rows(out, name) for name in ("tags", "failures")] == before
-    if "discard" not in point:  # there all was done but the tidying
+    if "delete_plan" not in point:  # there all was done but the tidying
         assert paused.returncode == 1 and "Traceback" not in error and last.startswith("failed: "), said + error
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta
+from mtl_core.tables import commit, delta
 
 N, NIGHTS = 1_000, 10
 
@@ -28,7 +28,7 @@ def night(root: Location, number: int) -> None:
     staged = root / "staged" / f"{number}.parquet"
     staged.write_bytes(memoryview(buffer.getvalue()))
     failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = delta.merge_shards(
+    outcome = commit.verify_and_merge(
         [(staged, len(tags))],
         pa.table({"track_id": [f"{track:05}" for track in planned]}),
         failures,
@@ -36,7 +36,7 @@ def night(root: Location, number: int) -> None:
         run_id=str(number),
         model_id="m",
     )
-    delta.commit(root, outcome, lambda: None)
+    commit.commit_run(root, outcome, lambda: None)
 
 
 @pytest.mark.parametrize("root", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)

@@ -44,9 +44,9 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch):
     with before(s3_server) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        location._filesystem.cache_clear()
+        location.open_filesystem.cache_clear()
         yield running
-    location._filesystem.cache_clear()
+    location.open_filesystem.cache_clear()
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, "forbidden"), (404, "not_found")])

@@ -51,7 +51,7 @@ def test_one_holder_at_a_time(root: str) -> None:
 @pytest.mark.usefixtures("fast")
 def test_one_that_was_paused_finds_that_it_was_succeeded(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Location(root)
-    monkeypatch.setattr(lease, "_is_dead_here", lambda holder: False)  # as if on another machine
+    monkeypatch.setattr(lease, "_holder_has_exited", lambda holder: False)  # as if on another machine
     with lease.acquire(folder) as paused:
         paused._stop.set()  # its thread stands still, as the whole process would
         paused._thread.join()
@@ -63,9 +63,9 @@ def test_one_that_was_paused_finds_that_it_was_succeeded(root: str, monkeypatch:
 
 HOLDER = """
 import sys, time
-from mtl_core import lease
-from mtl_core.storage import Location
-with lease.held(Location(sys.argv[1])):
+from mtl_core.storage import lease
+from mtl_core.storage.location import Location
+with lease.acquire(Location(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

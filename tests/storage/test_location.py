@@ -7,7 +7,7 @@ import pytest
 
 from mtl_core.audio.source import open_track
 from mtl_core.errors import InputError
-from mtl_core.storage import location as storage
+from mtl_core.storage import checks, location
 from mtl_core.storage.location import Location
 
 
@@ -57,11 +57,11 @@ def test_files_are_those_directly_inside_and_not_hidden(root: str) -> None:
 
 
 def test_an_unreachable_store_is_named_at_the_door(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.check_reachable(Location("/anything"))
+    checks.check_reachable(Location("/anything"))
     with pytest.raises(InputError, match="no bucket 'nowhere-to-be-found'"):
-        storage.check_reachable(Location("s3://nowhere-to-be-found/key"))
+        checks.check_reachable(Location("s3://nowhere-to-be-found/key"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    storage._filesystem.cache_clear()
+    location.open_filesystem.cache_clear()
     with pytest.raises(InputError, match=r"cannot be reached at http://127\.0\.0\.1:9"):
-        storage.check_reachable(Location("s3://bucket/key"))
-    storage._filesystem.cache_clear()
+        checks.check_reachable(Location("s3://bucket/key"))
+    location.open_filesystem.cache_clear()

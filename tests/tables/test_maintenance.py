@@ -1,4 +1,4 @@
-"""Truths about upkeep: what is restored, compacted or cleaned is what it says, and nobody is disturbed by it."""
+"""Restoring, compacting and cleaning do what they say, and readers are not disturbed."""
 
 import runpy
 import sys
@@ -7,30 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_delta import a_failure, a_tag, manifest, night, state
+from nights import a_failure, a_tag, manifest, night, nothing, state
 
 from mtl_core.errors import InputError, RunError
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.lease import LeaseLostError
 from mtl_core.storage.location import Location
-from mtl_core.tables import data_files, delta, maintenance
+from mtl_core.tables import data_files, delta, maintenance, planning
 
 WEEK_S = 7 * 24 * 3600
 
 
-def nothing() -> None:
-    """The lease is ours."""
-
-
 def nights(root: Location) -> dict[str, str]:
-    """Two good nights; what is known after them."""
+    """Two good nights. Returns the state after them."""
     night(root, "1", [a_tag(i, run="1") for i in "abc"], [a_failure(i) | {"run_id": "1"} for i in "fg"])
     night(root, "2", [a_tag("d", run="2")], [])
     return state(root)
 
 
 def bad_night(root: Location, run: str = "bad", check_lease: Callable[[], None] = nothing) -> None:
-    """A new model retags: a failed track is tagged, a tagged one fails."""
+    """A new model tags a track that had failed, and fails on one that was tagged."""
     tagged = [a_tag(i, "bad", run=run) for i in "bcdf"]
     night(root, run, tagged, [a_failure(i, "bad") | {"run_id": run} for i in "ag"], "bad", check_lease)
 
@@ -44,47 +40,47 @@ def versions(root: Location) -> list[int]:
     return [table.version() for table in delta.read_snapshot(root) if table is not None]
 
 
-def test_the_state_before_a_bad_model_comes_back(root: str) -> None:
-    at = Location(root)
-    good = nights(at)
-    bad_night(at)
-    night(at, "after", [a_tag("e", "bad", run="after")], [])
+def test_the_state_before_a_bad_model_is_restored(root: str) -> None:
+    out = Location(root)
+    good = nights(out)
+    bad_night(out)
+    night(out, "after", [a_tag("e", "bad", run="after")], [])
     seen = []
 
     def look() -> None:
         tags, failures = (
-            table.to_pyarrow_table()["track_id"].to_pylist() for table in delta.read_snapshot(at) if table
+            table.to_pyarrow_table()["track_id"].to_pylist() for table in delta.read_snapshot(out) if table
         )
         assert set("abcdfg") <= {*tags, *failures}
         assert len(set(failures)) == len(failures) and len(set(tags)) == len(tags)
         seen.append(len(tags))
 
-    changes = maintenance.restore(at, "bad", look)
-    assert state(at) == good
+    changes = maintenance.restore(out, "bad", look)
+    assert state(out) == good
     assert len(seen) == 4 and changes["tags"].files_after == 2
-    settled = versions(at)
-    maintenance.restore(at, "bad", nothing)
-    assert versions(at) == settled, "there is nothing left to do"
-    assert delta.plan_tracks(manifest("abcd"), at, "m", retry_failed=False).num_rows == 0
-    assert delta.plan_tracks(manifest("abcd"), at, "bad", retry_failed=False).num_rows == 4
+    settled = versions(out)
+    maintenance.restore(out, "bad", nothing)
+    assert versions(out) == settled, "nothing is left to do"
+    assert planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=False).num_rows == 0
+    assert planning.plan_tracks(manifest("abcd"), out, "bad", retry_failed=False).num_rows == 4
 
 
-def test_a_night_after_a_restore_is_a_night_like_any_other(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    nights(at)
-    bad_night(at)
-    maintenance.restore(at, "bad", nothing)
-    bad_night(at, "better")
-    assert state(at) == {i: "tag better" for i in "bcdf"} | {i: "failure better" for i in "ag"}
-    maintenance.restore(at, "1", nothing)
-    assert state(at) == {}
+def test_a_night_after_a_restore_is_committed_as_usual(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    nights(out)
+    bad_night(out)
+    maintenance.restore(out, "bad", nothing)
+    bad_night(out, "better")
+    assert state(out) == {i: "tag better" for i in "bcdf"} | {i: "failure better" for i in "ag"}
+    maintenance.restore(out, "1", nothing)
+    assert state(out) == {}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
-def test_a_restore_that_was_cut_short_is_completed_by_the_same_call(tmp_path: Path, cut: int) -> None:
-    at = Location(str(tmp_path))
-    good = nights(at)
-    bad_night(at)
+def test_an_interrupted_restore_is_completed_by_the_same_call(tmp_path: Path, cut: int) -> None:
+    out = Location(str(tmp_path))
+    good = nights(out)
+    bad_night(out)
     calls = []
 
     def dies() -> None:
@@ -93,132 +89,132 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_call(tmp_path: Pa
             raise LeaseLostError("killed")
 
     with pytest.raises(LeaseLostError):
-        maintenance.restore(at, "bad", dies)
-    maintenance.restore(at, "bad", nothing)
-    assert state(at) == good
+        maintenance.restore(out, "bad", dies)
+    maintenance.restore(out, "bad", nothing)
+    assert state(out) == good
 
 
-def test_a_run_that_changed_one_table_alone_is_undone_with_the_other(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    good = nights(at)
-    night(at, "tags-only", [a_tag("e", run="tags-only")], [])
-    night(at, "later", [], [a_failure("h")])
-    maintenance.restore(at, "tags-only", nothing)
-    assert state(at) == good
+def test_a_run_that_changed_only_one_table_is_undone_in_both(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    good = nights(out)
+    night(out, "tags-only", [a_tag("e", run="tags-only")], [])
+    night(out, "later", [], [a_failure("h")])
+    maintenance.restore(out, "tags-only", nothing)
+    assert state(out) == good
 
 
-def test_an_unfinished_run_is_given_up_by_a_restore(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    good = nights(at)
+def test_a_restore_deletes_unfinished_runs(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    good = nights(out)
 
     def dies() -> None:
-        if len(delta.open_table(at, "failures").history()) > 2:  # type: ignore[union-attr]
+        if len(delta.open_table(out, "failures").history()) > 2:  # type: ignore[union-attr]
             raise LeaseLostError("killed between the commits")
 
-    folder = at / maintenance.RUNS_IN_PROGRESS / "bad"
+    folder = out / work_plan.RUNS_IN_PROGRESS / "bad"
     work_plan.write_plan(manifest("ab"), folder, run_id="bad", tracks_per_shard=1, parameters={})
     with pytest.raises(LeaseLostError):
-        bad_night(at, check_lease=dies)
-    maintenance.restore(at, "bad", nothing)
-    assert state(at) == good
-    assert work_plan.load_plan(folder) is None, "completing it would hide the failures that are undone"
+        bad_night(out, check_lease=dies)
+    maintenance.restore(out, "bad", nothing)
+    assert state(out) == good
+    assert work_plan.load_plan(folder) is None, "completing it would remove the restored failures"
 
 
-def test_where_there_is_no_way_back_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = Location(str(tmp_path))
+def test_a_restore_that_is_impossible_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Location(str(tmp_path))
     with pytest.raises(InputError, match="no tables"):
-        maintenance.restore(at, "bad", nothing)
-    nights(at)
-    with pytest.raises(InputError, match="no commit of run 'x'"):
-        maintenance.restore(at, "x", nothing)
-    bad_night(at)
+        maintenance.restore(out, "bad", nothing)
+    nights(out)
+    with pytest.raises(InputError, match="contain no commit of run 'x'"):
+        maintenance.restore(out, "x", nothing)
+    bad_night(out)
     later(WEEK_S + 60, monkeypatch)
-    maintenance.clean(at, keep_days=7, check_lease=nothing)
-    before = state(at)
-    with pytest.raises(InputError, match="were cleaned away"):
-        maintenance.restore(at, "bad", nothing)
-    assert state(at) == before
+    maintenance.clean(out, keep_days=7, check_lease=nothing)
+    before = state(out)
+    with pytest.raises(InputError, match="have been cleaned"):
+        maintenance.restore(out, "bad", nothing)
+    assert state(out) == before
 
 
-def test_small_files_become_one_and_say_the_same(root: str) -> None:
-    at = Location(root)
+def test_compaction_merges_small_files_and_keeps_the_rows(root: str) -> None:
+    out = Location(root)
     for i in "abcde":
-        night(at, i, [a_tag(i, run=i)], [a_failure(f"{i}-bad") | {"run_id": i}])
-    before, reader = state(at), delta.read_snapshot(at)
-    changes = maintenance.compact(at, nothing)
+        night(out, i, [a_tag(i, run=i)], [a_failure(f"{i}-bad") | {"run_id": i}])
+    before, reader = state(out), delta.read_snapshot(out)
+    changes = maintenance.compact(out, nothing)
     assert [(changes[name].files, changes[name].files_after) for name in ("tags", "failures")] == [(5, 1), (5, 1)]
-    assert state(at) == before
-    assert reader.tags is not None and reader.tags.to_pyarrow_table().num_rows == 5, "who reads is not disturbed"
-    (part,) = data_files.active_files(delta.open_table(at, "tags"))  # type: ignore[arg-type]
+    assert state(out) == before
+    assert reader.tags is not None and reader.tags.to_pyarrow_table().num_rows == 5, "readers are not disturbed"
+    (part,) = data_files.active_files(delta.open_table(out, "tags"))  # type: ignore[arg-type]
     assert (part.n_rows, part.min_values["track_id"], part.max_values["track_id"]) == (5, "a", "e")
-    settled = versions(at)
-    maintenance.compact(at, nothing)
-    night(at, "c", [a_tag("c", run="c")], [a_failure("c-bad") | {"run_id": "c"}])
-    assert versions(at) == settled, "what was committed before is not committed again"
+    settled = versions(out)
+    maintenance.compact(out, nothing)
+    night(out, "c", [a_tag("c", run="c")], [a_failure("c-bad") | {"run_id": "c"}])
+    assert versions(out) == settled, "an earlier commit is not repeated"
 
 
-def test_nothing_slips_past_a_compaction(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    nights(at)
+def test_a_compaction_fails_if_a_run_commits_at_the_same_time(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    nights(out)
 
-    def pause_here_while_a_run_commits() -> None:
-        night(at, "3", [a_tag("a", run="3")], [])
+    def a_run_commits() -> None:
+        night(out, "3", [a_tag("a", run="3")], [])
 
-    with pytest.raises(RunError, match="someone else"):
-        maintenance.compact(at, pause_here_while_a_run_commits)
-    assert state(at)["a"] == "tag 3" and len(state(at)) == 6
+    with pytest.raises(RunError, match="another program"):
+        maintenance.compact(out, a_run_commits)
+    assert state(out)["a"] == "tag 3" and len(state(out)) == 6
 
 
-def test_what_is_cleaned_is_what_nobody_needs(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = Location(root)
-    nights(at)
-    bad_night(at)
-    before, last_night = state(at), delta.open_table(at, "tags", 2)
-    stray = at / "tags" / "part-given-up-0123-00000.parquet"
-    half, whole = (at / maintenance.RUNS_IN_PROGRESS / run for run in ("half", "whole"))
+def test_cleaning_deletes_only_files_that_no_reader_needs(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Location(root)
+    nights(out)
+    bad_night(out)
+    before, last_night = state(out), delta.open_table(out, "tags", 2)
+    stray = out / "tags" / "part-given-up-0123-00000.parquet"
+    half, whole = (out / work_plan.RUNS_IN_PROGRESS / run for run in ("half", "whole"))
     stray.write_bytes(b"stray")
     (half / "plan-00000.parquet").write_bytes(b"half a plan")
     work_plan.write_plan(manifest("xyz"), whole, run_id="whole", tracks_per_shard=1, parameters={})
 
-    counted = maintenance.clean(at, keep_days=1, check_lease=nothing, dry_run=True)
+    counted = maintenance.clean(out, keep_days=1, check_lease=nothing, dry_run=True)
     assert stray.exists() and counted["tags"].files - counted["tags"].files_after == 1
-    assert maintenance.clean(at, keep_days=1, check_lease=nothing) == counted
+    assert maintenance.clean(out, keep_days=1, check_lease=nothing) == counted
     assert not stray.exists() and not (half / "plan-00000.parquet").exists()
     assert work_plan.load_plan(whole) is not None
-    assert last_night is not None and last_night.to_pyarrow_table().num_rows == 4, "a reader of last night's state"
+    assert last_night is not None and last_night.to_pyarrow_table().num_rows == 4, "a reader of last night's version"
     later(2 * 24 * 3600, monkeypatch)
-    maintenance.clean(at, keep_days=1, check_lease=nothing)
-    assert state(at) == before
+    maintenance.clean(out, keep_days=1, check_lease=nothing)
+    assert state(out) == before
     for name in delta.TABLE_SCHEMAS:
-        table = delta.open_table(at, name)
+        table = delta.open_table(out, name)
         assert table is not None
         live = {part.path for part in data_files.active_files(table)}
-        assert {path for path, _ in (at / name).walk() if not path.startswith("_delta_log")} == live
+        assert {path for path, _ in (out / name).walk() if not path.startswith("_delta_log")} == live
 
 
-def test_a_clean_that_lost_its_lease_deletes_nothing(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    nights(at)
-    stray = at / "tags" / "part-x.parquet"
+def test_cleaning_without_the_lease_deletes_nothing(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    nights(out)
+    stray = out / "tags" / "part-x.parquet"
     stray.write_bytes(b"stray")
 
     def taken_over() -> None:
         raise LeaseLostError("another run has taken over")
 
     with pytest.raises(LeaseLostError):
-        maintenance.clean(at, keep_days=1, check_lease=taken_over)
+        maintenance.clean(out, keep_days=1, check_lease=taken_over)
     assert stray.exists()
 
 
-def test_a_checkpoint_of_the_log_forgets_no_run(tmp_path: Path) -> None:
-    at = Location(str(tmp_path))
-    good = nights(at)
+def test_a_checkpoint_of_the_log_keeps_the_runs(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    good = nights(out)
     for name in delta.TABLE_SCHEMAS:
-        delta.open_table(at, name).create_checkpoint()  # type: ignore[union-attr]
-    maintenance.compact(at, nothing)
-    settled = versions(at)
-    night(at, "2", [a_tag("d", run="2")], [])
-    assert versions(at) == settled and state(at) == good
+        delta.open_table(out, name).create_checkpoint()  # type: ignore[union-attr]
+    maintenance.compact(out, nothing)
+    settled = versions(out)
+    night(out, "2", [a_tag("d", run="2")], [])
+    assert versions(out) == settled and state(out) == good
 
 
 def run(*flags: object, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -229,40 +225,40 @@ def run(*flags: object, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ("", "nothing to do"),
-        ("--compact --restore-before 1", "stands alone"),
+        ("--compact --restore-before 1", "cannot be combined with --compact"),
         ("--clean --keep-days 0", "--keep-days 0: allowed is 1 or more"),
-        ("--compact --dry-run", "--dry-run goes with --clean alone"),
+        ("--compact --dry-run", "--dry-run can only be combined with --clean"),
         ("--compact", "no tables of tags and failures"),
         ("--restore-before x --bogus", "--bogus"),
     ],
 )
-def test_the_job_says_in_one_line_what_is_wrong(
-    tmp_path: Path, flags: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_job_explains_a_wrong_flag_in_one_line(
+    tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--out", tmp_path / "out", *flags.split(), monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_the_job_waits_for_nobody_and_says_what_it_did(
+def test_the_job_refuses_beside_a_run_and_prints_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = Location(str(tmp_path))
-    good = nights(at)
-    bad_night(at)
-    with lease.acquire(at):
+    out = Location(str(tmp_path))
+    good = nights(out)
+    bad_night(out)
+    with lease.acquire(out):
         monkeypatch.setattr(lease, "DEAD_AFTER_S", 6.0)
-        assert run("--out", at, "--compact", monkeypatch=monkeypatch) == 2
+        assert run("--out", out, "--compact", monkeypatch=monkeypatch) == 2
     assert "another run is at work" in capsys.readouterr().err
-    assert run("--out", at, "--restore-before", "x", monkeypatch=monkeypatch) == 2
-    assert "no commit of run 'x'" in capsys.readouterr().err
-    assert run("--out", at, "--restore-before", "bad", monkeypatch=monkeypatch) == 0
-    assert state(at) == good
-    assert run("--out", at, "--compact", "--clean", monkeypatch=monkeypatch) == 0
+    assert run("--out", out, "--restore-before", "x", monkeypatch=monkeypatch) == 2
+    assert "contain no commit of run 'x'" in capsys.readouterr().err
+    assert run("--out", out, "--restore-before", "bad", monkeypatch=monkeypatch) == 0
+    assert state(out) == good
+    assert run("--out", out, "--compact", "--clean", monkeypatch=monkeypatch) == 0
     printed = capsys.readouterr().out
     assert "tags restored before bad: 1 files of" in printed and "tags compacted: 2 files of" in printed
-    assert state(at) == good
+    assert state(out) == good

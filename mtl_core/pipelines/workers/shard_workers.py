@@ -16,7 +16,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
@@ -27,6 +26,7 @@ from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
@@ -173,9 +173,7 @@ class TagWriter:
         output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
         with self._timer.timed("write"):
             if rows:
-                buffer = pa.BufferOutputStream()
-                pq.write_table(pa.Table.from_pylist(rows, schema=TAGS), buffer)
-                output.write_bytes(memoryview(buffer.getvalue()))
+                output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
         return complete_shard(
             self._plan,
             shard,

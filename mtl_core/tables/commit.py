@@ -1,0 +1,162 @@
+"""Commit: verifies what a run produced, and adds it to both tables.
+
+A commit has three transactions: new failures are added, then tags, then the failures of tracks that now have tags are
+removed. Each carries the run's id, so that an interrupted commit is completed and never repeated. Rows are rewritten
+only in files that contain tracks of the run.
+
+Contents: `verify_and_merge` -> `VerifiedRun` -> `commit_run`; `has_committed`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_core.errors import RunError
+from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import conform
+from mtl_core.storage.sql import open_database
+from mtl_core.tables.data_files import DataFile, read_track_ids, write_files
+from mtl_core.tables.delta import (
+    OTHER_TABLE_VERSION,
+    TABLE_SCHEMAS,
+    commit_actions,
+    open_table,
+    open_to_write,
+    table_version,
+)
+from mtl_core.tables.rewriting import rewrite_without
+
+
+class VerificationError(RunError):
+    """The results of a run differ from its plan. Nothing is committed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedRun:
+    """A verified run, ready to be committed.
+
+    Args:
+        run_id, model_id: of the run.
+        tagged, failed: track_ids, string.
+        tags: the data files of its tags.
+        failures: rows of `FAILURES`.
+    """
+
+    run_id: str
+    model_id: str
+    tagged: pa.ChunkedArray
+    failed: pa.ChunkedArray
+    tags: list[DataFile]
+    failures: pa.Table
+
+
+def verify_and_merge(
+    staged: list[tuple[Location, int]],
+    planned: pa.Table,
+    failures: pa.Table,
+    root: Location,
+    *,
+    run_id: str,
+    model_id: str,
+) -> VerifiedRun:
+    """Verify a run, and merge the files of its shards into a few data files of the tags. The log is not changed.
+
+    Shards are small, so that a crash costs little. A table of such small files would be slow to plan and to read.
+
+    Args:
+        staged: the shards' files of tags, each with its expected number of rows. A file of an older version may lack
+            columns that `TAGS` gained since; they are null.
+        planned: the tracks of the plan; column `track_id`.
+        failures: the run's failures, `FAILURES`.
+        root: of the tables.
+        run_id, model_id: of the run.
+
+    Raises:
+        VerificationError: a file is missing, unreadable or of another schema, or the tagged and failed tracks are not
+            the planned ones, each exactly once.
+    """
+    tables = bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES)
+    files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
+    tagged = pa.chunked_array(read_track_ids(root / "tags", files), pa.string())
+    failed = failures["track_id"]
+    with open_database() as connection:
+        connection.register("results", pa.table({"track_id": pa.chunked_array([*tagged.chunks, *failed.chunks])}))
+        connection.register("planned", planned)
+        n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
+        if n_results != len(planned) or n_distinct != len(planned):
+            raise VerificationError(
+                f"{len(planned):,} tracks were planned, {n_results:,} were tagged or failed, {n_distinct:,} of them "
+                "distinct"
+            )
+        unplanned = "SELECT count(*), min(track_id) FROM results ANTI JOIN planned USING (track_id)"
+        n_unplanned, example = connection.sql(unplanned).fetchall()[0]
+        if n_unplanned:
+            raise VerificationError(f"{n_unplanned:,} tracks were not planned, e.g. {example!r}")
+    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=files, failures=failures)
+
+
+def _read_staged(staged: tuple[Location, int]) -> pa.Table:
+    (file, n_rows), schema = staged, TABLE_SCHEMAS["tags"]
+    try:
+        table = pq.read_table(pa.BufferReader(file.read_bytes()), use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise VerificationError(f"{file} cannot be read: {error}") from error
+    shared = pa.schema([field for field in schema if field.name in table.column_names])
+    if table.schema != shared or len(table) != n_rows:
+        raise VerificationError(f"{file} has {len(table)} rows of {table.schema}, expected {n_rows} rows of {schema}")
+    return conform(table, schema)
+
+
+def commit_run(root: Location, run: VerifiedRun, check_lease: Callable[[], None]) -> None:
+    """Add a run to the tables. Transactions that an earlier try has committed are skipped.
+
+    Args:
+        root: of the tables.
+        run: to be committed.
+        check_lease: raises if the lease is lost. It is called before each transaction, after its table was opened. A
+            transaction fails if anything was committed to its table in between, so no other run can interfere.
+    """
+    planned = pa.chunked_array([*run.tagged.chunks, *run.failed.chunks], pa.string())
+
+    def write_failures() -> list[DataFile]:
+        return write_files(iter([run.failures]), root / "failures", run.run_id, TABLE_SCHEMAS["failures"])
+
+    _commit_step(root, run, "failures", "failures", run.failed, write_failures, check_lease)
+    _commit_step(root, run, "tags", "tags", planned, lambda: run.tags, check_lease)
+    _commit_step(root, run, "failures", "cleared", run.tagged, list, check_lease)
+
+
+def _commit_step(
+    root: Location,
+    run: VerifiedRun,
+    name: str,
+    step: str,
+    superseded: pa.ChunkedArray,
+    write_new: Callable[[], list[DataFile]],
+    check_lease: Callable[[], None],
+) -> None:
+    """One transaction: remove the rows of `superseded` (track_ids) from the table `name`, and add new files."""
+    transaction = f"{run.run_id}/{step}"
+    table = open_to_write(root, name, check_lease)
+    if table.transaction_version(transaction) is not None:
+        return
+    removed, rewritten = rewrite_without(root / name, table, superseded, f"{run.run_id}-{step}-kept")
+    other = "tags" if name == "failures" else "failures"
+    about = {
+        "run_id": run.run_id,
+        "model_id": run.model_id,
+        OTHER_TABLE_VERSION: table_version(open_table(root, other)) or 0,
+    }
+    commit_actions(table, removed, [*rewritten, *write_new()], check_lease, about=about, transaction=transaction)
+
+
+def has_committed(root: Location, run_id: str) -> bool:
+    """Whether the first transactions of a run are in the tables, so that its commit must be completed."""
+    for name in TABLE_SCHEMAS:
+        table = open_table(root, name)
+        if table is not None and table.transaction_version(f"{run_id}/{name}") is not None:
+            return True
+    return False

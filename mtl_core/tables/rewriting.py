@@ -1,0 +1,151 @@
+"""Rewriting: new data files from the rows of old ones, with some rows removed, or small files merged.
+
+Files are read one row group at a time. A file that is older than a column of the table has null in that column.
+
+Contents: `rewrite_without` (some tracks), `rewrite_files`, `FileRemainder`, `iter_row_groups`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from mtl_core.storage.concurrency import bounded_map
+from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import conform
+from mtl_core.storage.sql import fetch_table, open_database
+from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, read_track_ids, write_files
+
+_PARALLEL_WRITES = 2
+
+
+@dataclass(frozen=True)
+class FileRemainder:
+    """The rows of a file that stay when others are removed.
+
+    Args:
+        file: to be read.
+        removed_rows: row numbers, int.
+    """
+
+    file: DataFile
+    removed_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that stay."""
+        return self.file.n_rows - len(self.removed_rows)
+
+
+def rewrite_without(
+    root: Location, table: DeltaTable, track_ids: pa.ChunkedArray, name: str
+) -> tuple[list[DataFile], list[DataFile]]:
+    """Rewrite the files that contain some of these tracks, without them. The log is not changed.
+
+    Args:
+        root: of the table.
+        table: at the version to change.
+        track_ids: string; tracks that the table does not contain are ignored.
+        name: part of the new files' names.
+
+    Returns:
+        The files to remove from the table, and the new files to add to it.
+    """
+    remainders = [FileRemainder(file, rows) for file, rows in _find_rows(root, active_files(table), track_ids)]
+    non_empty = [remainder for remainder in remainders if remainder.n_rows]
+    new_files = rewrite_files(non_empty, root, name, pa.schema(table.schema().to_arrow()))
+    return [remainder.file for remainder in remainders], new_files
+
+
+def _find_rows(
+    root: Location, files: list[DataFile], track_ids: pa.ChunkedArray
+) -> Iterator[tuple[DataFile, np.ndarray]]:
+    """The files that contain some of these tracks, each with the numbers of their rows.
+
+    Only files whose range of track_ids contains one of them are read.
+    """
+    if not files or not len(track_ids):
+        return
+    with open_database() as connection:
+        connection.register("superseded", pa.table({"track_id": track_ids}))
+        ranges = {
+            "file": pa.array(range(len(files)), pa.int32()),
+            "first": pa.array([file.min_values.get("track_id", "") for file in files], pa.string()),
+            "last": pa.array([file.max_values.get("track_id") for file in files], pa.string()),
+        }
+        connection.register("ranges", pa.table(ranges))
+        candidates = connection.sql(
+            "SELECT file FROM ranges ASOF JOIN superseded ON first <= track_id"
+            " WHERE last IS NULL OR track_id <= last ORDER BY file"
+        ).fetchall()
+        numbers = [number for (number,) in candidates]
+        ids = zip(numbers, read_track_ids(root, [files[number] for number in numbers]), strict=True)
+        batches = (_with_row_numbers(number, track_id) for number, track_id in ids)
+        connection.register("rows", pa.RecordBatchReader.from_batches(_NUMBERED, batches))
+        matches = fetch_table(
+            connection, "SELECT file, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY file, row"
+        )
+    file_numbers, starts = np.unique(matches["file"].to_numpy(), return_index=True)
+    for number, rows in zip(file_numbers, np.split(matches["row"].to_numpy(), starts)[1:], strict=True):
+        yield files[number], rows
+
+
+_NUMBERED = pa.schema([("file", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
+
+
+def _with_row_numbers(file_number: int, track_ids: pa.Array) -> pa.RecordBatch:
+    n_rows = len(track_ids)
+    files = pa.array(np.full(n_rows, file_number, np.int32))
+    return pa.record_batch([files, pa.array(np.arange(n_rows, dtype=np.int32)), track_ids], _NUMBERED)
+
+
+def rewrite_files(remainders: list[FileRemainder], root: Location, name: str, schema: pa.Schema) -> list[DataFile]:
+    """Write the remaining rows of some files to new files; small files are merged. A few row groups are in memory.
+
+    Args:
+        remainders: the rows.
+        root: of the table.
+        name: part of the new files' names.
+        schema: of the table.
+    """
+    groups: list[list[FileRemainder]] = []
+    for remainder in remainders:
+        if groups and sum(other.n_rows for other in groups[-1]) + remainder.n_rows <= ROWS_PER_FILE:
+            groups[-1].append(remainder)
+        else:
+            groups.append([remainder])
+
+    def rewrite(number: int) -> list[DataFile]:
+        tables = (table for remainder in groups[number] for table in _read(root, remainder, schema))
+        return write_files(tables, root, f"{name}-{number:05}", schema)
+
+    return [file for files in bounded_map(rewrite, range(len(groups)), _PARALLEL_WRITES) for file in files]
+
+
+def iter_row_groups(root: Location, files: list[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of some files, one row group at a time.
+
+    Args:
+        root: of the table.
+        files: to read.
+        schema: of the rows; a column that a file lacks is null.
+    """
+    return (table for file in files for table in _read(root, FileRemainder(file), schema))
+
+
+def _read(root: Location, remainder: FileRemainder, schema: pa.Schema) -> Iterator[pa.Table]:
+    stays = np.ones(remainder.file.n_rows, bool)
+    stays[remainder.removed_rows] = False
+    location = root / remainder.file.path
+    with location.arrow_filesystem.open_input_file(location.path) as source:
+        parquet = pq.ParquetFile(source, pre_buffer=location.on_s3)
+        start = 0
+        for group in range(parquet.num_row_groups):
+            end = start + parquet.metadata.row_group(group).num_rows
+            if stays[start:end].any():
+                table = conform(parquet.read_row_group(group, use_threads=False), schema)
+                yield table if stays[start:end].all() else table.filter(pa.array(stays[start:end]))
+            start = end
