@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from catalogue import save, untrained_artifact, write
+from builders.catalogue import write_audio
+from builders.models import save, untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.inference.artifact import Artifact
@@ -33,13 +34,12 @@ COUNTING = "counting_decoder"
 def write_track(at: Location, number: int, seconds: float = 0.2) -> None:
     """A short tone that no other number has."""
     t = np.arange(int(seconds * RATE_HZ))[:, None] / RATE_HZ
-    write(at, 0.3 * np.sin(2 * np.pi * (100 + 3 * number) * t), RATE_HZ, "wav")
+    write_audio(at, 0.3 * np.sin(2 * np.pi * (100 + 3 * number) * t), RATE_HZ)
 
 
 def small_artifact() -> Artifact:
     """Random weights, one segment an excerpt."""
-    known = untrained_artifact()
-    return Artifact(model=known.model, front_end=FrontEnd(segments_per_excerpt=1), vocabularies=known.vocabularies)
+    return untrained_artifact(front_end=FrontEnd(segments_per_excerpt=1))
 
 
 @dataclass(frozen=True)

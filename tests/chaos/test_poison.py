@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from catalogue import save
+from builders.models import save
 from clusters import head
 from nightly import JOB, rows, run, small_artifact, write_track
 

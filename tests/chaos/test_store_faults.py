@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from catalogue import save
+from builders.models import save
 from faulty_proxy import Proxy, before
 from nightly import JOB, rows, run, small_artifact, write_track
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import save
+from builders.models import save
 from clusters import head
 from nightly import JOB, run, small_artifact
 

@@ -1,18 +1,15 @@
 """Batches: every segment once, equal shares, mixed songs, an order that the seed alone decides."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
+from builders.mels import write_mel_files
 
-from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import select_tracks
 from mtl_core.dataset.mel_files import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE, MELS
+from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage.location import Location
 
 #: Of t0 to t9, in two files of row groups of 5: tracks straddle them.
@@ -23,21 +20,12 @@ TOTAL = sum(SEGMENTS)
 @pytest.fixture(scope="module")
 def mels(tmp_path_factory):
     """A mel is full of 100 track + segment."""
-    folder = tmp_path_factory.mktemp("mels")
-    front_end = FrontEnd()
-    metadata = {FRONT_END: json.dumps(front_end.to_dict()), FRONT_END_HASH: front_end.hash()}
-    for file, tracks in enumerate((range(5, 10), range(5))):
-        rows = [(track, segment) for track in tracks for segment in range(SEGMENTS[track])]
-        mel = np.stack([np.full(MEL_SHAPE, 100 * track + segment, np.float16) for track, segment in rows])
-        columns = {
-            "track_id": [f"t{track}" for track, _ in rows],
-            "segment": pa.array([segment for _, segment in rows], pa.int32()),
-            "start_s": [3.0 * segment for _, segment in rows],
-            **{name: pa.nulls(len(rows), pa.string()) for name in ("artist", "language", "album")},
-            "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(mel),
-        }
-        pq.write_table(pa.table(columns, MELS.with_metadata(metadata)), folder / f"{file}.parquet", row_group_size=5)
-    return open_mel_dataset(Location(str(folder)))
+    tracks = [
+        {"track_id": f"t{track}", "mel": np.stack([np.full(MEL_SHAPE, 100 * track + i, np.float16) for i in range(n)])}
+        for track, n in enumerate(SEGMENTS)
+    ]
+    folder = Location(str(tmp_path_factory.mktemp("mels")))
+    return open_mel_dataset(write_mel_files([tracks[5:], tracks[:5]], folder, row_group_size=5))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_mels import write_mels
+from builders.small_mels import write_mels
 
 JOB = Path(__file__).parents[2] / "jobs" / "run_experiment.py"
 

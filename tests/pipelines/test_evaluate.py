@@ -1,6 +1,5 @@
 """Evaluation end to end on a small artifact and random mels, on a disk and on S3, against the model run by hand."""
 
-import io
 import json
 import re
 import runpy
@@ -12,18 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from builders.mels import write_mel_files
+from builders.models import save, untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import mels_schema
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
-from mtl_core.inference.artifact import Artifact
-from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import _labelled_in_split, evaluate
-from mtl_core.schema import MANIFEST
 from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
@@ -57,33 +55,14 @@ def catalogue():
 
 
 def write_mels(tracks, location, files=3, front_end=None):
-    schema = mels_schema(front_end or FrontEnd(), MANIFEST)
-    for k in range(files):
-        own = tracks[k::files]
-        lengths = [len(track["mel"]) for track in own]
-        columns = {
-            "segment": pa.array(np.concatenate([np.arange(n) for n in lengths]), pa.int32()),
-            "start_s": pa.array(np.concatenate([np.arange(n) * 3.0 for n in lengths])),
-            "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate([track["mel"] for track in own])),
-        }
-        for name in ("track_id", "artist", "language", "album"):
-            values = [track[name] for track, n in zip(own, lengths, strict=True) for _ in range(n)]
-            columns[name] = pa.array(values, pa.string())
-        buffer = io.BytesIO()
-        table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-        pq.write_table(table, buffer, row_group_size=7)  # a track's segments may lie in two row groups
-        (location / f"mels-{k}.parquet").write_bytes(buffer.getvalue())
-    return location
+    """Row groups of 7 segments: a track's may lie in two of them."""
+    dealt = [tracks[k::files] for k in range(files)]
+    return write_mel_files(dealt, location, front_end=front_end, row_group_size=7)
 
 
 def write_model(tracks, location):
-    torch.manual_seed(0)
-    vocabularies = {"artist": Vocabulary(ARTISTS), "language": Vocabulary(tuple(sorted(LANGUAGES)))}
-    model = MultitaskCNN(ModelConfig(classes={task: len(v) for task, v in vocabularies.items()}))
-    artifact = Artifact(
-        model=model,
-        front_end=FrontEnd(),
-        vocabularies=vocabularies,
+    artifact = untrained_artifact(
+        {"artist": ARTISTS, "language": tuple(sorted(LANGUAGES))},
         aggregation=Aggregation(temperature={"artist": 0.5}, threshold={"artist": 0.4}),
         metrics={
             "split": {"kind": "paper", "seed": 3, "fold": 0, "group_column": None},
@@ -93,12 +72,7 @@ def write_model(tracks, location):
             ],
         },
     )
-    known = [track for track in tracks if track["split"]]
-    splits = pa.table(
-        {name: [track[column] for track in known] for name, column in [("track_id", "track_id"), ("split", "split")]}
-    )
-    artifacts.save_artifact(artifact, splits, location)
-    return location
+    return save(artifact, location, {track["track_id"]: track["split"] for track in tracks if track["split"]})
 
 
 @pytest.fixture(scope="module")

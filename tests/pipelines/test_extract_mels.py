@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import BAD, write_catalogue
+from builders.catalogue import BAD, write_catalogue
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_files import open_mel_dataset

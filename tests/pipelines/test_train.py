@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
+from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_files import open_mel_dataset
