@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import _labelled_in_split, evaluate
 from mtl_core.storage.location import Location
 
-ROOT = Path(__file__).parents[2]
 ARTISTS = tuple(f"artist {i}" for i in range(6))
 LANGUAGES = ("de", "en", "<b>it</b>")
 PARTS = ("train", "train", "train", "validation", "test")
@@ -184,12 +182,3 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
             evaluate(**(good | wrong))
         assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_job_says_what_is_wrong_in_one_line(place, monkeypatch, capsys):
-    flags = ["--model", f"{place}/nowhere", "--mels", f"{place}/mels", "--out", f"{place}/x"]
-    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(ROOT / "jobs" / "evaluate.py"), run_name="__main__")
-    assert stop.value.code == 2
-    assert re.fullmatch(r"error: .*nowhere is no model.*\n", capsys.readouterr().err)

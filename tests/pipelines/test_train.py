@@ -169,34 +169,6 @@ def _run_job(monkeypatch, capsys, *flags):
     return exit_.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--num-workers", "3"], "num-workers must divide the global batch of 32, got 3"),
-        (["--num-workers", "0"], "got 0"),
-        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, best, demo"),
-        (["--split", "random"], "no split 'random': allowed are paper"),
-        (["--split", "kfold", "--fold", "9"], "no fold 9: allowed are 0 to 4"),
-        (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
-        (["--group-column", "choir"], "no column 'choir'"),
-        (["--split", "artist"], "train with --tasks language"),
-        (["--alpha", "-1"], "alpha must be None, or >= 0 and finite, got -1.0"),
-        (["--epochs", "0"], "epochs must be >= 1, got 0"),
-        (["--tasks", "artist", "--drop-head", "language"], "cannot drop the head language of a model of artist"),
-        (["--drop-head", "artist", "language"], "one must stay"),
-        (["--tasks", "mood"], "tasks must be of artist, language, got mood"),
-        (["--seed", "-1"], "seed must be 0 to"),
-        (["--epochs", "many"], "many"),
-    ],
-)
-def test_wrong_flags(mels, tmp_path, monkeypatch, capsys, flags, said):
-    code, error = _run_job(monkeypatch, capsys, "--mels", mels.uri, "--out", str(tmp_path / "model"), *flags)
-    assert code == 2
-    assert said in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "model").exists()
-
-
 def _mixed(folder):
     write_mels(folder)
     other = write_mels(folder.with_name("other"), front_end=FrontEnd(segments_per_excerpt=2))

@@ -228,26 +228,6 @@ def run(*flags: object, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ("", "nothing to do"),
-        ("--compact --restore-before 1", "stands alone"),
-        ("--clean --keep-days 0", "--keep-days 0: allowed is 1 or more"),
-        ("--compact --dry-run", "--dry-run goes with --clean alone"),
-        ("--compact", "no tables of tags and failures"),
-        ("--restore-before x --bogus", "--bogus"),
-    ],
-)
-def test_the_job_says_in_one_line_what_is_wrong(
-    tmp_path: Path, flags: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("--out", tmp_path / "out", *flags.split(), monkeypatch=monkeypatch) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_job_waits_for_nobody_and_says_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
