@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mtl_core.dataset.mel_files import MelDataset, read_row_group
+from mtl_core.dataset.mel_dataset import MelDataset
+from mtl_core.dataset.mel_files import read_row_group
 from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location

