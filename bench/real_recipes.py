@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from real_audio import job
 
 from mtl_core.dataset import manifest
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.storage.location import Location
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from mtl_core.dataset import splits
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import track_probabilities
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN

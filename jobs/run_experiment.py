@@ -6,7 +6,7 @@ from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
 from mtl_core import cli
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.errors import InputError, RunError
 from mtl_core.evaluation import metrics
 from mtl_core.experiments import alpha_sweep, report, run_store, runner, table1_text

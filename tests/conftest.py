@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(Path(__file__).parent / "pipelines"))  # catalogue.py, shared by the tests of pipelines and jobs
+sys.path.insert(0, str(Path(__file__).parent))  # tests/builders
 AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -80,7 +80,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def untrained() -> Any:
     """An artifact with random weights: 7 artists, 3 languages."""
-    from catalogue import untrained_artifact
+    from builders.models import untrained_artifact
 
     return untrained_artifact()
 

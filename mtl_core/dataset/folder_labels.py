@@ -1,11 +1,11 @@
-"""Folders: labels out of where a song lies, for data sets that have them nowhere else.
+"""Labels from the folders of a song, for data sets that have no other labels.
 
     LANGUAGE_<language>/ARTIST_<artist>/<song>          the layout of Singh & Biswas' data set
-    <language>/<artist>/<song>                          the same without the prefixes
-    …/…/<album>/<song>                                  either, with a folder an album
+    <language>/<artist>/<song>                          the same without prefixes
+    …/…/<album>/<song>                                  either of them, with a folder for each album
 
-The name is what follows the prefix, else the whole folder's, as it is: nothing in it is replaced. Where one folder of a
-level has the prefix, those of that level without it are no labels. A path of any other depth has no labels at all.
+The label is the name of the folder without its prefix, unchanged. If one folder of a level has the prefix, folders of
+that level without it are not labels. A path of any other depth has no labels.
 """
 
 from collections.abc import Iterable
@@ -14,22 +14,22 @@ PREFIXES = {"language": "LANGUAGE_", "artist": "ARTIST_"}
 
 
 def labels_from_paths(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | None]], list[str]]:
-    """Labels of songs by their paths.
+    """Read the labels of songs from their paths.
 
     Args:
-        paths: of songs, relative to the catalogue, `/` between folders.
+        paths: of the songs, relative to the catalogue, with `/` between folders.
 
     Returns:
-        path -> {"language", "artist", "album"} of those that fit, and the paths that do not, in their order.
+        path -> {"language", "artist", "album"}, and the paths that do not have the layout, in their order.
     """
-    split = {path: path.split("/") for path in paths}
+    parts_of = {path: path.split("/") for path in paths}
     prefixed = {
-        task: any(len(parts) > level + 1 and parts[level].startswith(prefix) for parts in split.values())
+        task: any(len(parts) > level + 1 and parts[level].startswith(prefix) for parts in parts_of.values())
         for level, (task, prefix) in enumerate(PREFIXES.items())
     }
     rows: dict[str, dict[str, str | None]] = {}
-    misfits = []
-    for path, parts in split.items():
+    outside_layout = []
+    for path, parts in parts_of.items():
         names = {
             task: _name(folder, PREFIXES[task] if prefixed[task] else "")
             for task, folder in zip(PREFIXES, parts, strict=False)
@@ -37,10 +37,10 @@ def labels_from_paths(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | N
         if len(parts) in (3, 4) and all(names.values()):
             rows[path] = {**names, "album": parts[2] if len(parts) == 4 else None}
         else:
-            misfits.append(path)
-    return rows, misfits
+            outside_layout.append(path)
+    return rows, outside_layout
 
 
 def _name(folder: str, prefix: str) -> str | None:
-    """What follows the prefix, None where it is not there or nothing follows."""
+    """The part after the prefix; None if the prefix is missing or nothing follows it."""
     return folder.removeprefix(prefix).strip() or None if folder.startswith(prefix) else None

@@ -1,12 +1,12 @@
-"""Batches: the segments of a part of the mels, in an order that seed, epoch and workers alone decide.
+"""Loader: batches of the segments of one split, in an order that only the seed, the epoch and the workers decide.
 
-Shuffling is in three steps. The part's row groups (up to 1,024 segments, neighbours in the manifest) are put in an
-order drawn anew each epoch; that sequence of segments is cut into one equal share a worker; and each worker draws its
-batches at random out of a buffer (4,096 segments are four or more row groups, of 100 tracks or more), so that a batch
-mixes songs. A worker reads the row groups of its share alone, two while it uses one, and holds those and the buffer:
-the mels may be larger than any memory.
+Shuffling has three steps. (1) The row groups of the split (up to 1,024 segments each, neighbours in the manifest) are
+put in a new random order each epoch. (2) That sequence of segments is cut into equal shares, one for each worker.
+(3) Each worker draws its batches at random from a buffer; 4,096 segments come from four or more row groups, that is
+100 tracks or more, so a batch mixes songs. A worker reads only the row groups of its share, two of them while it uses a
+third, and holds only these and the buffer in memory: the mels may be larger than any memory.
 
-Legend: B batch, T frames, F bands, S segments.
+Legend: B batch, T frames, F bands, S segments, G row groups.
 """
 
 from collections.abc import Iterator
@@ -17,25 +17,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mtl_core.dataset.mel_files import MelDataset, read_row_group
+from mtl_core.dataset.mel_dataset import MelDataset
+from mtl_core.dataset.mel_files import read_row_group
 from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 
-ROW_GROUPS_HELD = 3  # of 37 MB
+ROW_GROUPS_HELD = 3  # 37 MB each
 
-#: `mel` (B, 187, 96) float16, `track` (B,) int64 (its place in the part), and a task's classes (B,) int64.
+#: `mel` (B, 187, 96) float16, `track` (B,) int64 (its index in the split), and the classes of each task (B,) int64.
 Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSegments:
-    """Where a part's segments lie, and their classes; no mel is held.
+    """Where the segments of a split are, and their classes; it holds no mels.
 
     Args:
-        files: of the mels.
-        spans: as in `Mels`, `track` being the place in this part.
-        targets: task -> the class of each track of the part, int64, `MISSING` where it has none.
+        files: the files of mels.
+        spans: as in `MelDataset`, but `track` is the index in this split.
+        targets: task -> the class of each track of the split, int64; `MISSING` if it has none.
     """
 
     files: tuple[Location, ...]
@@ -44,79 +45,84 @@ class SplitSegments:
 
     @property
     def segments(self) -> int:
+        """The number of segments."""
         return int(pc.sum(self.spans["segments"]).as_py() or 0)
 
     def shuffled_batches(
         self, size: int, *, buffer_segments: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
-        """A worker's share of an epoch; every worker has as many segments, the last batch what is left.
+        """Batches of one worker in one epoch, shuffled; the last batch may be smaller.
 
-        Up to world_size - 1 segments, at the end of the epoch's order, are nobody's: others each time.
+        All workers get the same number of segments. For that, up to world_size - 1 segments are dropped each epoch,
+        different ones each time.
 
         Args:
             size: B.
-            buffer_segments: that the batches are drawn from; at least B.
+            buffer_segments: number of segments that batches are drawn from, at least B.
+            seed: of the order.
+            epoch: each epoch has an order of its own.
             rank: of the worker, 0 to world_size - 1.
+            world_size: number of workers.
         """
-        groups = np.random.default_rng((seed, epoch)).permutation(len(self._groups[0]))
+        order_G = np.random.default_rng((seed, epoch)).permutation(len(self._row_groups[0]))
         share = self.segments // world_size
-        draw = np.random.default_rng((seed, epoch, rank + 1))
+        rng = np.random.default_rng((seed, epoch, rank + 1))
         buffer = _Buffer(min(max(size, buffer_segments), share))
-        for mel_STF, track_S in self._read(groups, rank * share, (rank + 1) * share):
+        for mel_STF, track_S in self._read(order_G, rank * share, (rank + 1) * share):
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
                 if buffer.is_full:
-                    yield self._batch(*buffer.take(size, draw))
+                    yield self._batch(*buffer.take(size, rng))
         while buffer.filled:
-            yield self._batch(*buffer.take(size, draw))
+            yield self._batch(*buffer.take(size, rng))
 
     def ordered_batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """A worker's share in the files' order; every segment is some worker's."""
+        """Batches of one worker in the order of the files; no segment is dropped. Arguments as `shuffled_batches`."""
         first, end = (self.segments * i // world_size for i in (rank, rank + 1))
         rest_STF, rest_S = np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64)
-        for mel_STF, track_S in self._read(np.arange(len(self._groups[0])), first, end):
+        for mel_STF, track_S in self._read(np.arange(len(self._row_groups[0])), first, end):
             mel_STF, track_S = np.concatenate((rest_STF, mel_STF)), np.concatenate((rest_S, track_S))
-            whole = len(track_S) // size * size
-            for start in range(0, whole, size):
+            n_batched = len(track_S) // size * size
+            for start in range(0, n_batched, size):
                 yield self._batch(mel_STF[start : start + size], track_S[start : start + size])
-            rest_STF, rest_S = mel_STF[whole:], track_S[whole:]
+            rest_STF, rest_S = mel_STF[n_batched:], track_S[n_batched:]
         if len(rest_S):
             yield self._batch(rest_STF, rest_S)
 
     def _batch(self, mel_BTF: np.ndarray, track_B: np.ndarray) -> Batch:
-        return {"mel": mel_BTF, "track": track_B, **{task: of[track_B] for task, of in self.targets.items()}}
+        return {"mel": mel_BTF, "track": track_B, **{task: classes[track_B] for task, classes in self.targets.items()}}
 
     @cached_property
-    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row group that holds something of the part: its first stretch, and its segments in the part."""
-        file, group, segments = (self.spans[name].to_numpy() for name in ("file", "row_group", "segments"))
-        begins = np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0))
-        return begins, np.add.reduceat(segments, begins) if len(begins) else begins
+    def _row_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row group with segments of the split: the index of its first span, and the number of segments."""
+        file, row_group, segments = (self.spans[name].to_numpy() for name in ("file", "row_group", "segments"))
+        first_span_G = np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(row_group, prepend=-1) != 0))
+        return first_span_G, np.add.reduceat(segments, first_span_G) if len(first_span_G) else first_span_G
 
     def _read(self, order_G: np.ndarray, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Segments `first` to `end` of the row groups in this order: mels (S, 187, 96) float16 and tracks (S,)."""
-        ends_G = np.cumsum(self._groups[1][order_G])
-        begins_G = ends_G - self._groups[1][order_G]
-        wanted = np.flatnonzero((begins_G < end) & (ends_G > first))
+        ends_G = np.cumsum(self._row_groups[1][order_G])
+        starts_G = ends_G - self._row_groups[1][order_G]
         return bounded_map(
-            lambda i: self._of_group(order_G[i], max(0, first - begins_G[i]), end - begins_G[i]),
-            wanted,
+            lambda i: self._read_row_group(order_G[i], max(0, first - starts_G[i]), end - starts_G[i]),
+            np.flatnonzero((starts_G < end) & (ends_G > first)),
             ROW_GROUPS_HELD,
         )
 
-    def _of_group(self, place: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        begins, _ = self._groups
-        here = self.spans[begins[place] : begins[place + 1] if place + 1 < len(begins) else None]
-        row, segments, track = (here[name].to_numpy() for name in ("row", "segments", "track"))
-        within = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
-        rows = (np.repeat(row, segments) + within)[first:end]
-        mel_STF = read_row_group(self.files[here["file"][0].as_py()], here["row_group"][0].as_py())
-        return mel_STF[rows], np.repeat(track, segments)[first:end]
+    def _read_row_group(self, index: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Segments `first` to `end` of the split in one row group, as `_read`."""
+        first_span_G, _ = self._row_groups
+        spans = self.spans[first_span_G[index] : first_span_G[index + 1] if index + 1 < len(first_span_G) else None]
+        row, segments, track = (spans[name].to_numpy() for name in ("row", "segments", "track"))
+        offset_S = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
+        row_S = (np.repeat(row, segments) + offset_S)[first:end]
+        mel_STF = read_row_group(self.files[spans["file"][0].as_py()], spans["row_group"][0].as_py())
+        return mel_STF[row_S], np.repeat(track, segments)[first:end]
 
 
 class _Buffer:
-    """Segments to draw from at random."""
+    """Holds segments, and draws from them at random."""
 
     def __init__(self, segments: int) -> None:
         self._mel_STF = np.empty((segments, *MEL_SHAPE), np.float16)
@@ -128,34 +134,35 @@ class _Buffer:
         return self.filled == len(self._track_S)
 
     def fill(self, mel_STF: np.ndarray, track_S: np.ndarray) -> int:
-        """Put in the first ones, as many as there is room for; returns their number."""
-        places = slice(self.filled, self.filled + len(mel_STF))
-        count = len(self._track_S[places])
-        self._mel_STF[places], self._track_S[places] = mel_STF[:count], track_S[:count]
+        """Add segments from the start of the arrays until the buffer is full; returns their number."""
+        free = slice(self.filled, self.filled + len(mel_STF))
+        count = len(self._track_S[free])
+        self._mel_STF[free], self._track_S[free] = mel_STF[:count], track_S[:count]
         self.filled += count
         return count
 
-    def take(self, count: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Take out so many, or all where there are fewer."""
+    def take(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Remove and return `count` random segments, or all if there are fewer."""
         count = min(count, self.filled)
-        taken = draw.choice(self.filled, count, replace=False)
-        drawn = self._mel_STF[taken], self._track_S[taken]
+        taken = rng.choice(self.filled, count, replace=False)
+        mel_STF, track_S = self._mel_STF[taken], self._track_S[taken]
         self.filled -= count
-        # What lies behind the new end, and was not drawn, goes where something before it was.
+        # Move the remaining segments behind the new end into the gaps before it.
         behind = np.setdiff1d(np.arange(self.filled, self.filled + count), taken)
-        holes = taken[taken < self.filled]
-        self._mel_STF[holes], self._track_S[holes] = self._mel_STF[behind], self._track_S[behind]
-        return drawn
+        gaps = taken[taken < self.filled]
+        self._mel_STF[gaps], self._track_S[gaps] = self._mel_STF[behind], self._track_S[behind]
+        return mel_STF, track_S
 
 
 def select_tracks(source: MelDataset, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> SplitSegments:
-    """The part of these tracks.
+    """Select the segments of some tracks.
 
     Args:
-        track_ids: sorted, all of them in `source`.
+        source: where the tracks are.
+        track_ids: (N,) sorted; all of them are in `source`.
         targets: task -> their classes (N,) int64.
     """
-    here = pc.index_in(source.tracks["track_id"], value_set=track_ids.combine_chunks()).cast(pa.int64())
-    track = here.take(source.spans["track"])
+    index_in_split = pc.index_in(source.tracks["track_id"], value_set=track_ids.combine_chunks()).cast(pa.int64())
+    track = index_in_split.take(source.spans["track"])
     spans = source.spans.drop_columns("track").append_column("track", track)
     return SplitSegments(files=source.files, spans=spans.filter(pc.is_valid(track)).combine_chunks(), targets=targets)

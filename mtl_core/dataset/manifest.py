@@ -1,146 +1,26 @@
-"""Manifest: the list of tracks to work on, one row a track (`schema.MANIFEST` and carried columns).
+"""Manifest: the list of tracks to work on, one row a track, as a Parquet file or a folder of them.
 
-Contents: `build` (list a catalogue, join its labels), `read` and `scan` (the door of every job that takes a
-manifest), `write`.
+Its columns are those of `schema.MANIFEST`; other columns are carried along. track_id and uri are required, and every
+track_id occurs once.
+
+Contents: `read` and `scan` read and check a manifest, `write` writes one, `check_ids` checks its rows.
 """
 
 import contextlib
-import csv
-import io
-import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from mtl_core.dataset.folder_labels import labels_from_paths
 from mtl_core.errors import InputError, one_line
-from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
+from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED
 from mtl_core.storage.checks import as_input_error, check_reachable
-from mtl_core.storage.location import S3, Location, content_id
+from mtl_core.storage.location import S3, Location
 from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.sql import open_database, scan_columns
-
-#: Files with these extensions are tracks; others are only when the labels name them.
-AUDIO_EXTENSIONS = frozenset(
-    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
-    " wav wave weba webm wma wv".split()
-)
-LABEL_COLUMNS = ("track_id", "artist", "language", "album")
-_RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildReport:
-    """A manifest just built: its rows, the paths of label rows without a file, names that are no UTF-8, and files whose
-    folders are no labels.
-    """
-
-    table: pa.Table
-    labels_without_file: list[str]
-    undecodable_names: list[str]
-    outside_layout: list[str]
-
-
-def build_from(catalogue: Location, labels: Location | None, *, from_folders: bool = False) -> BuildReport:
-    """List a catalogue's tracks and join their labels.
-
-    Args:
-        catalogue: a folder or a prefix; everything below it is looked at.
-        labels: a CSV file as `labels.csv` in JOBS.md, or None: no track has a label.
-        from_folders: take the labels from where a file lies, as `folders` has it; instead of `labels`.
-
-    Returns:
-        `MANIFEST` columns, then the labels' other columns as strings, sorted by track_id; an empty label is null.
-
-    Raises:
-        InputError: nothing is there, the labels are malformed, or no folder is one.
-    """
-    check_reachable(catalogue)
-    rows = {} if labels is None else read_labels(labels)
-    misfits: list[str] = []
-    carried = [name for name in next(iter(rows.values()), {}) if name not in LABEL_COLUMNS]
-    records, not_text = [], []
-    with as_input_error(catalogue):
-        if not catalogue.on_s3 and not catalogue.exists():
-            raise FileNotFoundError
-        found = list(catalogue.walk())
-        if from_folders:
-            rows, misfits = labels_from_paths(path for path, _ in found if _is_text(path) and _is_audio(path))
-            if misfits and not rows:
-                raise InputError(f"{catalogue}: no song lies in LANGUAGE/ARTIST/, {misfits[0]!r} for one")
-        for path, entry in found:
-            if not _is_text(path):
-                not_text.append(repr(path))
-            elif path in rows or _is_audio(path):
-                row = rows.pop(path, {})
-                records.append(
-                    {
-                        **dict.fromkeys(carried),
-                        **row,
-                        "track_id": row.get("track_id") or path,
-                        "uri": f"{catalogue.uri}/{path}",
-                        "content_id": content_id(entry),
-                        "size_bytes": entry["size"],
-                    }
-                )
-    schema = MANIFEST
-    for name in carried:
-        schema = schema.append(pa.field(name, pa.string()))
-    table = pa.Table.from_pylist(records, schema=schema).sort_by("track_id")
-    if not records:
-        raise InputError(
-            f"{catalogue}: no audio file below it (known extensions: {', '.join(sorted(AUDIO_EXTENSIONS))})"
-        )
-    _check_ids(table, catalogue)
-    return BuildReport(
-        table=table, labels_without_file=sorted(rows), undecodable_names=not_text, outside_layout=misfits
-    )
-
-
-def _is_text(path: str) -> bool:
-    return path.encode(errors="replace").decode() == path
-
-
-def _is_audio(path: str) -> bool:
-    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
-
-
-def read_labels(location: Location) -> dict[str, dict[str, str | None]]:
-    """`labels.csv` -> {path: its other columns}, empty cells as None.
-
-    Raises:
-        InputError: no such file, not UTF-8 CSV, no `path` column, a reserved column name, a path twice.
-    """
-    check_reachable(location)
-    with as_input_error(location):
-        data = location.read_bytes()
-    try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{location} is no UTF-8 CSV file: {error}") from None
-    if "path" not in header:
-        raise InputError(f"{location} has no column 'path': its columns are {header}")
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if "" in header:
-        raise InputError(f"{location}: a column without a name: its columns are {header}")
-    if twice or _RESERVED & set(header):
-        raise InputError(f"{location}: column names {twice or sorted(_RESERVED & set(header))} are taken: rename them")
-    rows: dict[str, dict[str, str | None]] = {}
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise InputError(f"{location}, row {number}: {len(line)} cells where the header has {len(header)}")
-        row: dict[str, str | None] = {name: cell or None for name, cell in zip(header, line, strict=True)}
-        path = posixpath.normpath(row.pop("path") or "")
-        if path in rows:
-            raise InputError(f"{location}, row {number}: path {path!r} stands there twice")
-        rows[path] = row
-    return rows
 
 
 def write(table: pa.Table, location: Location) -> None:
@@ -153,91 +33,104 @@ def read(location: Location) -> pa.Table:
     """Read and check a manifest: a Parquet file or a folder of them.
 
     Returns:
-        All `MANIFEST` columns (null where the file has none), then the carried columns, in the file's order.
+        All `MANIFEST` columns (null where the file has none), then the carried columns in the order of the file.
 
     Raises:
-        InputError: nothing is there, it is no Parquet, a required column is missing, an id is empty or stands there
-        twice.
+        InputError: the manifest does not exist or is not Parquet, a required column is missing, or an id is empty or
+            occurs twice.
     """
     rows = scan(location)
-    with _as_manifest(location):
+    with _as_input_error(location):
         return rows.to_table()
 
 
 def scan(location: Location) -> pyarrow.dataset.Dataset:
-    """Check a manifest as `read` does, and leave its rows where they are: for millions of them."""
+    """Check a manifest like `read`, but do not load its rows: for millions of tracks.
+
+    Raises:
+        InputError: as `read`.
+    """
     check_reachable(location)
     with as_input_error(location):
         entry = location.filesystem.info(location.path)
-        parts = [location] if entry["type"] == "file" else location.files(".parquet")
-        if not parts:
-            raise InputError(f"{location}: a folder without Parquet files is no manifest")
-        with _as_manifest(location):
-            schemas = [_schema(part) for part in parts]
-            schema = pa.unify_schemas(schemas, promote_options="permissive")
+        files = [location] if entry["type"] == "file" else location.files(".parquet")
+        if not files:
+            raise InputError(f"{location}: a folder without Parquet files is not a manifest")
+        with _as_input_error(location):
+            carried = pa.unify_schemas([_carried_columns(file) for file in files], promote_options="permissive")
             rows = pyarrow.dataset.dataset(
-                [part.path for part in parts],
-                schema=pa.schema([*MANIFEST, *(field for field in schema if field.name not in MANIFEST.names)]),
+                [file.path for file in files],
+                schema=pa.schema([*MANIFEST, *carried]),
                 filesystem=location.arrow_filesystem,
                 format="parquet",
             )
-            _check_ids(rows, location)
+            check_ids(rows, location)
     return rows
 
 
 @contextlib.contextmanager
-def _as_manifest(location: Location) -> Iterator[None]:
+def _as_input_error(location: Location) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, duckdb.Error) as error:
-        raise InputError(f"{location} is no Parquet manifest: {one_line(error)}") from None
+        raise InputError(f"{location} is not a Parquet manifest: {one_line(error)}") from None
 
 
-def _schema(location: Location) -> pa.Schema:
-    """The columns of one file of a manifest, checked against those of `MANIFEST`."""
-    schema = pq.read_schema(location.path, filesystem=location.arrow_filesystem)
+def _carried_columns(file: Location) -> pa.Schema:
+    """Check the columns of one file of a manifest; returns those that are not in `MANIFEST`."""
+    schema = pq.read_schema(file.path, filesystem=file.arrow_filesystem)
+    repeated = [name for name, count in Counter(schema.names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{file} has two columns {repeated[0]!r}")
     missing = [name for name in MANIFEST_REQUIRED if name not in schema.names]
-    twice = [name for name, count in Counter(schema.names).items() if count > 1]
-    if twice:
-        raise InputError(f"{location} has two columns {twice[0]!r}")
     if missing:
-        raise InputError(f"{location} has no column {missing[0]!r}: a manifest needs {', '.join(MANIFEST_REQUIRED)}")
-    for wanted in MANIFEST:
-        if wanted.name in schema.names and not _fits(schema.field(wanted.name).type, wanted.type):
-            found = schema.field(wanted.name).type
-            raise InputError(f"{location}: column {wanted.name!r} is {found}, not {wanted.type}")
+        raise InputError(f"{file} has no column {missing[0]!r}: a manifest needs {', '.join(MANIFEST_REQUIRED)}")
+    for expected in MANIFEST:
+        if expected.name in schema.names:
+            actual = schema.field(expected.name).type
+            if not _holds_values_of(actual, expected.type):
+                raise InputError(f"{file}: column {expected.name!r} is {actual}, not {expected.type}")
     return pa.schema([field for field in schema if field.name not in MANIFEST.names])
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether every value of one type is one of the other; text is no number, whatever it says."""
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    if pa.types.is_string(wanted):
-        text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-        return any(is_type(found) for is_type in text)
-    return pa.types.is_integer(found) or pa.types.is_null(found)
+def _holds_values_of(actual: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a column of one type can be read as the other; text is never read as a number."""
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
+    if pa.types.is_string(expected):
+        text_types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+        return any(is_type(actual) for is_type in text_types)
+    return pa.types.is_integer(actual) or pa.types.is_null(actual)
 
 
-_EMPTY = {name: f"count(*) FILTER (coalesce({name}, '') = '')" for name in MANIFEST_REQUIRED}
-_STRANGE = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
+_COUNT_EMPTY = {name: f"count(*) FILTER (coalesce({name}, '') = '')" for name in MANIFEST_REQUIRED}
+_WRONG_URI = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
 
 
-def _check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
+def check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
+    """Check that every row has a track_id and a uri, that no track_id occurs twice, and the form of the uris.
+
+    Args:
+        rows: of a manifest.
+        location: named in the error.
+
+    Raises:
+        InputError: a check fails.
+    """
     with open_database() as connection:
         connection.register("manifest", scan_columns(rows, list(MANIFEST_REQUIRED)))
-        # Ten million hashes are counted in a third of the time and memory of as many strings.
-        looked_at = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_STRANGE})"
-        query = f"SELECT {looked_at}, {', '.join(_EMPTY.values())} FROM manifest"
-        n_rows, n_hashes, strange, *n_empty = connection.sql(query).fetchall()[0]
+        # Counting ten million hashes takes a third of the time and memory of counting as many strings.
+        columns = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_WRONG_URI})"
+        query = f"SELECT {columns}, {', '.join(_COUNT_EMPTY.values())} FROM manifest"
+        n_rows, n_hashes, wrong_uri, *n_empty = connection.sql(query).fetchall()[0]
         for name, n in zip(MANIFEST_REQUIRED, n_empty, strict=True):
             if n:
                 raise InputError(f"{location}: {n} rows without {name}: every row needs one")
-        if n_hashes < n_rows:
+        if n_hashes < n_rows:  # two ids may have the same hash, so the ids themselves decide
             connection.register("manifest", scan_columns(rows, ["track_id"]))
-            twice = "SELECT track_id FROM manifest GROUP BY track_id HAVING count(*) > 1"
-            n_twice, one = connection.sql(f"SELECT count(*), min(track_id) FROM ({twice})").fetchall()[0]
-            if n_twice:
-                raise InputError(f"{location}: {n_twice} track_ids stand there more than once, {one!r} for one")
-        if strange is not None:
-            raise InputError(f"{location}: uri {strange!r}: allowed are an absolute path and s3://bucket/key")
+            repeated = "SELECT track_id FROM manifest GROUP BY track_id HAVING count(*) > 1"
+            n_repeated, example = connection.sql(f"SELECT count(*), min(track_id) FROM ({repeated})").fetchall()[0]
+            if n_repeated:
+                raise InputError(f"{location}: {n_repeated} track_ids occur more than once, e.g. {example!r}")
+        if wrong_uri is not None:
+            raise InputError(f"{location}: uri {wrong_uri!r}: allowed are an absolute path and s3://bucket/key")

@@ -1,17 +1,18 @@
 """Splits: which tracks train, which validate, which test.
 
-A unit is what is never straddled: all its tracks go to one part. By kind it is
+Tracks are held out in groups: all tracks of a group go to the same split. The kind of split decides what a group is:
 
-- `paper`, `kfold`: the track (a song), or the value of `group_column` where one is named (`song`, where recordings of
-  one song share a name). The default is no group: with albums of 2 or 3 songs held whole, "one of an artist's 5 songs"
-  has no solution, and `paper` would be `album`.
-- `album`: the value of the group column, `album` by default. A track without one trains.
-- `artist`: the artist, for language only. Where a group column is named, artists that share a value of it train.
+- `paper`, `kfold`: one track (a song), or the tracks with one value of `group_column` if one is given (`song`, where
+  recordings of one song share a name). By default there is no group column: with whole albums of 2 or 3 songs, "one of
+  an artist's 5 songs" has no solution, and `paper` would be the same as `album`.
+- `album`: the tracks with one value of the group column, by default `album`. A track without a value trains.
+- `artist`: the tracks of one artist, for language only. If a group column is given, artists that share one of its
+  values train.
 
-A unit trains, never to be held out, where a track in it has no artist or no language, or where it is shared by several
-artists (a compilation). A label column that is empty throughout is left out of this, so that catalogues labelled for
-one task split too. What is held out is drawn by a hash of (seed, names), whatever the order of the rows; in every kind
-but `artist` every artist keeps at least one unit to train on.
+A group always trains if one of its tracks has no artist or no language, or if it has several artists (a compilation). A
+label column that is empty throughout is ignored, so that catalogues labelled for one task can be split too. A hash of
+the seed and the names decides what is held out, so the order of the rows does not matter. In every kind but `artist`
+each artist keeps at least one group to train on.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ SPLITS_SCHEMA = pa.schema([pa.field("track_id", pa.string(), False), pa.field("s
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """Tracks that can be held out together: of one artist, in these languages, the most frequent first."""
+class _Group:
+    """Tracks of one artist that may be held out together; their languages, the most frequent first."""
 
     name: str
     artist: str
@@ -38,51 +39,56 @@ class _Unit:
 
 
 def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_column: str | None = None) -> pa.Table:
-    """Give every track its part.
+    """Assign a split to every track.
 
     Args:
-        manifest: a row a track: `track_id`, `artist`, `language` (both nullable), and the group column.
-        kind: one of `KINDS`. `paper` and `album` hold out a fifth of the units, half of it for validation, stratified
-            by language and within it by artist. `kfold` tests the `fold`-th unit of each artist and validates on the
-            next; an artist of two units has none to validate on, one of a single unit trains, and the folds together
-            test every unit of the others once. `artist` holds out whole artists, per language a tenth (at least one) to
-            test, then as many to validation, as long as every language keeps one to train on.
-        seed: another seed, another draw.
-        fold: 0 to the largest number of units of an artist, less 1; for `kfold` alone.
-        group_column: the column that is never straddled, else the kind's own (above).
+        manifest: one row a track: `track_id`, `artist`, `language` (both nullable), and the group column.
+        kind: one of `KINDS`. `paper` and `album` hold out a fifth of the groups, half of it for validation, stratified
+            by language and then by artist. `kfold` tests the `fold`-th group of each artist and validates on the next
+            one; an artist with two groups has none to validate on, an artist with one group trains, and all folds
+            together test each group of the other artists once. `artist` holds out whole artists: of each language a
+            tenth (at least one) for test, then as many for validation, as long as each language keeps one to train on.
+        seed: decides what is held out.
+        fold: for `kfold` only: 0 to the largest number of groups of an artist, less 1.
+        group_column: the column whose values make groups; by default that of the kind (see above).
 
     Returns:
-        `SPLITS`: track_id, split (one of `PARTS`); every track of the manifest once, sorted by track_id.
+        A table `SPLITS_SCHEMA`: track_id and split (one of `SPLIT_NAMES`), each track of the manifest once, sorted by
+        track_id.
 
     Raises:
-        InputError: no such kind, column or fold; doubled track_ids; nothing that could ever be held out that way.
+        InputError: there is no such kind, column or fold, a track_id occurs twice, or nothing can be held out.
     """
     if kind not in KINDS:
         raise InputError(f"no split {kind!r}: allowed are {', '.join(KINDS)}")
     track_ids = manifest["track_id"].to_pylist()
     if len(set(track_ids)) != len(track_ids):
-        raise InputError(f"{len(track_ids) - len(set(track_ids))} track_ids are doubled: a split needs one row a track")
+        raise InputError(
+            f"{len(track_ids) - len(set(track_ids))} track_ids occur more than once: a split needs one row a track"
+        )
     column = group_column or ("album" if kind == "album" else None)
     artists, languages, groups = (_values(manifest, name) for name in ("artist", "language", column))
-    names = _unit_names(kind, track_ids, artists, groups)
+    names = _group_names(kind, track_ids, artists, groups)
     if not any(names):
-        needed = "artist" if kind == "artist" else column
-        raise InputError(f"the split {kind!r} has nothing to hold out: no track has a value of its own in {needed!r}")
-    units = _units(names, artists, languages)
-    if not units and (sharing := _sharing(groups, artists)):
+        required = "artist" if kind == "artist" else column
+        raise InputError(f"the split {kind!r} has nothing to hold out: no track has a value of its own in {required!r}")
+    candidates = _candidate_groups(names, artists, languages)
+    if not candidates and (sharing := _artists_sharing_a_group(groups, artists)):
         raise InputError(
             f"the split {kind!r} has nothing to hold out: {len(sharing)} artists share values of {column!r}"
         )
     if kind == "kfold":
-        held = _kfold(units, seed, fold)
+        held_out = _split_kfold(candidates, seed, fold)
+    elif kind == "artist":
+        held_out = _split_artists(candidates, seed)
     else:
-        held = _artists(units, seed) if kind == "artist" else _fifth(units, seed)
-    parts = {track_id: held.get(name or "", "train") for track_id, name in zip(track_ids, names, strict=True)}
-    return pa.table([sorted(parts), [parts[track_id] for track_id in sorted(parts)]], schema=SPLITS_SCHEMA)
+        held_out = _split_80_10_10(candidates, seed)
+    splits = {track_id: held_out.get(name or "", "train") for track_id, name in zip(track_ids, names, strict=True)}
+    return pa.table([sorted(splits), [splits[track_id] for track_id in sorted(splits)]], schema=SPLITS_SCHEMA)
 
 
 def _values(manifest: pa.Table, column: str | None) -> list[str | None]:
-    """A column; all None where it is not asked for, or is a label column that is not there."""
+    """The values of a column; all None if `column` is None or a label column that the manifest does not have."""
     if column is None or (column in ("artist", "language") and column not in manifest.column_names):
         return [None] * len(manifest)
     if column not in manifest.column_names:
@@ -91,108 +97,115 @@ def _values(manifest: pa.Table, column: str | None) -> list[str | None]:
     return manifest[column].to_pylist()
 
 
-def _unit_names(
+def _group_names(
     kind: str, track_ids: Sequence[str], artists: Sequence[str | None], groups: Sequence[str | None]
 ) -> list[str | None]:
-    """The unit of every track, prefixed so that a track_id is never taken for a group; None where it has to train."""
+    """The name of each track's group, or None if the track must train.
+
+    The prefix keeps a track_id from being taken for a value of the group column.
+    """
     if kind == "artist":
-        sharing = _sharing(groups, artists)
+        sharing = _artists_sharing_a_group(groups, artists)
         return [None if artist is None or artist in sharing else f"artist {artist}" for artist in artists]
-    alone = [None if kind == "album" else f"track {track_id}" for track_id in track_ids]
-    return [name if group is None else f"group {group}" for name, group in zip(alone, groups, strict=True)]
+    single = [None if kind == "album" else f"track {track_id}" for track_id in track_ids]
+    return [name if group is None else f"group {group}" for name, group in zip(single, groups, strict=True)]
 
 
-def _sharing(groups: Iterable[str | None], artists: Iterable[str | None]) -> set[str | None]:
-    """The artists that have a group in common with another."""
-    of_group = defaultdict(set)
+def _artists_sharing_a_group(groups: Iterable[str | None], artists: Iterable[str | None]) -> set[str | None]:
+    """The artists that have a value of the group column in common with another artist."""
+    artists_of_group = defaultdict(set)
     for group, artist in zip(groups, artists, strict=True):
-        of_group[group].add(artist)
-    return set().union(*(found for group, found in of_group.items() if group is not None and len(found) > 1))
+        artists_of_group[group].add(artist)
+    return set().union(*(names for group, names in artists_of_group.items() if group is not None and len(names) > 1))
 
 
-def _units(names: Sequence[str | None], artists: Sequence[str | None], languages: Sequence[str | None]) -> list[_Unit]:
-    """The units that may be held out: labelled throughout and of one artist; sorted by name."""
+def _candidate_groups(
+    names: Sequence[str | None], artists: Sequence[str | None], languages: Sequence[str | None]
+) -> list[_Group]:
+    """The groups that may be held out, sorted by name: all tracks are labelled and of one artist."""
     if not any(languages):
         languages = ["" for _ in names]
-    if not any(artists):  # units are still drawn by language
+    if not any(artists):  # the groups are still stratified by language
         artists = languages
     labels = defaultdict(list)
     for name, artist, language in zip(names, artists, languages, strict=True):
         if name is not None:
             labels[name].append((artist, language))
-    units = []
+    groups = []
     for name, pairs in sorted(labels.items()):
         artist, language_counts = pairs[0][0], Counter(sorted(str(language) for _, language in pairs))
         if all(a is not None and language is not None and a == artist for a, language in pairs):
-            units.append(_Unit(name, str(artist), tuple(language for language, _ in language_counts.most_common())))
-    return units
+            groups.append(_Group(name, str(artist), tuple(language for language, _ in language_counts.most_common())))
+    return groups
 
 
-def _drawn(names: Iterable[str], *salt: object) -> list[str]:
-    """The names in an order that depends on the salt and on each name alone."""
+def _hash_order(names: Iterable[str], *salt: object) -> list[str]:
+    """The names sorted by a hash of the salt and the name: an order that looks random."""
     return sorted(names, key=lambda name: (hashlib.sha256(repr((*salt, name)).encode()).digest(), name))
 
 
-def _fifth(units: Sequence[_Unit], seed: int) -> dict[str, str]:
-    """A fifth of the units, to test and validation in turns.
+def _split_80_10_10(groups: Sequence[_Group], seed: int) -> dict[str, str]:
+    """Hold out a fifth of the groups, for test and validation in turns.
 
-    Within a language the artists stand in a drawn order and give up a unit wherever the running count of units passes a
-    whole fifth: the floor or ceiling of a fifth of their own, a fifth of the language together (rounded), so one each
-    of 4 artists with 5. An artist with one unit stands apart.
+    Within a language the artists come in hash order. An artist gives up a group wherever the running count of groups
+    passes a multiple of five. So each artist gives the floor or ceiling of a fifth of its groups, and the language a
+    fifth of its groups (rounded): one group each of 4 artists with 5. Artists with a single group are left out.
+
+    Returns:
+        Name of the group -> "test" or "validation".
     """
     cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for unit in units:
-        cells[unit.languages[0]][unit.artist].append(unit.name)
-    held: dict[str, str] = {}
-    for language, of_artist in sorted(cells.items()):
-        passed = 0
-        for artist in _drawn((a for a, names in of_artist.items() if len(names) > 1), seed, language):
-            names = of_artist[artist]
-            n_held = _rounded(passed + len(names), 5) - _rounded(passed, 5)
-            passed += len(names)
-            for name in _drawn(names, seed)[:n_held]:  # fewer than there are: the ceiling of a fifth
-                held[name] = ("test", "validation")[len(held) % 2]
-    return held
+    for group in groups:
+        cells[group.languages[0]][group.artist].append(group.name)
+    held_out: dict[str, str] = {}
+    for language, names_of_artist in sorted(cells.items()):
+        n_passed = 0
+        for artist in _hash_order((a for a, names in names_of_artist.items() if len(names) > 1), seed, language):
+            names = names_of_artist[artist]
+            n_held_out = _round_div(n_passed + len(names), 5) - _round_div(n_passed, 5)
+            n_passed += len(names)
+            for name in _hash_order(names, seed)[:n_held_out]:  # at most a fifth, rounded up: one is left to train on
+                held_out[name] = ("test", "validation")[len(held_out) % 2]
+    return held_out
 
 
-def _kfold(units: Sequence[_Unit], seed: int, fold: int) -> dict[str, str]:
-    of_artist = defaultdict(list)
-    for unit in units:
-        of_artist[unit.artist].append(unit.name)
-    folds = max((len(names) for names in of_artist.values() if len(names) > 1), default=0)
-    if not 0 <= fold < folds:
-        raise InputError(
-            f"no fold {fold}: " + (f"allowed are 0 to {folds - 1}" if folds else "no artist has two units")
-        )
-    held = {}
-    for names in of_artist.values():
+def _split_kfold(groups: Sequence[_Group], seed: int, fold: int) -> dict[str, str]:
+    names_of_artist = defaultdict(list)
+    for group in groups:
+        names_of_artist[group.artist].append(group.name)
+    n_folds = max((len(names) for names in names_of_artist.values() if len(names) > 1), default=0)
+    if not 0 <= fold < n_folds:
+        allowed = f"allowed are 0 to {n_folds - 1}" if n_folds else "no artist has two groups"
+        raise InputError(f"no fold {fold}: {allowed}")
+    held_out = {}
+    for names in names_of_artist.values():
         if fold < len(names) > 1:
-            ordered = _drawn(names, seed)
-            held[ordered[fold]] = "test"
+            ordered = _hash_order(names, seed)
+            held_out[ordered[fold]] = "test"
             if len(names) > 2:
-                held[ordered[(fold + 1) % len(names)]] = "validation"
-    return held
+                held_out[ordered[(fold + 1) % len(names)]] = "validation"
+    return held_out
 
 
-def _artists(units: Sequence[_Unit], seed: int) -> dict[str, str]:
-    """A tenth of each language's artists, at least one, to test, then to validation, while one is left to train on."""
-    languages_of = {unit.name: unit.languages for unit in units}
-    training = Counter(language for unit in units for language in unit.languages)
-    wanted = {language: max(1, _rounded(count, 10)) for language, count in training.items()}
-    held: dict[str, str] = {}
-    for part in ("test", "validation"):
-        missing = Counter(wanted)
-        for language in sorted(wanted):
-            for name in _drawn((n for n in languages_of if language in languages_of[n]), seed):
+def _split_artists(artists: Sequence[_Group], seed: int) -> dict[str, str]:
+    """Hold out a tenth of the artists of each language, at least one, while one is left to train on."""
+    languages_of = {artist.name: artist.languages for artist in artists}
+    n_training = Counter(language for artist in artists for language in artist.languages)
+    quota = {language: max(1, _round_div(count, 10)) for language, count in n_training.items()}
+    held_out: dict[str, str] = {}
+    for split_name in ("test", "validation"):
+        missing = Counter(quota)
+        for language in sorted(quota):
+            for name in _hash_order((n for n in languages_of if language in languages_of[n]), seed):
                 if missing[language] < 1:
                     break
-                if name not in held and all(training[spoken] > 1 for spoken in languages_of[name]):
-                    held[name] = part
-                    training.subtract(languages_of[name])
+                if name not in held_out and all(n_training[spoken] > 1 for spoken in languages_of[name]):
+                    held_out[name] = split_name
+                    n_training.subtract(languages_of[name])
                     missing.subtract(languages_of[name])
-    return held
+    return held_out
 
 
-def _rounded(count: int, share: int) -> int:
-    """count / share to the nearest whole number."""
-    return (2 * count + share) // (2 * share)
+def _round_div(count: int, divisor: int) -> int:
+    """count / divisor, rounded to the nearest integer."""
+    return (2 * count + divisor) // (2 * divisor)

@@ -1,6 +1,6 @@
-"""Labels: the classes of a task, and the index of each.
+"""Vocabulary: the classes of a task and their indices.
 
-A missing label is `MISSING` (-1) as an index and None as a name; it never is a class.
+A missing label is None as a name and `MISSING` (-1) as an index. It is never a class.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,10 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes of one task, sorted: a label's position is its index.
+    """The labels of one task, sorted; the index of a class is the position of its label.
 
     Raises:
-        ValueError: labels are unsorted, repeated or empty.
+        ValueError: the labels are not sorted, or one is empty or occurs twice.
     """
 
     labels: tuple[str, ...]
@@ -29,7 +29,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, labels: Iterable[str | None]) -> "Vocabulary":
-        """The vocabulary of all labels that are there (not None)."""
+        """The vocabulary of all labels that are not None."""
         return cls(tuple(sorted({label for label in labels if label is not None})))
 
     @cached_property
@@ -40,5 +40,5 @@ class Vocabulary:
         return len(self.labels)
 
     def encode(self, labels: Sequence[str | None]) -> np.ndarray:
-        """Indices (N,) int64 of labels; `MISSING` for None and for a label that is not a class."""
+        """Indices (N,) int64 of labels; `MISSING` for None and for labels that are not in the vocabulary."""
         return np.array([MISSING if label is None else self._index.get(label, MISSING) for label in labels], np.int64)

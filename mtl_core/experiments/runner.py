@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pyarrow.compute as pc
 
 from mtl_core.dataset import splits
-from mtl_core.dataset.mel_files import MelDataset
+from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe

@@ -1,6 +1,6 @@
-"""The demo's last page: the tags of the songs that were not trained on, beside what the labels say.
+"""The last output of `make demo`: the tags of the held-out songs beside their labels.
 
-python -m mtl_core.pipelines.demo_table FOLDER    the folder that `make demo` fills
+python -m mtl_core.pipelines.demo_table FOLDER    FOLDER is the one that `make demo` fills
 """
 
 import sys
@@ -13,14 +13,14 @@ from mtl_core.tables import delta
 
 
 def held_out_tags(folder: Location) -> str:
-    """A line for each test track, and the share of right ones.
+    """A line for each track of the test split, and the number of correct tags.
 
     Raises:
-        InputError: the folder is not one that `make demo` filled.
+        InputError: `make demo` has not filled the folder.
     """
     table = delta.open_table(folder / "tagged", "tags")
     if table is None:
-        raise InputError(f"{folder / 'tagged'}: no tags there, run `make demo`")
+        raise InputError(f"{folder / 'tagged'}: there are no tags, run `make demo`")
     labels = manifest.read(folder / "manifest.parquet").select(["track_id", "artist", "language"])
     splits = artifact.load_splits(folder / "model")
     tags = table.to_pyarrow_table().select(["track_id", *_TAG_COLUMNS])
@@ -28,11 +28,12 @@ def held_out_tags(folder: Location) -> str:
     rows = tags.join(labels, "track_id").join(splits, "track_id").sort_by("track_id").to_pylist()
     test = [row for row in rows if row["split"] == "test"]
     lines = [_table_row("held-out track", "artist", "tagged as", "", "language", "tagged as", "")]
-    lines += [_table_row(r["track_id"], *_cells(r, "artist"), *_cells(r, "language")) for r in test]
-    right = [
-        f"{task} {sum(r[task] == r[f'true_{task}'] for r in test)} of {len(test)}" for task in ("artist", "language")
+    lines += [_table_row(row["track_id"], *_cells(row, "artist"), *_cells(row, "language")) for row in test]
+    correct = [
+        f"{task} {sum(row[task] == row[f'true_{task}'] for row in test)} of {len(test)}"
+        for task in ("artist", "language")
     ]
-    return "\n".join([*lines, "", f"right on songs that were not trained on: {', '.join(right)}"])
+    return "\n".join([*lines, "", f"correct on songs that were not trained on: {', '.join(correct)}"])
 
 
 _TAG_COLUMNS = ("artist", "artist_confidence", "language", "language_confidence")

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from mtl_core.dataset.mel_files import MelDataset, iter_segments, open_mel_dataset, read_tracks
+from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset, read_tracks
+from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics, predictions, ranking, report

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from mtl_core.dataset.mel_files import MelDataset, iter_segments, open_mel_dataset
+from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
+from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.errors import InputError, RunError
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import track_probabilities

@@ -26,7 +26,7 @@ from ray.util.queue import Queue
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
 from mtl_core.dataset.loader import SplitSegments, select_tracks
-from mtl_core.dataset.mel_files import MelDataset, open_mel_dataset
+from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact

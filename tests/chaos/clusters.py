@@ -1,4 +1,4 @@
-"""Rays of our own, beside whatever else runs on this machine."""
+"""Ray clusters that a test starts for itself, beside whatever else runs on this machine."""
 
 import contextlib
 import json
@@ -42,10 +42,10 @@ def _started(*flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes
             stop(process)
 
 
-def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
-    """End a `ray start --block` and all that it started: they are one session."""
+def stop(process: subprocess.Popen[bytes], signal_number: signal.Signals = signal.SIGTERM) -> None:
+    """End a `ray start --block` and every process that it started; they share one session."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, how)
+        os.killpg(process.pid, signal_number)
     try:
         process.wait(30)
     except subprocess.TimeoutExpired:
@@ -55,16 +55,16 @@ def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM)
 
 @contextlib.contextmanager
 def head(num_cpus: int) -> Iterator[dict[str, str]]:
-    """A cluster of one node; yields the environment of who joins it."""
+    """A cluster of one node; yields the environment of a process that joins it."""
     port = free_port()
     with _started("--head", f"--num-cpus={num_cpus}", f"--port={port}", "--node-ip-address=127.0.0.1",
                   "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
-                  "--object-store-memory=200000000") :  # fmt: skip
+                  "--object-store-memory=200000000"):  # fmt: skip
         _wait_for(port)
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
 
 
-#: Lists that an autoscaler's configuration must have.
+#: Lists that the configuration of an autoscaler must have; they stay empty.
 _COMMANDS = (
     "cluster_synced_files rsync_exclude rsync_filter initialization_commands setup_commands head_setup_commands"
     " worker_setup_commands head_start_ray_commands worker_start_ray_commands"
@@ -72,12 +72,12 @@ _COMMANDS = (
 
 
 @contextlib.contextmanager
-def growing(folder: Path, most_nodes: int) -> Iterator[dict[str, str]]:
-    """A cluster whose head has no CPU and whose autoscaler starts nodes of one CPU, on this machine, when asked."""
+def growing(folder: Path, max_nodes: int) -> Iterator[dict[str, str]]:
+    """A cluster whose head has no CPU and whose autoscaler starts nodes of one CPU on this machine on demand."""
     port = free_port()
     config = {
         "cluster_name": "growing",
-        "max_workers": most_nodes,
+        "max_workers": max_nodes,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 10,
         "provider": {"type": "fake_multinode", "launch_multiple": True, "gcs_address": f"127.0.0.1:{port}"},
@@ -87,7 +87,7 @@ def growing(folder: Path, most_nodes: int) -> Iterator[dict[str, str]]:
                 "resources": {"CPU": 1, "object_store_memory": 200_000_000},
                 "node_config": {},
                 "min_workers": 0,
-                "max_workers": most_nodes,
+                "max_workers": max_nodes,
             },
         },
         "head_node_type": FAKE_HEAD_NODE_TYPE,
@@ -107,7 +107,7 @@ def growing(folder: Path, most_nodes: int) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def node(address: str, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
-    """One more node of a cluster."""
+    """Add a node to a cluster."""
     with _started(f"--address={address}", f"--num-cpus={num_cpus}", "--object-store-memory=200000000") as process:
         yield process
 

@@ -1,6 +1,6 @@
-"""A decoder that notes each track it is given in a file beside the catalogue, and misbehaves where a track asks for it.
+"""A decoder that logs each track and misbehaves if the track says so.
 
-`Tagging(decoder="counting_decoder")` runs it as the decoders' process; the first bytes of a file say what to do.
+`decoder="counting_decoder"` runs it as the decoder process. The first 8 bytes of a file select what it does.
 """
 
 import io
@@ -14,13 +14,13 @@ import numpy as np
 from mtl_core.audio.decode import Recording, read_recording
 from mtl_core.audio.decoder_child import serve
 
-DELAY_S = 0.1  # a track's: long enough that a killed run has shards left
-LOG = "decoded.log"  # beside the catalogue's folder: a line for each time that a track was decoded
+DELAY_S = 0.1  # per track; long enough that a killed run has shards left
+LOG = "decoded.log"  # beside the folder of the catalogue; one line for each decoding of a track
 
 
 def read(file: io.BufferedReader) -> Recording:
     path = Path(f"/proc/self/fd/{file.fileno()}").readlink()
-    with (path.parents[1] / LOG).open("a") as log:  # one short write in append mode: lines never mix
+    with (path.parents[1] / LOG).open("a") as log:  # short writes in append mode do not mix
         log.write(path.name + "\n")
     time.sleep(DELAY_S)
     match file.read(8):
@@ -29,9 +29,9 @@ def read(file: io.BufferedReader) -> Recording:
         case b"hang    ":
             time.sleep(1000)
         case b"allocate":
-            eaten = []
+            arrays = []
             while True:
-                eaten.append(np.ones(1 << 24))
+                arrays.append(np.ones(1 << 24))
     file.seek(0)
     return read_recording(file)
 

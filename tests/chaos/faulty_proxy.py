@@ -1,7 +1,7 @@
-"""A proxy before an S3 server that fails as networks and stores do, at random but by a seed.
+"""A proxy in front of an S3 server that fails as networks and stores do; a seed decides at random.
 
-Of the requests some get 503, some lose their connection (half of those after the server did as it was told), some come
-late. `forced` answers what one wants for paths that hold some text, `requests` counts what came in.
+Some requests are answered with 503, some lose their connection (half of these after the server has carried them out),
+and some are delayed. `forced` sets the statuses of requests whose path contains a text; `requests` counts all requests.
 """
 
 import contextlib
@@ -21,7 +21,13 @@ CODES = {403: b"AccessDenied", 404: b"NoSuchKey", 500: b"InternalError", 503: b"
 
 
 class Proxy(ThreadingHTTPServer):
-    """Args: upstream: host:port; unavailable, reset, delayed: shares of the requests, 0 to 1; delay_s: seconds."""
+    """An HTTP server that forwards requests.
+
+    Args:
+        upstream: host:port of the S3 server.
+        unavailable, reset, delayed: shares of the requests, 0 to 1.
+        delay_s: seconds that a delayed request waits.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -48,21 +54,21 @@ class Proxy(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def fate(self, method: str, path: str) -> str | int:
-        """What becomes of a request: a status that is forced, the name of a fault, or "fine"."""
+    def choose_outcome(self, method: str, path: str) -> str | int:
+        """The outcome of a request: a forced status, the name of a fault, or "fine"."""
         with self.lock:
             self.requests[method, urlsplit(path).path] += 1
             for text, statuses in self.forced.items():
                 if text in path and statuses:
                     return statuses.pop(0) if len(statuses) > 1 else statuses[0]
-            (fate,) = self.random.choices(
+            (outcome,) = self.random.choices(
                 [*self.shares, "fine"], [*self.shares.values(), 1 - sum(self.shares.values())]
             )
-            self.faults[fate] += 1
-            return fate
+            self.faults[outcome] += 1
+            return outcome
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is none of our business."""
+        """Ignore clients that closed their connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -74,19 +80,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fate = self.server.fate(self.command, self.path)
-        if fate == "delayed":
+        outcome = self.server.choose_outcome(self.command, self.path)
+        if outcome == "delayed":
             time.sleep(self.server.delay_s)
-        elif fate == "reset":
+        elif outcome == "reset":
             self._reset()
             return
-        elif fate == "unavailable":
-            fate = 503
-        if isinstance(fate, int) and fate != 200:
-            self._answer(fate, [("Content-Type", "application/xml")], SLOW_DOWN % CODES[fate])
+        elif outcome == "unavailable":
+            outcome = 503
+        if isinstance(outcome, int) and outcome != 200:
+            self._answer(outcome, [("Content-Type", "application/xml")], SLOW_DOWN % CODES[outcome])
             return
         answer = self._forward(body)
-        if fate == "answer lost":
+        if outcome == "answer lost":
             self._reset()
         else:
             self._answer(*answer)
@@ -109,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = None
         for name, value in headers:
             if name.lower() == "content-length":
-                length = value  # of a HEAD: that of the object
+                length = value  # the answer to HEAD states the length of the object
             elif name.lower() not in ("connection", "transfer-encoding"):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)) if self.command != "HEAD" or length is None else length)
@@ -119,13 +125,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()  # without a goodbye
+        self.connection.close()  # with a reset, because SO_LINGER is 0
         self.close_connection = True
 
 
 @contextlib.contextmanager
-def before(endpoint: str, **faults: float) -> Iterator[Proxy]:
-    """A proxy that runs before `endpoint` while the body does."""
+def proxy_of(endpoint: str, **faults: float) -> Iterator[Proxy]:
+    """Run a proxy in front of `endpoint` while the body runs."""
     with Proxy(urlsplit(endpoint).netloc, **faults) as proxy:  # type: ignore[arg-type]
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         yield proxy

@@ -1,12 +1,13 @@
-"""A job that is killed at a point of its own work: python killed_job.py POINT HOW DECODER JOB.py [FLAGS …]
+"""Run a job and interrupt it at a point of its work: python killed_job.py POINT HOW DECODER JOB.py [FLAGS …]
 
-POINT is `module:name@text:when[:count]`: at the count-th call of that function with `text` among its arguments, on its
-`enter`, on its `exit`, or, for what is not Python inside, a number of milliseconds after its start. `A>B` is B, counted
-from A on; `never` leaves the job alone. HOW is `driver`, SIGKILL of this process alone, `group`, of its process group
-(the caller starts it in a new session), `pause`, SIGSTOP, or `dawdle`, half a minute's sleep. DECODER is the module
-whose process decodes (`Tagging.decoder`).
+POINT    `module:function@text:when[:count]`: the count-th call of the function (default 1) that has `text` in one of
+         its arguments. `when` is `enter`, `exit`, or a number of milliseconds after the call has begun (for functions
+         that are not written in Python). `A>B` is point B, counted after point A. `never` interrupts nothing.
+HOW      `driver`: SIGKILL to this process. `group`: SIGKILL to its process group (the caller starts a new session).
+         `pause`: SIGSTOP. `dawdle`: sleep for 30 s.
+DECODER  the module whose process decodes (`Tagging.decoder`).
 
-The job itself is the real one, run by its own command line; nothing in it knows of this.
+The job is the real one, with its own command line; it contains nothing for this program.
 """
 
 import functools
@@ -24,7 +25,7 @@ from mtl_core.pipelines import tag_catalogue
 
 
 def arm(point: str, reached: Callable[[], None]) -> None:
-    """Call `reached` when the point comes."""
+    """Call `reached` when the job reaches the point."""
     first, _, rest = point.partition(">")
     if rest:
         arm(first, lambda: arm(rest, reached))
@@ -35,18 +36,18 @@ def arm(point: str, reached: Callable[[], None]) -> None:
     *path, last = name.split(".")
     for part in path:
         holder = getattr(holder, part)
-    real, left = getattr(holder, last), [int(count[0]) if count else 1]
+    function, n_left = getattr(holder, last), [int(count[0]) if count else 1]
 
-    @functools.wraps(real)
+    @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        here = text in repr([str(value) for value in [*args, *kwargs.values()]])
-        left[0] -= here
-        now = here and left[0] == 0
+        matches = text in repr([str(value) for value in [*args, *kwargs.values()]])
+        n_left[0] -= matches
+        now = matches and n_left[0] == 0
         if now and when == "enter":
             reached()
         elif now and when != "exit":
             threading.Timer(float(when) / 1000, reached).start()
-        result = real(*args, **kwargs)
+        result = function(*args, **kwargs)
         if now and when == "exit":
             reached()
         return result
@@ -54,7 +55,7 @@ def arm(point: str, reached: Callable[[], None]) -> None:
     setattr(holder, last, wrapped)
 
 
-def strike(how: str) -> None:
+def interrupt(how: str) -> None:
     match how:
         case "driver":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -70,5 +71,5 @@ if __name__ == "__main__":
     point, how, decoder, *sys.argv = sys.argv[1:]
     tag_catalogue.Tagging = functools.partial(tag_catalogue.Tagging, decoder=decoder)  # type: ignore[misc]
     if point != "never":
-        arm(point, lambda: strike(how))
+        arm(point, lambda: interrupt(how))
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""A cluster that has no room until some is asked for, as the one of cluster.yaml, and one that never has it."""
+"""A cluster that starts nodes on demand, as cluster.yaml describes one, and a cluster that never has a CPU."""
 
 from pathlib import Path
 
@@ -6,25 +6,27 @@ import pytest
 from clusters import growing, head
 from nightly import assert_exact, run, two_nights
 
+DECODER = "mtl_core.audio.decoder_child"
+
 
 @pytest.mark.slow
-def test_workers_are_asked_for_and_come(tmp_path: Path) -> None:
-    nights = two_nights(tmp_path, 64, decoder="mtl_core.audio.decoder_child")
+def test_an_autoscaling_cluster_starts_the_workers_that_are_requested(tmp_path: Path) -> None:
+    nights = two_nights(tmp_path, 64, decoder=DECODER)
     out = nights.out("second night")
-    with growing(tmp_path, most_nodes=2) as env:
+    with growing(tmp_path, max_nodes=2) as env:
         command = nights.command(out)
-        asking = command.index("--num-workers")
-        nobody_said = run("never", "driver", command[:asking] + command[asking + 2 :], env)
-        assert nobody_said.returncode == 2
-        assert nobody_said.stderr.endswith("grows on demand: say to how many workers, --num-workers N\n")
-        ended = run("never", "driver", command, env, decoder="mtl_core.audio.decoder_child")
+        flag = command.index("--num-workers")
+        without_number = run("never", "driver", command[:flag] + command[flag + 2 :], env)
+        assert without_number.returncode == 2
+        assert "--num-workers N" in without_number.stderr.splitlines()[-1]
+        ended = run("never", "driver", command, env, decoder=DECODER)
     assert ended.returncode == 0, ended.stderr
     assert_exact(nights, out)
 
 
 @pytest.mark.slow
 def test_a_cluster_that_can_hold_no_worker_is_refused(tmp_path: Path) -> None:
-    nights = two_nights(tmp_path, 16, decoder="mtl_core.audio.decoder_child")
+    nights = two_nights(tmp_path, 16, decoder=DECODER)
     out = nights.out("second night")
     with head(num_cpus=0) as env:
         ended = run("never", "driver", nights.command(out), env)

@@ -1,4 +1,4 @@
-"""SIGKILL at every step of the nightly run: the same command ends it, and no track is lost, doubled or hidden."""
+"""The nightly job is killed at every step. The same command finishes it: no track is lost, doubled or hidden."""
 
 import shutil
 import signal
@@ -8,84 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nightly import COUNTING, Nights, assert_exact, decoded, rows, run, strip, two_nights
+from clusters import head
+from nightly import COUNTING, Nights, assert_exact, decode_counts, rows, run, two_nights, without_run_fields
+from points import COMMIT, DELETE_PLAN, FAILURES_COMMITTED, NEXT_SHARD_DONE, PHASES, TAGS_REWRITTEN, WRITE_LOG_ENTRY
 
 from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
-STORAGE, SHARDS, WORKERS = (
-    "mtl_core.storage.location:",
-    "mtl_core.storage.work_plan:",
-    "mtl_core.pipelines.workers.progress:",
-)
-PLANNING, COMMIT, DELTA = "mtl_core.tables.planning:", "mtl_core.tables.commit:", "mtl_core.tables.delta:"
-WRITE, READ = f"{STORAGE}Location.write_bytes", f"{STORAGE}Location.read_bytes"
-PROGRESS = "mtl_core.pipelines.workers.progress:Progress.add:exit"
-LOG = "deltalake:DeltaTable.create_write_transaction"
-
-#: phase -> points of killed_job.py; each comes after the one before, so that a run meets them all in their order.
-PHASES: dict[str, list[str]] = {
-    "planning": [
-        f"{PLANNING}plan_tracks:enter",
-        f"{PLANNING}plan_tracks:exit",
-        f"{WRITE}@/plan-0:enter",
-        f"{SHARDS}write_plan:enter>pathlib:Path.replace@plan-0:enter",  # the draft is written and not yet in its place
-        f"{WRITE}@/plan-0:exit",
-        f"{WRITE}@/plan.json:enter",
-        f"{WRITE}@/plan.json:exit",
-    ],
-    "running": [
-        f"{WORKERS}Progress.watch:enter",
-        f"{PROGRESS}:1",
-        f"{PROGRESS}:1>time:monotonic:700",  # some time after, between two shards' ends
-    ],
-    "verifying": [
-        f"{COMMIT}verify_and_merge:enter",
-        f"{READ}@/tags-0:exit:3",
-        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:2",
-        f"{COMMIT}verify_and_merge:enter>mtl_core.tables.data_files:write_file:exit",
-        f"{COMMIT}verify_and_merge:exit",
-    ],
-    "committing failures": [
-        f"{COMMIT}commit_run:enter",
-        f"{COMMIT}commit_run:enter>{COMMIT}rewrite_without:enter",
-        f"{COMMIT}commit_run:enter>{COMMIT}rewrite_without:exit",
-        f"{COMMIT}commit_run:enter>mtl_core.tables.data_files:write_file:exit",
-        f"{COMMIT}commit_run:enter>{LOG}:enter",
-    ],
-    "between the commits": [
-        f"{COMMIT}commit_run:enter>{LOG}:exit",
-        f"{COMMIT}rewrite_without@tags-kept:enter",
-        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:enter",
-        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:1",
-        f"{COMMIT}rewrite_without@tags-kept:enter>mtl_core.tables.data_files:write_file:exit",
-    ],
-    "committing tags": [
-        f"{COMMIT}rewrite_without@tags-kept:exit",
-        f"{COMMIT}rewrite_without@tags-kept:exit>{COMMIT}commit_actions:enter",
-        f"{COMMIT}rewrite_without@tags-kept:exit>{DELTA}CommitProperties:enter",
-        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:enter",
-        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:exit",
-    ],
-    "right after": [
-        f"{COMMIT}rewrite_without@cleared-kept:enter",
-        f"{COMMIT}rewrite_without@cleared-kept:exit>{LOG}:enter",
-        f"{COMMIT}rewrite_without@cleared-kept:exit>{LOG}:exit",
-        f"{WRITE}@/runs/:enter",
-        f"{WRITE}@/runs/:exit",
-        f"{SHARDS}delete_plan:enter",
-        f"{SHARDS}delete_plan:enter>os:unlink@done-:enter:4",
-        f"{SHARDS}delete_plan:exit",
-        f"{STORAGE}Location.delete@_lease:enter",
-    ],
-}
+DECODER = "mtl_core.audio.decoder_child"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray that outlives the killed drivers; yields what they need to join it."""
-    from clusters import head
-
+def cluster() -> Iterator[dict[str, str]]:
+    """A Ray cluster that outlives the killed drivers; yields the environment that joins it."""
     with head(num_cpus=2) as environment:
         yield environment
 
@@ -97,6 +31,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory, cluster: dict[str, str]) ->
 
 @pytest.fixture(scope="module")
 def undisturbed(nights: Nights, cluster: dict[str, str]) -> Path:
+    """The tables after a second night that was not killed."""
     out = nights.out("undisturbed")
     ended = run("never", "driver", nights.command(out), cluster)
     assert ended.returncode == 0, ended.stderr
@@ -104,84 +39,94 @@ def undisturbed(nights: Nights, cluster: dict[str, str]) -> Path:
     return out
 
 
-def chain(
+def kill_at_each(
     nights: Nights, out: Path, points: list[tuple[str, str]], how: str, env: dict[str, str], decoder: str = COUNTING
 ) -> Counter[str]:
-    """Kill the same command at one point after another, then let it end. Returns the kills by phase."""
-    killed: Counter[str] = Counter()
+    """Run the same command once for each (phase, point), killed there; then run it to its end.
+
+    Returns:
+        The number of kills in each phase.
+    """
+    kills: Counter[str] = Counter()
     for phase, point in points:
-        begun = time.monotonic()
+        start_s = time.monotonic()
         ended = run(point, how, nights.command(out), env, decoder=decoder)
-        print(f"{phase:20} {ended.returncode:4} {time.monotonic() - begun:5.1f} s  {point}", flush=True)
+        print(f"{phase:20} {ended.returncode:4} {time.monotonic() - start_s:5.1f} s  {point}", flush=True)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
-        killed[phase] += 1
+        kills[phase] += 1
     ended = run("never", how, nights.command(out), env, decoder=decoder)
     assert ended.returncode == 0, ended.stderr
-    return killed
+    return kills
+
+
+def assert_same_rows(out: Path, undisturbed: Path) -> None:
+    for table in ("tags", "failures"):
+        assert without_run_fields(rows(out, table)) == without_run_fields(rows(undisturbed, table)), table
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["driver", "group"])
-def test_killed_at_every_step_it_ends_exact(
+def test_a_run_killed_at_every_step_ends_with_the_rows_of_an_undisturbed_run(
     nights: Nights, undisturbed: Path, cluster: dict[str, str], how: str
 ) -> None:
-    """All the points one after another: the driver alone on a cluster that lives on, then with a Ray of its own."""
+    """All points in turn. `driver`: only the driver dies, on a cluster that lives on. `group`: its own Ray dies too."""
     env = cluster if how == "driver" else {}
     all_points = [(phase, point) for phase in PHASES for point in PHASES[phase]]
-    # A killed driver's workers go on for seconds and leave little to run for the next: the second chain adds to these.
-    killed: Counter[str] = Counter()
-    for number, points in enumerate((all_points, [one for one in all_points if one[0] == "running"])):
+    running = [(phase, point) for phase, point in all_points if phase == "running"]
+    # The workers of a killed driver go on for some seconds and leave few shards for the next run. The second series
+    # therefore kills only while shards run.
+    total_kills: Counter[str] = Counter()
+    for number, points in enumerate((all_points, running)):
         (nights.root / "decoded.log").unlink(missing_ok=True)
         out = nights.out(f"killed {how} {number}")
-        kills = chain(nights, out, points, how, env)
+        kills = kill_at_each(nights, out, points, how, env)
         assert_exact(nights, out)
-        for name in ("tags", "failures"):
-            assert strip(rows(out, name)) == strip(rows(undisturbed, name)), "as if nothing had happened"
-        twice = sum(count - 1 for count in decoded(nights).values())
-        print(f"{how}: kills {dict(kills)}; {len(decoded(nights))} tracks, {twice} times one was decoded again")
-        assert len(decoded(nights)) == nights.n_planned
-        assert twice <= kills["running"] * 2 * SHARDS_PER_WORKER * MAX_TRACKS_PER_SHARD, (
-            "a kill costs a worker the shards it holds"
+        assert_same_rows(out, undisturbed)
+        counts = decode_counts(nights)
+        n_repeated = sum(count - 1 for count in counts.values())
+        print(f"{how}: kills {dict(kills)}; {len(counts)} tracks, {n_repeated} decodings were repeated")
+        assert len(counts) == nights.n_planned
+        assert n_repeated <= kills["running"] * 2 * SHARDS_PER_WORKER * MAX_TRACKS_PER_SHARD, (
+            "a kill repeats no more than the shards that each of the 2 workers holds"
         )
-        killed += kills
-    assert all(killed[phase] >= 5 for phase in PHASES), killed
+        total_kills += kills
+    assert all(total_kills[phase] >= 5 for phase in PHASES), total_kills
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["failures", "tags"])
-def test_killed_while_the_log_is_written_it_ends_exact(
-    nights: Nights, undisturbed: Path, cluster: dict[str, str], step: str
+@pytest.mark.parametrize("table", ["failures", "tags"])
+def test_a_run_killed_while_the_log_is_written_ends_exact(
+    nights: Nights, undisturbed: Path, cluster: dict[str, str], table: str
 ) -> None:
-    """Some time after the library has begun a transaction: before, while or after its entry appears in the log."""
-    verified = nights.out(f"verified {step}")
-    chain_to = f"{COMMIT}commit_run:enter" if step == "failures" else f"{COMMIT}rewrite_without@tags-kept:exit"
-    assert run(chain_to, "driver", nights.command(verified), cluster).returncode == -signal.SIGKILL
-    found = []
+    """The kills come 0.1 to 8 ms after deltalake has begun a commit: before, while and after the log entry appears."""
+    before_commit = nights.out(f"before commit {table}")
+    point = f"{COMMIT}:enter" if table == "failures" else TAGS_REWRITTEN
+    assert run(point, "driver", nights.command(before_commit), cluster).returncode == -signal.SIGKILL
+    n_entries_before = count_log_entries(before_commit / table)
+    new_entries = []
     for number, milliseconds in enumerate((0.1, 0.3, 1, 2, 4, 8)):
-        out = Path(shutil.copytree(verified, nights.root / f"{step} {number}"))
-        point = f"{chain_to}>{LOG}:{milliseconds}"
-        assert run(point, "driver", nights.command(out), cluster).returncode == -signal.SIGKILL
-        logged = len(list((out / step / "_delta_log").glob("*.json")))
-        found.append(logged - len(list((verified / step / "_delta_log").glob("*.json"))))
+        out = Path(shutil.copytree(before_commit, nights.root / f"{table} {number}"))
+        ended = run(f"{point}>{WRITE_LOG_ENTRY}:{milliseconds}", "driver", nights.command(out), cluster)
+        assert ended.returncode == -signal.SIGKILL
+        new_entries.append(count_log_entries(out / table) - n_entries_before)
         ended = run("never", "driver", nights.command(out), cluster)
         assert ended.returncode == 0, ended.stderr
         assert_exact(nights, out)
-        for name in ("tags", "failures"):
-            assert strip(rows(out, name)) == strip(rows(undisturbed, name)), "as if nothing had happened"
-    print(f"{step}: entries in the log after each kill: {found}")
+        assert_same_rows(out, undisturbed)
+    print(f"{table}: new entries in the log after each kill: {new_entries}")
 
 
-def test_three_kills(tmp_path: Path, local_ray: None) -> None:
-    """While it runs, between the commits, right after the last: on a few tracks, on every change."""
+def count_log_entries(table: Path) -> int:
+    return len(list((table / "_delta_log").glob("*.json")))
+
+
+def test_a_run_survives_three_kills(tmp_path: Path, local_ray: None) -> None:
+    """Killed while shards run, between the two commits, and after the last commit, on a few tracks."""
     import ray
 
     env = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    nights = two_nights(tmp_path, 64, env, "mtl_core.audio.decoder_process")
+    nights = two_nights(tmp_path, 64, env, DECODER)
     out = nights.out("killed")
-    points = {
-        "running": f"{PROGRESS}:1",
-        "between": f"{COMMIT}commit_run:enter>{LOG}:exit",
-        "after": f"{SHARDS}delete_plan:enter",
-    }
-    assert chain(nights, out, list(points.items()), "driver", env, "mtl_core.audio.decoder_process").total() == 3
+    points = [("running", NEXT_SHARD_DONE), ("between", FAILURES_COMMITTED), ("after", f"{DELETE_PLAN}:enter")]
+    assert kill_at_each(nights, out, points, "driver", env, DECODER).total() == 3
     assert_exact(nights, out)

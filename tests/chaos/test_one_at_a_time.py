@@ -1,4 +1,4 @@
-"""Two who run the same command: one works, the other says so; one that slept too long changes nothing any more."""
+"""Two processes run the same command: one works, the other is refused. One that was paused too long changes nothing."""
 
 import os
 import signal
@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from clusters import head
 from nightly import Nights, assert_exact, rows, run, start, two_nights, wait_for
-from test_kills import COMMIT, LOG, PLANNING, PROGRESS
+from points import (
+    COMMIT,
+    DELETE_PLAN,
+    NEXT_SHARD_DONE,
+    PLAN_TRACKS,
+    SECOND_SHARD_DONE,
+    TAGS_REWRITTEN,
+    VERIFY_AND_MERGE,
+    WRITE_LOG_ENTRY,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,46 +40,48 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize(
     "point",
     [
-        f"{PLANNING}plan_tracks:exit",
-        f"{PROGRESS}:2",
-        f"{COMMIT}verify_and_merge:enter",
-        f"{COMMIT}commit_run:enter>{LOG}:enter",  # past the last look at the lease
-        f"{COMMIT}rewrite_without@tags-kept:exit>{LOG}:enter",
-        "mtl_core.storage.work_plan:delete_plan:enter",
+        f"{PLAN_TRACKS}:exit",
+        SECOND_SHARD_DONE,
+        f"{VERIFY_AND_MERGE}:enter",
+        f"{COMMIT}:enter>{WRITE_LOG_ENTRY}:enter",  # after the last check of the lease
+        f"{TAGS_REWRITTEN}>{WRITE_LOG_ENTRY}:enter",
+        f"{DELETE_PLAN}:enter",
     ],
 )
-def test_who_slept_too_long_changes_nothing(nights: Nights, cluster: dict[str, str], point: str) -> None:
+def test_a_run_that_was_paused_too_long_changes_nothing(nights: Nights, cluster: dict[str, str], point: str) -> None:
     out = nights.out(f"paused {abs(hash(point))}")
     paused = start(point, "pause", nights.command(out), cluster)
     wait_for(lambda: is_stopped(paused.pid))
-    begun = time.monotonic()
+    start_s = time.monotonic()
     successor = run("never", "driver", nights.command(out), cluster)
     assert successor.returncode == 0, successor.stderr
-    waited = time.monotonic() - begun
-    assert waited > 20
+    wall_s = time.monotonic() - start_s
+    assert wall_s > 20, "the successor waits until the lease is not renewed"
     assert_exact(nights, out)
-    before = [rows(out, name) for name in ("tags", "failures")]
+    before = [rows(out, table) for table in ("tags", "failures")]
     os.kill(paused.pid, signal.SIGCONT)
-    said, error = paused.communicate(timeout=120)
-    last = error.strip().splitlines()[-1]
-    print(f"{point}: successor done after {waited:.0f} s; the paused one ended with {paused.returncode}: {last}")
+    stdout, stderr = paused.communicate(timeout=120)
+    last_line = stderr.strip().splitlines()[-1]
+    print(f"{point}: successor ended after {wall_s:.0f} s; the paused run ended with {paused.returncode}: {last_line}")
     assert_exact(nights, out)
-    assert [rows(out, name) for name in ("tags", "failures")] == before
-    if "delete_plan" not in point:  # there all was done but the tidying
-        assert paused.returncode == 1 and "Traceback" not in error and last.startswith("failed: "), said + error
+    assert [rows(out, table) for table in ("tags", "failures")] == before
+    if not point.startswith(DELETE_PLAN):  # there only the plan was left to delete
+        assert paused.returncode == 1 and "Traceback" not in stderr and last_line.startswith("failed: "), (
+            stdout + stderr
+        )
 
 
 @pytest.mark.slow
-def test_a_second_command_ends_in_one_line(nights: Nights, cluster: dict[str, str]) -> None:
+def test_a_second_command_is_refused_in_one_line(nights: Nights, cluster: dict[str, str]) -> None:
     out = nights.out("two at once")
-    first = start(f"{PROGRESS}:1", "dawdle", nights.command(out), cluster)
+    first = start(NEXT_SHARD_DONE, "dawdle", nights.command(out), cluster)
     wait_for(lambda: (out / "_lease.json").exists())
-    begun = time.monotonic()
+    start_s = time.monotonic()
     second = run("never", "driver", nights.command(out), cluster)
-    waited = time.monotonic() - begun
-    print(f"refused after {waited:.1f} s: {second.stderr.strip()}")
+    wall_s = time.monotonic() - start_s
+    print(f"refused after {wall_s:.1f} s: {second.stderr.strip()}")
     assert second.returncode == 2 and second.stderr.startswith("error: ") and second.stderr.count("\n") == 1
-    assert waited < 30
-    _, error = first.communicate(timeout=120)
-    assert first.returncode == 0, error
+    assert wall_s < 30
+    _, stderr = first.communicate(timeout=120)
+    assert first.returncode == 0, stderr
     assert_exact(nights, out)

@@ -1,4 +1,4 @@
-"""A reader that never stops reading while ten nights are committed."""
+"""A reader reads the tables again and again while ten nights are committed."""
 
 import threading
 from datetime import UTC, datetime
@@ -15,20 +15,20 @@ N, NIGHTS = 1_000, 10
 
 
 def night(root: Location, number: int) -> None:
-    """Every night deals with two thirds of the tracks; a third of those fail, others each night."""
+    """Commit a night of two thirds of the tracks, of which a third fails; each night takes other tracks."""
     planned = [track for track in range(N) if (track + number) % 3]
-    fails = {track for track in planned if (track // 3 + number) % 3 == 0}
+    failing = {track for track in planned if (track // 3 + number) % 3 == 0}
     row = {"run_id": str(number), "model_id": "m", "content_id": str(number)}
     tags = [
-        row | {"track_id": f"{track:05}", "tagged_at": datetime.now(UTC)} for track in planned if track not in fails
+        row | {"track_id": f"{track:05}", "tagged_at": datetime.now(UTC)} for track in planned if track not in failing
     ]
-    failed = [row | {"track_id": f"{track:05}", "permanent": True, "attempts": 1} for track in sorted(fails)]
+    failed_rows = [row | {"track_id": f"{track:05}", "permanent": True, "attempts": 1} for track in sorted(failing)]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(tags, schema=TAGS), buffer)
     staged = root / "staged" / f"{number}.parquet"
     staged.write_bytes(memoryview(buffer.getvalue()))
-    failures = pa.Table.from_pylist(failed, schema=FAILURES)
-    outcome = commit.verify_and_merge(
+    failures = pa.Table.from_pylist(failed_rows, schema=FAILURES)
+    outcome = delta.merge_shards(
         [(staged, len(tags))],
         pa.table({"track_id": [f"{track:05}" for track in planned]}),
         failures,
@@ -46,14 +46,14 @@ def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> No
     night(at, 1)
     expected = {f"{track:05}" for track in range(N)}
     states: set[tuple[int, int]] = set()
-    reads, done, found = 0, threading.Event(), []
+    n_reads, done, errors = 0, threading.Event(), []
 
     def write() -> None:
         try:
             for number in range(2, 2 + NIGHTS):
                 night(at, number)
         except BaseException as error:
-            found.append(error)
+            errors.append(error)
             raise
         finally:
             done.set()
@@ -66,14 +66,14 @@ def test_a_reader_never_sees_half_a_commit_a_duplicate_or_a_gap(root: str) -> No
         states.add((tags.version(), failures.version()))
         rows = {name: table.to_pyarrow_table() for name, table in (("tags", tags), ("failures", failures))}
         ids = {name: table["track_id"].to_pylist() for name, table in rows.items()}
-        assert all(len(set(one)) == len(one) for one in ids.values()), "no duplicate"
-        assert set(ids["tags"]) | set(ids["failures"]) == expected, "no gap"
+        assert all(len(set(track_ids)) == len(track_ids) for track_ids in ids.values()), "a track has two rows"
+        assert set(ids["tags"]) | set(ids["failures"]) == expected, "a track is in no table"
         newest = max(map(int, rows["tags"]["run_id"].to_pylist()))
         n_newest = sum(run == str(newest) for run in rows["tags"]["run_id"].to_pylist())
         planned = [track for track in range(N) if (track + newest) % 3]
-        assert n_newest == sum((track // 3 + newest) % 3 != 0 for track in planned), "a night whole or not at all"
-        reads += 1
+        assert n_newest == sum((track // 3 + newest) % 3 != 0 for track in planned), "a night is visible in part"
+        n_reads += 1
     writer.join()
-    assert not found, found
-    print(f"{reads} reads, {len(states)} different states, {NIGHTS} nights, {N} tracks")
-    assert reads >= NIGHTS
+    assert not errors, errors
+    print(f"{n_reads} reads, {len(states)} different states, {NIGHTS} nights, {N} tracks")
+    assert n_reads >= NIGHTS

@@ -7,44 +7,44 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import save
+from builders.models import save
 from clusters import head
 from nightly import JOB, run, small_artifact
 
 from mtl_core.inference import artifact
 from mtl_core.schema import TAGS
 from mtl_core.storage.location import Location
-from mtl_core.tables import commit, delta
+from mtl_core.tables import delta
 
 N = 100_000
 
 
 @pytest.mark.slow
-def test_an_unchanged_catalogue_is_done_in_seconds(tmp_path: Path) -> None:
-    """100,000 tagged tracks whose audio is nowhere: nothing can be decoded, and the job says that nothing is to do."""
-    at, model = Location(str(tmp_path)), small_artifact()
-    save(model, at / "model")
+def test_an_unchanged_catalogue_takes_seconds(tmp_path: Path) -> None:
+    """100,000 tagged tracks without audio files: the job decodes nothing and prints that nothing is to do."""
+    root, model = Location(str(tmp_path)), small_artifact()
+    save(model, root / "model")
     ids = pa.array([f"{number:06}.wav" for number in range(N)])
-    same = {"track_id": ids, "uri": pa.array([f"/nowhere/{name}" for name in ids.to_pylist()]), "content_id": ids}
-    pq.write_table(pa.table(same), tmp_path / "manifest.parquet")
+    manifest = {"track_id": ids, "uri": pa.array([f"/nowhere/{name}" for name in ids.to_pylist()]), "content_id": ids}
+    pq.write_table(pa.table(manifest), tmp_path / "manifest.parquet")
     model_id = artifact.model_id(model)
-    columns = {name: pa.nulls(N, TAGS.field(name).type) for name in TAGS.names} | same
+    columns = {name: pa.nulls(N, TAGS.field(name).type) for name in TAGS.names} | manifest
     columns |= {"model_id": pa.repeat(model_id, N), "run_id": pa.repeat("first", N)}
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(np.zeros(96 * N, np.float32), 96).cast(
         TAGS.field("embedding").type
     )
-    staged = at / "staged.parquet"
+    staged = root / "staged.parquet"
     pq.write_table(pa.table(columns, schema=TAGS), staged.path)
-    planned, none_failed = pa.table({"track_id": ids}), delta.TABLE_SCHEMAS["failures"].empty_table()
-    out = at / "out"
-    night = commit.verify_and_merge([(staged, N)], planned, none_failed, out, run_id="first", model_id=model_id)
-    commit.commit_run(out, night, lambda: None)
-    command = [str(JOB), "--manifest", f"{at}/manifest.parquet", "--model", f"{at}/model", "--out", f"{out}"]
+    planned, failures = pa.table({"track_id": ids}), delta.TABLE_SCHEMAS["failures"].empty_table()
+    out = root / "out"
+    night = delta.merge_shards([(staged, N)], planned, failures, out, run_id="first", model_id=model_id)
+    delta.commit(out, night, lambda: None)
+    command = [str(JOB), "--manifest", f"{root}/manifest.parquet", "--model", f"{root}/model", "--out", f"{out}"]
     with head(num_cpus=2) as env:
-        for name, environment in (("its own Ray", {}), ("a cluster that runs", env)):
-            begun = time.monotonic()
+        for name, environment in (("its own Ray", {}), ("a running cluster", env)):
+            start_s = time.monotonic()
             ended = run("never", "driver", command, environment)
-            print(f"{N:,} unchanged tracks, {name}: {time.monotonic() - begun:.1f} s: {ended.stdout.strip()}")
+            print(f"{N:,} unchanged tracks, {name}: {time.monotonic() - start_s:.1f} s: {ended.stdout.strip()}")
             assert ended.returncode == 0, ended.stderr
             assert ended.stdout.startswith("nothing to do: all 100,000 tracks")
     assert not (tmp_path / "out" / "_run").exists()

@@ -1,43 +1,30 @@
-"""Batches: every segment once, equal shares, mixed songs, an order that the seed alone decides."""
-
-import json
+"""Batches contain every segment once, in equal shares of the workers, with songs mixed, in an order of the seed."""
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
+from builders.mels import write_mel_files
 
-from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import select_tracks
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.schema import FRONT_END, FRONT_END_HASH, MEL_SHAPE, MELS
+from mtl_core.schema import MEL_SHAPE
 from mtl_core.storage.location import Location
 
-#: Of t0 to t9, in two files of row groups of 5: tracks straddle them.
+#: Segments of the tracks t0 to t9. They are in two files with row groups of 5, so tracks continue over row groups.
 SEGMENTS = (3, 1, 7, 4, 2, 9, 5, 3, 6, 8)
 TOTAL = sum(SEGMENTS)
 
 
 @pytest.fixture(scope="module")
 def mels(tmp_path_factory):
-    """A mel is full of 100 track + segment."""
-    folder = tmp_path_factory.mktemp("mels")
-    front_end = FrontEnd()
-    metadata = {FRONT_END: json.dumps(front_end.to_dict()), FRONT_END_HASH: front_end.hash()}
-    for file, tracks in enumerate((range(5, 10), range(5))):
-        rows = [(track, segment) for track in tracks for segment in range(SEGMENTS[track])]
-        mel = np.stack([np.full(MEL_SHAPE, 100 * track + segment, np.float16) for track, segment in rows])
-        columns = {
-            "track_id": [f"t{track}" for track, _ in rows],
-            "segment": pa.array([segment for _, segment in rows], pa.int32()),
-            "start_s": [3.0 * segment for _, segment in rows],
-            **{name: pa.nulls(len(rows), pa.string()) for name in ("artist", "language", "album")},
-            "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(mel),
-        }
-        pq.write_table(pa.table(columns, MELS.with_metadata(metadata)), folder / f"{file}.parquet", row_group_size=5)
-    return open_mel_dataset(Location(str(folder)))
+    """Each mel is full of one number, 100 track + segment."""
+    tracks = [
+        {"track_id": f"t{track}", "mel": np.stack([np.full(MEL_SHAPE, 100 * track + i, np.float16) for i in range(n)])}
+        for track, n in enumerate(SEGMENTS)
+    ]
+    folder = Location(str(tmp_path_factory.mktemp("mels")))
+    return open_mel_dataset(write_mel_files([tracks[5:], tracks[:5]], folder, row_group_size=5))
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +33,28 @@ def whole(mels):
 
 
 def joined(lists):
-    return [one for of in lists for one in of]
+    return [item for items in lists for item in items]
 
 
-def names(batches):
-    """What each batch holds, by the numbers in its mels."""
+def numbers(batches):
+    """The number in each mel, for each batch."""
     return [batch["mel"][:, 0, 0].astype(int).tolist() for batch in batches]
 
 
-def of_tracks(*tracks):
+def numbers_of(*tracks):
     return sorted(100 * track + segment for track in tracks for segment in range(SEGMENTS[track]))
 
 
 @pytest.mark.parametrize("buffer_segments", [1, 10, 4096])
-def test_an_epoch_is_every_segment_once_in_another_order(whole, buffer_segments):
+def test_an_epoch_contains_every_segment_once_in_an_order_of_its_own(whole, buffer_segments):
     epochs = [
-        names(whole.shuffled_batches(4, buffer_segments=buffer_segments, seed=seed, epoch=epoch))
+        numbers(whole.shuffled_batches(4, buffer_segments=buffer_segments, seed=seed, epoch=epoch))
         for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
     ]
     assert epochs[0] == epochs[1]
     assert epochs[0] not in epochs[2:]
     for epoch in epochs:
-        assert sorted(joined(epoch)) == of_tracks(*range(10))
+        assert sorted(joined(epoch)) == numbers_of(*range(10))
     assert {len(batch) for batch in epochs[0][:-1]} == {4}
 
 
@@ -82,23 +69,23 @@ def test_batches_carry_their_tracks_and_classes(whole):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_workers_share_an_epoch_equally(whole, world_size):
     shares = [
-        names(whole.shuffled_batches(4, buffer_segments=8, seed=0, epoch=3, rank=rank, world_size=world_size))
+        numbers(whole.shuffled_batches(4, buffer_segments=8, seed=0, epoch=3, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
     assert {sum(map(len, share)) for share in shares} == {TOTAL // world_size}
     assert len({len(share) for share in shares}) == 1
-    heard = joined(joined(shares))
-    assert len(set(heard)) == len(heard) == TOTAL // world_size * world_size
-    assert {len(batch) for batch in names(whole.ordered_batches(4))[:-1]} == {4}  # over the borders of row groups
-    in_order = joined(names(whole.ordered_batches(4, rank=rank, world_size=world_size)) for rank in range(world_size))
-    assert joined(in_order) == of_tracks(*range(5, 10)) + of_tracks(*range(5))
+    segments = joined(joined(shares))
+    assert len(set(segments)) == len(segments) == TOTAL // world_size * world_size
+    assert {len(batch) for batch in numbers(whole.ordered_batches(4))[:-1]} == {4}  # batches continue over row groups
+    in_order = joined(numbers(whole.ordered_batches(4, rank=rank, world_size=world_size)) for rank in range(world_size))
+    assert joined(in_order) == numbers_of(*range(5, 10)) + numbers_of(*range(5))
 
 
-def test_a_part_is_its_tracks_alone(mels):
-    part = select_tracks(mels, pa.chunked_array([["t2", "t4", "t9"]]), {"artist": np.array([20, 40, 90])})
-    batches = list(part.shuffled_batches(4, buffer_segments=5, seed=0, epoch=1))
-    assert part.segments == len(joined(names(batches)))
-    assert sorted(joined(names(batches))) == of_tracks(2, 4, 9)
+def test_a_split_contains_its_tracks_only(mels):
+    split = select_tracks(mels, pa.chunked_array([["t2", "t4", "t9"]]), {"artist": np.array([20, 40, 90])})
+    batches = list(split.shuffled_batches(4, buffer_segments=5, seed=0, epoch=1))
+    assert split.segments == len(joined(numbers(batches)))
+    assert sorted(joined(numbers(batches))) == numbers_of(2, 4, 9)
     for batch in batches:
         np.testing.assert_array_equal(batch["artist"], batch["mel"][:, 0, 0] // 100 * 10)
     assert select_tracks(mels, mels.tracks["track_id"][:0], {}).segments == 0
@@ -106,25 +93,14 @@ def test_a_part_is_its_tracks_alone(mels):
 
 
 def test_batches_mix_songs(whole):
-    """A buffer of 24 holds 5 tracks or more: a batch of 8 next to each other would be of 2 or 3."""
-    mixed = [len(set(batch["track"])) for batch in whole.shuffled_batches(8, buffer_segments=24, seed=0, epoch=1)]
-    assert np.mean(mixed[:-1]) >= 4
-
-
-def test_stretches_are_where_the_segments_lie(mels):
-    totals = mels.spans.group_by("track").aggregate([("segments", "sum")]).sort_by("track")
-    assert totals["segments_sum"].to_pylist() == list(SEGMENTS) == mels.tracks["segments"].to_pylist()
-    assert pc.max(mels.spans["row"]).as_py() < 5
+    """A buffer of 24 segments holds 5 tracks or more; 8 neighbours in a file would be of 2 or 3."""
+    n_tracks = [len(set(batch["track"])) for batch in whole.shuffled_batches(8, buffer_segments=24, seed=0, epoch=1)]
+    assert np.mean(n_tracks[:-1]) >= 4
 
 
 def test_more_workers_than_segments_and_a_share_below_a_batch(mels):
-    part = select_tracks(mels, pa.chunked_array([["t1", "t4"]]), {})  # 3 segments
-    assert [len(joined(names(part.ordered_batches(4, rank=rank, world_size=5)))) for rank in range(5)] == [
-        0,
-        1,
-        0,
-        1,
-        1,
-    ]
-    shares = [list(part.shuffled_batches(4, buffer_segments=9, seed=0, epoch=1, rank=r, world_size=2)) for r in (0, 1)]
+    split = select_tracks(mels, pa.chunked_array([["t1", "t4"]]), {})  # 3 segments
+    counts = [len(joined(numbers(split.ordered_batches(4, rank=rank, world_size=5)))) for rank in range(5)]
+    assert counts == [0, 1, 0, 1, 1]
+    shares = [list(split.shuffled_batches(4, buffer_segments=9, seed=0, epoch=1, rank=r, world_size=2)) for r in (0, 1)]
     assert [[len(batch["track"]) for batch in share] for share in shares] == [[1], [1]]

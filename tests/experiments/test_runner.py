@@ -5,7 +5,7 @@ import pytest
 from test_run_store import ARTISTS, LANGUAGE, SEGMENTS, SONGS, result, run
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import MelDataset
+from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError
 from mtl_core.experiments import runner

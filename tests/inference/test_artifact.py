@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+from builders.models import untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.artifact import Artifact, model_id
+from mtl_core.inference.artifact import model_id
 from mtl_core.inference.artifact_files import CARD_FILE, MODEL_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS, WEIGHTS_FILE
 from mtl_core.inference.artifact_files import SPLITS_FILE as SPLITS_FILE
 from mtl_core.inference.openvino_engine import load_cpu_model
@@ -28,11 +29,7 @@ SPLITS = pa.table({"track_id": ["a", "b", "c"], "split": ["train", "validation",
 
 
 def _artifact(**changes):
-    torch.manual_seed(0)
     values = {
-        "model": MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2})),
-        "front_end": FrontEnd(),
-        "vocabularies": {"artist": Vocabulary(("b", "c", "Ä")), "language": Vocabulary(("x", "y"))},
         "aggregation": Aggregation(temperature={"artist": 1.5}),
         "fingerprint": "f" * 64,
         "metrics": {
@@ -44,7 +41,7 @@ def _artifact(**changes):
         "versions": {"torch": "2"},
         "recipe": {"name": "paper"},
     }
-    return Artifact(**{**values, **changes})
+    return untrained_artifact({"artist": ("b", "c", "Ä"), "language": ("x", "y")}, **{**values, **changes})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_mels import write_mels
+from builders.small_mels import write_mels
 
 JOB = Path(__file__).parents[2] / "jobs" / "run_experiment.py"
 
@@ -69,30 +69,3 @@ def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_
     code, _, said = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
     assert code == 2
     assert "is of other mels" in said and said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--folds", "9"], "no fold 9: allowed are 0 to 4"),
-        (["--recipes", "papier"], "no recipe 'papier'"),
-        (["--split", "artist"], "--tasks language"),
-        (["--num-workers", "3"], "num-workers must divide"),
-        (["--table-only"], "no run of the split 'kfold' is stored"),
-        (["--folds", "-1"], "-1"),
-        (["--alphas", "-1"], "-1"),
-    ],
-)
-def test_wrong_flags_end_in_one_line(run, tmp_path, flags, said):
-    mels = write_mels(tmp_path / "mels")
-    code, _, error = run("--mels", mels, "--out", tmp_path / "out", *flags)
-    assert code == 2
-    assert said in error
-    assert error.count("\n") == 1
-
-
-def test_mels_without_labels_for_a_task_are_refused(run, tmp_path):
-    mels = write_mels(tmp_path / "mels", artists=False)
-    code, _, error = run("--mels", mels, "--out", tmp_path / "out")
-    assert (code, error.count("\n")) == (2, 1)
-    assert "has a label for 'artist'" in error

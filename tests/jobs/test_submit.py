@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue import BAD, save, write_catalogue
+from builders.catalogue import BAD, write_catalogue
+from builders.models import save
 
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest

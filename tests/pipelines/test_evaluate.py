@@ -1,9 +1,7 @@
 """Evaluation end to end on a small artifact and random mels, on a disk and on S3, against the model run by hand."""
 
-import io
 import json
 import re
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from builders.mels import write_mel_files
+from builders.models import save, untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import mels_schema
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
-from mtl_core.inference.artifact import Artifact
-from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
+from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import _labelled_in_split, evaluate
-from mtl_core.schema import MANIFEST
 from mtl_core.storage.location import Location
 
-ROOT = Path(__file__).parents[2]
 ARTISTS = tuple(f"artist {i}" for i in range(6))
 LANGUAGES = ("de", "en", "<b>it</b>")
 PARTS = ("train", "train", "train", "validation", "test")
@@ -57,33 +53,14 @@ def catalogue():
 
 
 def write_mels(tracks, location, files=3, front_end=None):
-    schema = mels_schema(front_end or FrontEnd(), MANIFEST)
-    for k in range(files):
-        own = tracks[k::files]
-        lengths = [len(track["mel"]) for track in own]
-        columns = {
-            "segment": pa.array(np.concatenate([np.arange(n) for n in lengths]), pa.int32()),
-            "start_s": pa.array(np.concatenate([np.arange(n) * 3.0 for n in lengths])),
-            "mel": pa.FixedShapeTensorArray.from_numpy_ndarray(np.concatenate([track["mel"] for track in own])),
-        }
-        for name in ("track_id", "artist", "language", "album"):
-            values = [track[name] for track, n in zip(own, lengths, strict=True) for _ in range(n)]
-            columns[name] = pa.array(values, pa.string())
-        buffer = io.BytesIO()
-        table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-        pq.write_table(table, buffer, row_group_size=7)  # a track's segments may lie in two row groups
-        (location / f"mels-{k}.parquet").write_bytes(buffer.getvalue())
-    return location
+    """Row groups of 7 segments: a track's may lie in two of them."""
+    dealt = [tracks[k::files] for k in range(files)]
+    return write_mel_files(dealt, location, front_end=front_end, row_group_size=7)
 
 
 def write_model(tracks, location):
-    torch.manual_seed(0)
-    vocabularies = {"artist": Vocabulary(ARTISTS), "language": Vocabulary(tuple(sorted(LANGUAGES)))}
-    model = MultitaskCNN(ModelConfig(classes={task: len(v) for task, v in vocabularies.items()}))
-    artifact = Artifact(
-        model=model,
-        front_end=FrontEnd(),
-        vocabularies=vocabularies,
+    artifact = untrained_artifact(
+        {"artist": ARTISTS, "language": tuple(sorted(LANGUAGES))},
         aggregation=Aggregation(temperature={"artist": 0.5}, threshold={"artist": 0.4}),
         metrics={
             "split": {"kind": "paper", "seed": 3, "fold": 0, "group_column": None},
@@ -93,12 +70,7 @@ def write_model(tracks, location):
             ],
         },
     )
-    known = [track for track in tracks if track["split"]]
-    splits = pa.table(
-        {name: [track[column] for track in known] for name, column in [("track_id", "track_id"), ("split", "split")]}
-    )
-    artifacts.save_artifact(artifact, splits, location)
-    return location
+    return save(artifact, location, {track["track_id"]: track["split"] for track in tracks if track["split"]})
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +182,3 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
             evaluate(**(good | wrong))
         assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_job_says_what_is_wrong_in_one_line(place, monkeypatch, capsys):
-    flags = ["--model", f"{place}/nowhere", "--mels", f"{place}/mels", "--out", f"{place}/x"]
-    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(ROOT / "jobs" / "evaluate.py"), run_name="__main__")
-    assert stop.value.code == 2
-    assert re.fullmatch(r"error: .*nowhere is no model.*\n", capsys.readouterr().err)

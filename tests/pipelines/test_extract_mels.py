@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import BAD, write_catalogue
+from builders.catalogue import BAD, write_catalogue
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.errors import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
@@ -112,13 +112,6 @@ def test_carried_columns_have_any_name(tmp_path: Path) -> None:
     found = open_mel_dataset(at / "mels")
     assert found.tracks["segments"].to_pylist() == [1, 1]
     assert found.tracks["split"].to_pylist() == ["train", None] and "moods" not in found.tracks.column_names
-
-
-def test_mels_of_an_unfinished_extraction_are_not_to_be_read(tmp_path: Path) -> None:
-    (tmp_path / "_runs" / "abc").mkdir(parents=True)
-    (tmp_path / "_runs" / "abc" / "plan.json").write_text("{}")
-    with pytest.raises(InputError, match="its extraction has not ended"):
-        open_mel_dataset(Location(str(tmp_path)))
 
 
 @pytest.mark.usefixtures("local_ray")

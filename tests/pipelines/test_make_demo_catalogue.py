@@ -3,10 +3,6 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +14,6 @@ from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.storage.location import Location
 
 CONFIG = CatalogueConfig(languages=2, artists_per_language=1, songs_per_artist=4, song_s=3)
-REPOSITORY = Path(__file__).parents[2]
 
 
 def _audio(out: Location) -> set[str]:
@@ -54,19 +49,3 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="not empty"):
         make_demo_catalogue(CONFIG, Location(str(tmp_path)))
     assert (tmp_path / "audio" / "mine.wav").read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize(("flag", "value"), [("--languages", "0"), ("--difficulty", "odd")])
-def test_a_wrong_flag_is_exit_2_in_one_line(tmp_path, flag, value):
-    command = [sys.executable, "jobs/make_demo_catalogue.py", "--out", str(tmp_path / "out"), flag, value]
-    ran = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
-    assert value in ran.stderr
-    assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import write_catalogue
+from builders.catalogue import write_catalogue
 
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import BAD, save, write_catalogue
+from builders.catalogue import BAD, write_catalogue
+from builders.models import save
 
 from mtl_core.audio.decode import read_recording
 from mtl_core.audio.front_end import log_mel_segments

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
+from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_tracks
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference import artifact
 from mtl_core.pipelines.train import train
 from mtl_core.storage.location import Location
@@ -167,34 +167,6 @@ def _run_job(monkeypatch, capsys, *flags):
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(JOB), run_name="__main__")
     return exit_.value.code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--num-workers", "3"], "num-workers must divide the global batch of 32, got 3"),
-        (["--num-workers", "0"], "got 0"),
-        (["--recipe", "papier"], "no recipe 'papier': allowed are paper, best, demo"),
-        (["--split", "random"], "no split 'random': allowed are paper"),
-        (["--split", "kfold", "--fold", "9"], "no fold 9: allowed are 0 to 4"),
-        (["--fold", "1"], "fold 1 is of the split 'kfold' alone"),
-        (["--group-column", "choir"], "no column 'choir'"),
-        (["--split", "artist"], "train with --tasks language"),
-        (["--alpha", "-1"], "alpha must be None, or >= 0 and finite, got -1.0"),
-        (["--epochs", "0"], "epochs must be >= 1, got 0"),
-        (["--tasks", "artist", "--drop-head", "language"], "cannot drop the head language of a model of artist"),
-        (["--drop-head", "artist", "language"], "one must stay"),
-        (["--tasks", "mood"], "tasks must be of artist, language, got mood"),
-        (["--seed", "-1"], "seed must be 0 to"),
-        (["--epochs", "many"], "many"),
-    ],
-)
-def test_wrong_flags(mels, tmp_path, monkeypatch, capsys, flags, said):
-    code, error = _run_job(monkeypatch, capsys, "--mels", mels.uri, "--out", str(tmp_path / "model"), *flags)
-    assert code == 2
-    assert said in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "model").exists()
 
 
 def _mixed(folder):

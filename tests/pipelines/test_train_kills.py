@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from builders.small_mels import write_mels
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
-from small_mels import write_mels
 
 from mtl_core.inference import artifact
 from mtl_core.pipelines.training.checkpoints import listed_epochs, start_of

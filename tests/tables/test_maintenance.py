@@ -224,27 +224,7 @@ def run(*flags: object, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("", "nothing to do"),
-        ("--compact --restore-before 1", "cannot be combined with --compact"),
-        ("--clean --keep-days 0", "--keep-days 0: allowed is 1 or more"),
-        ("--compact --dry-run", "--dry-run can only be combined with --clean"),
-        ("--compact", "no tables of tags and failures"),
-        ("--restore-before x --bogus", "--bogus"),
-    ],
-)
-def test_the_job_explains_a_wrong_flag_in_one_line(
-    tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("--out", tmp_path / "out", *flags.split(), monkeypatch=monkeypatch) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_job_refuses_beside_a_run_and_prints_what_it_did(
+def test_the_job_waits_for_nobody_and_says_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Location(str(tmp_path))

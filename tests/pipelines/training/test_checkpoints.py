@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
+from builders.small_mels import write_mels
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME as LIST
-from small_mels import write_mels
 
 from mtl_core.inference import artifact
 from mtl_core.pipelines import train as pipeline

@@ -1,0 +1,106 @@
+"""List the audio files of a catalogue and join their labels: the content of a new manifest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mtl_core.dataset.folder_labels import labels_from_paths
+from mtl_core.dataset.label_file import LABEL_COLUMNS, read_label_file
+from mtl_core.dataset.manifest import check_ids
+from mtl_core.errors import InputError
+from mtl_core.schema import MANIFEST
+from mtl_core.storage.checks import as_input_error, check_reachable
+from mtl_core.storage.location import Location, content_id
+
+#: Files with these extensions are tracks. Other files are tracks only if the labels name them.
+AUDIO_EXTENSIONS = frozenset(
+    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
+    " wav wave weba webm wma wv".split()
+)
+
+LabelRow = dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueListing:
+    """The tracks of a catalogue, and what could not be used.
+
+    Args:
+        table: the `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an empty label is null.
+        labels_without_file: paths in the labels that are not in the catalogue, sorted.
+        undecodable_names: names of files that are not UTF-8, as `repr` prints them.
+        outside_layout: paths whose folders give no labels, if labels come from folders.
+    """
+
+    table: pa.Table
+    labels_without_file: list[str]
+    undecodable_names: list[str]
+    outside_layout: list[str]
+
+
+def list_catalogue(
+    catalogue: Location, labels: Location | None, *, labels_from_folders: bool = False
+) -> CatalogueListing:
+    """List the tracks of a catalogue and join their labels.
+
+    Args:
+        catalogue: a folder or an S3 prefix; all files below it are listed.
+        labels: a labels.csv (see `label_file`), or None for tracks without labels.
+        labels_from_folders: take the labels from the folders of each file (see `folder_labels`) instead of `labels`.
+
+    Raises:
+        InputError: the catalogue does not exist or has no audio file, the labels are malformed, no folder gives a
+            label, or a track_id occurs twice.
+    """
+    check_reachable(catalogue)
+    label_rows = {} if labels is None else read_label_file(labels)
+    with as_input_error(catalogue):
+        if not catalogue.on_s3 and not catalogue.exists():
+            raise FileNotFoundError
+        entries = list(catalogue.walk())
+    undecodable_names = [repr(path) for path, _ in entries if not _is_text(path)]
+    files = {path: entry for path, entry in entries if _is_text(path)}
+    outside_layout: list[str] = []
+    if labels_from_folders:
+        label_rows, outside_layout = labels_from_paths(filter(is_audio_file, files))
+        if outside_layout and not label_rows:
+            raise InputError(f"{catalogue}: no file lies in LANGUAGE/ARTIST/, e.g. {outside_layout[0]!r}")
+    carried = [name for name in next(iter(label_rows.values()), {}) if name not in LABEL_COLUMNS]
+    tracks = {path: entry for path, entry in files.items() if path in label_rows or is_audio_file(path)}
+    if not tracks:
+        extensions = ", ".join(sorted(AUDIO_EXTENSIONS))
+        raise InputError(f"{catalogue}: no audio file below it (known extensions: {extensions})")
+    rows = [
+        dict.fromkeys(carried) | _manifest_row(catalogue, path, entry, label_rows.get(path, {}))
+        for path, entry in tracks.items()
+    ]
+    schema = pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in carried)])
+    table = pa.Table.from_pylist(rows, schema=schema).sort_by("track_id")
+    check_ids(table, catalogue)
+    return CatalogueListing(
+        table=table,
+        labels_without_file=sorted(label_rows.keys() - tracks.keys()),
+        undecodable_names=undecodable_names,
+        outside_layout=outside_layout,
+    )
+
+
+def _manifest_row(catalogue: Location, path: str, entry: dict[str, Any], labels: LabelRow) -> dict[str, Any]:
+    return {
+        **labels,
+        "track_id": labels.get("track_id") or path,
+        "uri": f"{catalogue.uri}/{path}",
+        "content_id": content_id(entry),
+        "size_bytes": entry["size"],
+    }
+
+
+def is_audio_file(path: str) -> bool:
+    """Whether the extension of a path is one of `AUDIO_EXTENSIONS`."""
+    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+
+
+def _is_text(path: str) -> bool:
+    """Whether a file name is valid UTF-8; Python holds the other bytes as lone surrogates."""
+    return path.encode(errors="replace").decode() == path

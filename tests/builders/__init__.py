@@ -1,0 +1,1 @@
+"""What tests build to work on: catalogues of audio, mels, and models that were never trained."""

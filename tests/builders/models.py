@@ -1,0 +1,40 @@
+"""Model artifacts with random weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.inference import artifact
+from mtl_core.inference.artifact import Artifact
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.storage.location import Location
+
+LABELS = {"artist": tuple("abcdefg"), "language": ("de", "en", "fr")}
+
+
+def untrained_artifact(labels: Mapping[str, Sequence[str]] = LABELS, **fields: Any) -> Artifact:
+    """Make an artifact with the same random weights in every call.
+
+    Args:
+        labels: task -> its labels, sorted.
+        fields: other fields of the artifact, or fields to replace.
+    """
+    torch.manual_seed(0)
+    values = {
+        "model": MultitaskCNN(ModelConfig(classes={task: len(names) for task, names in labels.items()})),
+        "front_end": FrontEnd(),
+        "vocabularies": {task: Vocabulary(tuple(names)) for task, names in labels.items()},
+    }
+    return Artifact(**{**values, **fields})
+
+
+def save(model: Artifact, folder: Location, split_of_track: Mapping[str, str] | None = None) -> Location:
+    """Save an artifact with the splits track_id -> split, by default without any track; returns the folder."""
+    splits = split_of_track or {}
+    columns = {"track_id": pa.array(splits.keys(), pa.string()), "split": pa.array(splits.values(), pa.string())}
+    artifact.save_artifact(model, pa.table(columns), folder)
+    return folder

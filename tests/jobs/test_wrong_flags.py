@@ -1,0 +1,179 @@
+"""Wrong flags and wrong inputs of every job: one line that names the value, exit status 2, and nothing is written."""
+
+import dataclasses
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tyro
+from builders.small_mels import write_mels
+
+JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.py"))
+
+
+def run_job(job: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a job in this process; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"jobs/{job}.py", *flags])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).parents[2] / "jobs" / f"{job}.py"), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifests, mels and an empty folder; the cases call it {p}."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for name, columns in (
+        ("manifest", {"track_id": ["a", "b"], "uri": ["/a", "/b"]}),
+        ("without-uri", {"track_id": ["a"]}),
+        ("twice", {"track_id": ["a", "a"], "uri": ["/a", "/b"]}),
+    ):
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    (folder / "empty").mkdir()
+    write_mels(folder / "mels")
+    write_mels(folder / "mels-without-artists", artists=False)
+    return folder
+
+
+BUILD = "--catalogue {p} --out {p}/out.parquet"
+EXTRACT = "--manifest {p}/manifest.parquet --out {p}/out"
+TRAIN = "--mels {p}/mels --out {p}/out"
+EVALUATE = "--model {p}/empty --mels {p}/mels --out {p}/out"
+TAG = "--manifest {p}/manifest.parquet --model {p}/empty --out {p}/out"
+MAINTAIN = "--out {p}/out"
+DEMO = "--out {p}/out"
+REQUIRED = {
+    "build_manifest": BUILD,
+    "extract_mels": EXTRACT,
+    "train": TRAIN,
+    "quantize_model": EVALUATE,
+    "evaluate": EVALUATE,
+    "run_experiment": TRAIN,
+    "tag_catalogue": TAG,
+    "maintain_tables": MAINTAIN,
+    "make_demo_catalogue": DEMO,
+}
+
+#: Job, flags (of a flag that is given twice the last one counts), and what the line must contain.
+CASES = [
+    ("build_manifest", "--catalogue {p}/gone --out {p}/out.parquet", "{p}/gone"),
+    ("build_manifest", "--catalogue {p}/empty --out {p}/out.parquet", "{p}/empty: no audio file"),
+    ("build_manifest", BUILD + " --labels {p}/gone.csv", "{p}/gone.csv"),
+    ("build_manifest", BUILD + " --labels {p}/manifest.parquet", "manifest.parquet is not a UTF-8 CSV"),
+    ("build_manifest", BUILD + " --labels l.csv --labels-from folders", "--labels-from csv"),
+    ("build_manifest", BUILD + " --labels-from names", "names"),
+    ("extract_mels", EXTRACT + " --manifest {p}/gone.parquet", "{p}/gone.parquet"),
+    ("extract_mels", EXTRACT + " --manifest {p}/without-uri.parquet", "no column 'uri'"),
+    ("extract_mels", EXTRACT + " --manifest {p}/twice.parquet", "'a'"),
+    ("extract_mels", EXTRACT + " --manifest {p}/empty", "{p}/empty"),
+    ("extract_mels", EXTRACT + " --out {p}/twice.parquet", "{p}/twice.parquet"),
+    ("extract_mels", EXTRACT + " --out {p}/twice.parquet/mels", "{p}/twice.parquet"),
+    ("extract_mels", EXTRACT + " --out file:/mels", "file:/mels"),
+    ("extract_mels", EXTRACT + " --segments-per-excerpt 21", "21"),
+    ("extract_mels", EXTRACT + " --draws -1", "-1"),
+    ("extract_mels", EXTRACT + " --num-workers 0", "workers must be 1 or more, got 0"),
+    ("train", TRAIN + " --mels gs://x", "'gs://x'"),
+    ("train", TRAIN + " --mels {p}/gone", "{p}/gone"),
+    ("train", TRAIN + " --mels {p}/empty", "{p}/empty"),
+    ("train", TRAIN + " --num-workers 3", "num-workers must divide the global batch of 32, got 3"),
+    ("train", TRAIN + " --num-workers 0", "got 0"),
+    ("train", TRAIN + " --recipe papier", "no recipe 'papier'"),
+    ("train", TRAIN + " --split random", "no split 'random': allowed are paper"),
+    ("train", TRAIN + " --split kfold --fold 9", "no fold 9: allowed are 0 to 4"),
+    ("train", TRAIN + " --fold 1", "fold 1 "),
+    ("train", TRAIN + " --group-column choir", "no column 'choir'"),
+    ("train", TRAIN + " --split artist", "--tasks language"),
+    ("train", TRAIN + " --alpha -1", "alpha must be None, or >= 0 and finite, got -1.0"),
+    ("train", TRAIN + " --epochs 0", "epochs must be >= 1, got 0"),
+    ("train", TRAIN + " --epochs many", "many"),
+    ("train", TRAIN + " --tasks mood", "tasks must be of artist, language, got mood"),
+    ("train", TRAIN + " --tasks artist --drop-head language", "language"),
+    ("train", TRAIN + " --drop-head artist language", "one must stay"),
+    ("train", TRAIN + " --seed -1", "seed must be 0 to"),
+    ("train", TRAIN + " --mels {p}/mels-without-artists", "has a label for 'artist'"),
+    ("evaluate", EVALUATE, "{p}/empty is no"),
+    ("evaluate", EVALUATE + " --on tuesday", "tuesday"),
+    ("evaluate", EVALUATE + " --num-workers 0", "workers must be 1 or more, got 0"),
+    ("tag_catalogue", TAG, "{p}/empty is no"),
+    ("tag_catalogue", TAG + " --manifest gs://x/y", "'gs://x/y'"),
+    ("tag_catalogue", TAG + " --limit 0", "limit must be 1 or more, got 0"),
+    ("tag_catalogue", TAG + " --limit many", "many"),
+    ("tag_catalogue", TAG + " --max-failed-share 2", "allowed is 0 to 1"),
+    ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
+    ("tag_catalogue", TAG + " --decode-limit-s -1", "-1"),
+    ("tag_catalogue", TAG + " --decode-limit-s inf", "inf"),
+    ("tag_catalogue", TAG + " --decode-memory-mib 0", "0"),
+    ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),
+    ("maintain_tables", MAINTAIN, "nothing to do"),
+    ("maintain_tables", MAINTAIN + " --compact --restore-before 1", "--restore-before"),
+    ("maintain_tables", MAINTAIN + " --clean --keep-days 0", "--keep-days 0: allowed is 1 or more"),
+    ("maintain_tables", MAINTAIN + " --compact --dry-run", "--dry-run"),
+    ("maintain_tables", MAINTAIN + " --compact", "{p}/out"),
+    ("run_experiment", TRAIN + " --mels {p}/empty", "{p}/empty"),
+    ("run_experiment", TRAIN + " --resamples -1", "resamples must be >= 0, got -1"),
+    ("run_experiment", TRAIN + " --folds 9", "no fold 9: allowed are 0 to 4"),
+    ("run_experiment", TRAIN + " --folds -1", "-1"),
+    ("run_experiment", TRAIN + " --recipes papier", "no recipe 'papier'"),
+    ("run_experiment", TRAIN + " --split artist", "--tasks language"),
+    ("run_experiment", TRAIN + " --num-workers 3", "num-workers must divide"),
+    ("run_experiment", TRAIN + " --alphas -1", "-1"),
+    ("run_experiment", TRAIN + " --table-only", "no run of the split 'kfold' is stored"),
+    ("run_experiment", TRAIN + " --mels {p}/mels-without-artists", "has a label for 'artist'"),
+    ("make_demo_catalogue", DEMO + " --languages 0", "languages must be 1 to 400, got 0"),
+    ("make_demo_catalogue", DEMO + " --difficulty odd", "odd"),
+    *((job.stem, REQUIRED[job.stem] + " --bogus 1", "--bogus") for job in JOBS),
+    *((job.stem, "", "--out") for job in JOBS),  # every job requires it
+]
+
+
+@pytest.mark.parametrize(("job", "flags", "expected"), CASES, ids=[f"{job} {flags}" for job, flags, _ in CASES])
+def test_a_wrong_flag_ends_in_one_line_and_status_2(
+    job: str,
+    flags: str,
+    expected: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(folder.rglob("*"))
+    assert run_job(job, flags.format(p=folder).split(), monkeypatch) == 2
+    stdout, stderr = capfd.readouterr()
+    assert (stdout, stderr.count("\n")) == ("", 1) and stderr.startswith("error: "), stderr
+    assert expected.format(p=folder) in stderr
+    assert sorted(folder.rglob("*")) == before, "something was written"
+
+
+@pytest.mark.parametrize("job", [job.stem for job in JOBS])
+def test_help_explains_every_flag_and_names_its_default(
+    job: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parse, parsed = tyro.cli, []
+
+    def parse_and_record(options: type, **settings: object) -> object:
+        parsed.append(options)
+        return parse(options, **settings)
+
+    monkeypatch.setattr(tyro, "cli", parse_and_record)
+    assert run_job(job, ["--help"], monkeypatch) == 0
+    descriptions: dict[str, str] = {}
+    for line in capfd.readouterr().out.splitlines():
+        if start := re.match(r"│ (--[a-z-]+)(.*)│", line):
+            flag = start[1]
+            descriptions[flag] = start[2]
+        elif descriptions:
+            descriptions[flag] += " " + line.strip("│ ")
+    fields = dataclasses.fields(parsed[0])
+    assert list(descriptions) == ["--" + field.name.replace("_", "-") for field in fields]
+    for field, description in zip(fields, descriptions.values(), strict=True):
+        default = "required" if field.default is dataclasses.MISSING else f"default: {_as_flag(field.default)}"
+        text = " ".join(description.strip("│╰─╯ ").split())
+        assert text.endswith(f"({default})"), text
+        assert len(text) > len(default) + 20, f"{field.name} has no explanation"
+
+
+def _as_flag(default: object) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
