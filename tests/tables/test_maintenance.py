@@ -224,7 +224,7 @@ def run(*flags: object, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_job_waits_for_nobody_and_says_what_it_did(
+def test_the_job_refuses_beside_a_run_and_prints_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Location(str(tmp_path))
