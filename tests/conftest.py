@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # tests/builders
 sys.path.insert(0, str(Path(__file__).parent / "pipelines"))  # catalogue.py, shared by the tests of pipelines and jobs
 AUDIO = REPOSITORY.parent / "shared" / "audio"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
-from mtl_core.evaluation import metrics
+from mtl_core.evaluation import baselines
 from mtl_core.experiments.run_store import BOTH, RunResult
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
@@ -137,4 +137,4 @@ def _said(result: RunResult, system: System, level: str) -> tuple[list[str], np.
         return labels, p_NC
     languages = Vocabulary.of(result.language_of.values())
     language_A = languages.encode([result.language_of.get(artist) for artist in labels])
-    return list(languages.labels), metrics.language_of_artists(p_NC, language_A, len(languages))
+    return list(languages.labels), baselines.language_probabilities(p_NC, language_A, len(languages))

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import InputError
-from mtl_core.evaluation import metrics
-from mtl_core.evaluation.predictions import Predictions, language_of_artist
+from mtl_core.evaluation import baselines
+from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.recipes import Recipe, recipe
@@ -95,7 +95,7 @@ class RunResult:
 def result(run: Run, artifact: Artifact, heard: Predictions, training: pa.Table) -> RunResult:
     """A `Result` out of a run's artifact, what that makes of the test part, and the tracks of the training part."""
     priors = {
-        task: metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
+        task: baselines.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
         for task, vocabulary in heard.vocabularies.items()
     }
     return RunResult(
@@ -104,7 +104,7 @@ def result(run: Run, artifact: Artifact, heard: Predictions, training: pa.Table)
         recipe=artifact.recipe,
         heard=heard,
         priors=priors,
-        language_of=language_of_artist([training]),
+        language_of=baselines.artist_languages([training]),
         metrics=artifact.metrics,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_core.evaluation import metrics
+from mtl_core.evaluation import bootstrap, metrics
 from mtl_core.experiments.pooling import PRIOR, Cells, System, pool, run_keys
 
 LEVELS = ("tracks", "segments")
@@ -41,7 +41,7 @@ def summary(scored: Scored) -> dict[str, Any]:
     """A system's scores at one level."""
     first = scored.seeds[0]
     values = {name: scored.mean(name) for name in SCORES}
-    ci = {name: metrics.confidence_interval(values_R, values[name]) for name, values_R in scored.values_R.items()}
+    ci = {name: bootstrap.confidence_interval(values_R, values[name]) for name, values_R in scored.values_R.items()}
     return {
         **values,
         "ci": {name: None if ends is None else [max(0.0, ends[0]), min(1.0, ends[1])] for name, ends in ci.items()},
@@ -59,7 +59,7 @@ def difference(a: Scored, b: Scored) -> dict[str, Any]:
     for name, values_R in a.values_R.items():
         ends = a.mean(name), b.mean(name)
         apart = None if ends[0] is None or ends[1] is None else ends[0] - ends[1]
-        found[name] = {"difference": apart, "ci": metrics.confidence_interval(values_R - b.values_R[name], apart)}
+        found[name] = {"difference": apart, "ci": bootstrap.confidence_interval(values_R - b.values_R[name], apart)}
     return found
 
 
@@ -88,9 +88,9 @@ class Scorer:
         songs = np.concatenate([samples.songs_N for samples in pooled])
         resamples = self._resamples if level == "tracks" else self._resamples // SEGMENT_SHARE
         resamples = 0 if system.name == PRIOR else resamples  # it says the same of every song
-        drawn = metrics.draw_songs(songs, resamples=resamples, seed=self._seed)
-        by_seed = [metrics.score_resamples(s.p_NC, s.t_N, s.songs_N, drawn) for s in pooled]
+        drawn = bootstrap.draw_songs(songs, resamples=resamples, seed=self._seed)
+        by_seed = [bootstrap.score_resamples(s.p_NC, s.t_N, s.songs_N, drawn) for s in pooled]
         return Scored(
             seeds=[metrics.scores(s.p_NC, s.t_N, s.songs_N, resamples=0) for s in pooled],
-            values_R={name: np.mean([values[name] for values in by_seed], 0) for name in metrics.HEADLINES},
+            values_R={name: np.mean([values[name] for values in by_seed], 0) for name in bootstrap.HEADLINES},
         )

@@ -83,7 +83,7 @@ def evaluate(
         mels=read_tracks(mels, [track.track_id for picked in report.best_and_worst(evaluated) for track in picked]),
     )
     with as_input_error(out):
-        (out / "predictions.parquet").write_bytes(_parquet(predictions.predictions(heard, evaluated)))
+        (out / "predictions.parquet").write_bytes(_parquet(predictions.predictions_table(heard, evaluated)))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_bytes((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     return result
