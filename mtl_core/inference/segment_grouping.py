@@ -1,13 +1,13 @@
 """Segment grouping: rows of segments, in any order, become one array for each track."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 
 def group_by_track(
-    tracks: Sequence[Hashable],
-    track_S: Sequence[Hashable] | np.ndarray,
+    tracks: Sequence[str | int] | np.ndarray,
+    track_S: Sequence[str | int] | np.ndarray,
     values: Mapping[str, np.ndarray],
     segment_S: np.ndarray | None = None,
 ) -> dict[str, list[np.ndarray]]:
