@@ -32,7 +32,7 @@ from mtl_core.storage.location import Location, as_input_error, one_line
 
 BOTH = "both"
 VARIANTS = (*TASKS, BOTH)
-RUNS_FOLDER, MODELS_FOLDER, LOGITS_FILE, RUN_FILE = "runs", "models", "logits.parquet", "run.json"
+RUNS_PATH, MODELS_PATH, LOGITS_FILE, RUN_FILE = "runs", "models", "logits.parquet", "run.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,15 +135,15 @@ def run_result(run: Run, artifact: Artifact, predictions: Predictions, training:
 def stored_runs(out: Location) -> list[str]:
     """Keys of the runs that are stored under `out`, sorted."""
     with as_input_error(out):
-        if not (out / RUNS_FOLDER).exists():
+        if not (out / RUNS_PATH).exists():
             return []
-        paths = [path for path, _ in (out / RUNS_FOLDER).walk()]
+        paths = [path for path, _ in (out / RUNS_PATH).walk()]
     return sorted(path.removesuffix(f"/{RUN_FILE}") for path in paths if path.endswith(f"/{RUN_FILE}"))
 
 
 def save_run(result: RunResult, out: Location) -> None:
     """Store a run under `out`."""
-    predictions, folder = result.predictions, out / RUNS_FOLDER / result.run.key
+    predictions, folder = result.predictions, out / RUNS_PATH / result.run.key
     columns = {}
     for name in ("track_id", *TASKS):
         track_values = np.array(predictions.tracks[name].to_pylist(), object)
@@ -175,7 +175,7 @@ def load_run(key: str, out: Location) -> RunResult:
     Raises:
         InputError: a file of the run is damaged.
     """
-    folder = out / RUNS_FOLDER / key
+    folder = out / RUNS_PATH / key
     with as_input_error(folder):
         try:
             values = json.loads((folder / RUN_FILE).read_bytes())
@@ -217,7 +217,7 @@ def check_same(results: Iterable[RunResult], fingerprint: str, out: Location) ->
         InputError: one was not.
     """
     for result in results:
-        folder = out / RUNS_FOLDER / result.run.key
+        folder = out / RUNS_PATH / result.run.key
         if result.fingerprint != fingerprint:
             raise InputError(f"{folder} is of other mels (data, labels or front end): choose another --out")
         differences = recipe_differences(result.recipe, result.run)

@@ -56,7 +56,7 @@ def build_table1(
         if references and i not in references:
             same_epochs = [j for j in references if groups[j].epochs == group.epochs]
             j = (same_epochs or references)[-1]
-            rows = _compare(group, groups[j], scorer)
+            rows = _against_reference(group, groups[j], scorer)
             against_reference += [{"of": names[i], "minus": names[j]} | row for row in rows]
     run = results[0].run
     return {
@@ -105,7 +105,7 @@ def _score_group(group: RunGroup, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _compare(group: RunGroup, reference: RunGroup, scorer: Scorer) -> list[dict[str, Any]]:
+def _against_reference(group: RunGroup, reference: RunGroup, scorer: Scorer) -> list[dict[str, Any]]:
     """The differences of two groups on the cells that both have: of multi-task models, else of models of one task."""
     rows = []
     for task in TASKS:

@@ -20,7 +20,7 @@ from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.experiments import run_store
 from mtl_core.experiments.alpha_sweep import ALPHA_TITLE, alpha_effects, alpha_section
 from mtl_core.experiments.report import render_experiment
-from mtl_core.experiments.run_store import MODELS_FOLDER, Run, RunResult, load_run, run_result, stored_runs
+from mtl_core.experiments.run_store import MODELS_PATH, Run, RunResult, load_run, run_result, stored_runs
 from mtl_core.experiments.runner import plan_runs, run_missing
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
@@ -105,7 +105,7 @@ def _stored_results(out: Location, split: str, group_column: str | None) -> list
 
 def _train_run(run: Run, *, mels: Location, out: Location, num_workers: int, use_gpu: bool) -> RunResult:
     """Train a run's model and predict its test tracks. A model that is already there is not trained again."""
-    model = out / MODELS_FOLDER / run.key
+    model = out / MODELS_PATH / run.key
     try:
         if not (model / MODEL_FILE).exists():
             train(

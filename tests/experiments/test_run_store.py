@@ -11,7 +11,7 @@ from mtl_core.errors import InputError
 from mtl_core.experiments.run_store import (
     LOGITS_FILE,
     RUN_FILE,
-    RUNS_FOLDER,
+    RUNS_PATH,
     VARIANTS,
     check_same,
     load_run,
@@ -44,14 +44,14 @@ def test_a_run_is_loaded_as_it_was_saved(root, tasks):
 def test_a_run_without_its_last_file_is_not_stored(tmp_path):
     out = Location(str(tmp_path))
     save_run(make_result(), out)
-    (out / RUNS_FOLDER / make_run().key / RUN_FILE).delete()
+    (out / RUNS_PATH / make_run().key / RUN_FILE).delete()
     assert stored_runs(out) == []
 
 
 def test_a_run_that_was_stored_before_runs_had_an_alpha_is_loaded(tmp_path):
     out, result = Location(str(tmp_path)), make_result()
     save_run(result, out)
-    run_file = out / RUNS_FOLDER / "paper-both-kfold-fold-0-seed-0-epochs-2" / RUN_FILE
+    run_file = out / RUNS_PATH / "paper-both-kfold-fold-0-seed-0-epochs-2" / RUN_FILE
     values = json.loads(run_file.read_bytes())
     del values["run"]["alpha"]
     run_file.write_bytes(json.dumps(values).encode())
@@ -76,7 +76,7 @@ def test_the_alpha_of_a_result_is_the_recipe_s_or_the_ratio_of_the_numbers_of_cl
 def test_a_damaged_run_is_named(tmp_path):
     out = Location(str(tmp_path))
     save_run(make_result(), out)
-    (out / RUNS_FOLDER / make_run().key / LOGITS_FILE).write_bytes(b"PAR1")
+    (out / RUNS_PATH / make_run().key / LOGITS_FILE).write_bytes(b"PAR1")
     with pytest.raises(InputError, match=f"{make_run().key} is not a stored run"):
         load_run(make_run().key, out)
 
