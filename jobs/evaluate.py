@@ -10,18 +10,18 @@ from mtl_core.storage.location import Location
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Score a model on the labelled tracks of a part of its splits: metrics.json and a report to look at."""
+    """Score a model on labelled tracks: metrics.json, predictions.parquet and a report with plots."""
 
     model: str
     """Folder or s3:// prefix of the artifact, as train writes it."""
     mels: str
-    """Folder or s3:// prefix of mels, of the front end that the model was trained with."""
+    """Folder or s3:// prefix of mels, made with the front end of the model."""
     out: str
-    """Folder or s3:// prefix for metrics.json, report.html and predictions.parquet; what is there is replaced."""
+    """Folder or s3:// prefix for metrics.json, report.html and predictions.parquet; existing files are replaced."""
     on: str = "test"
-    """Part of the model's own splits: train, validation, test, or all (tracks that the splits do not know, too)."""
+    """Tracks to score, by the model's own splits: train, validation, test, or all (also tracks outside the splits)."""
     resamples: int = 1000
-    """Resamples of the bootstrap over songs, >= 0; 0 gives no intervals."""
+    """Resamples of the bootstrap over songs, >= 0; 0 for no intervals."""
     seed: int = 0
     """Seed of the bootstrap, >= 0."""
     num_workers: int | None = None

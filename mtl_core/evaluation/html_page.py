@@ -1,14 +1,21 @@
-"""Page: the frame of a report, one HTML file that needs nothing else, legible on light and on dark.
+"""HTML page: the frame of a report, one HTML file without links to others, readable on light and dark backgrounds.
 
-The pictures of `plots` take their colours from the variables here.
+The plots take their colours from the CSS variables here.
 """
 
+from collections.abc import Mapping
 from html import escape
 
 
 def page(title: str, body: str) -> str:
-    """The whole file: a title as text, a body as HTML."""
+    """The whole page. `title` is plain text, `body` is HTML."""
     return _PAGE.replace("TITLE", escape(title), 1).replace("BODY", body, 1)
+
+
+def header(title: str, facts: Mapping[str, str]) -> str:
+    """The head of a page: its title and facts about it, name and value."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f"<header><h1>{escape(title)}</h1><dl>{items}</dl></header>"
 
 
 _PAGE = """<!doctype html>
@@ -29,13 +36,13 @@ dl div { display: flex; gap: .45rem; min-width: 0; } dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: 1rem; margin-top: 1.8rem; }
 .card { background: var(--panel); border: 1px solid var(--grid); border-radius: 8px; padding: 1rem 1.1rem; }
-.what { color: var(--muted); } .what::first-letter { text-transform: uppercase; }
+.name { color: var(--muted); } .name::first-letter { text-transform: uppercase; }
 .value { font-size: 2.1rem; font-weight: 650; line-height: 1.25; letter-spacing: -.02em; }
 .note, figcaption { color: var(--muted); font-size: .86rem; } .note { max-width: 60rem; }
 .artist { --task: var(--artist); } .language { --task: var(--language); }
 .scale { position: relative; height: 4px; margin: .55rem 0 .7rem; background: var(--grid); border-radius: 2px; }
 .scale i { position: absolute; top: 0; height: 4px; }
-.scale .band { background: var(--task); opacity: .55; min-width: 2px; }
+.scale .interval { background: var(--task); opacity: .55; min-width: 2px; }
 .scale .chance { width: 2px; margin-left: -1px; height: 12px; top: -4px; background: var(--ink); }
 .scale .dot { width: 12px; height: 12px; top: -4px; margin-left: -6px; border-radius: 50%; background: var(--task); }
 .scroll, figure.wide { overflow-x: auto; }

@@ -1,8 +1,8 @@
-"""Plots: the pictures of a report, as SVG that takes its colours and its font from the page around it.
+"""Plots: the figures of a report, as SVG in the colours and the font of the page around it.
 
-Each function returns an `<svg>` element to be put into HTML. Colours are drawn as stand-ins and replaced by CSS
-variables (`--ink --muted --grid --wrong --artist --language`), so that one picture is legible on light and on dark;
-text stays text.
+Each function returns an `<svg>` element for an HTML page. Figures are drawn in placeholder colours, which `svg`
+replaces by the page's CSS variables (`--ink --muted --grid --wrong --artist --language`). So one figure can be read on
+light and dark backgrounds. Text stays text. Scores are shares, 0 to 1.
 """
 
 import base64
@@ -20,8 +20,12 @@ from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-SEGMENT_S = 3
-PICTURE_FRAMES = 480
+from mtl_core.audio.decode import SAMPLE_RATE_HZ
+from mtl_core.audio.segments import SEGMENT_SAMPLES
+from mtl_core.evaluation.score_text import NO_VALUE, SCORE_NAMES
+
+SEGMENT_S = SEGMENT_SAMPLES / SAMPLE_RATE_HZ
+MAX_PICTURE_WIDTH = 480  # pixels
 INK, MUTED, GRID, WRONG = "#010101", "#010102", "#010103", "#010106"
 COLOURS = {"artist": "#010104", "language": "#010105"}
 _VARIABLES = {
@@ -33,8 +37,8 @@ _VARIABLES = {
 }
 STYLE = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # the same picture, the same bytes
-    "text.parse_math": False,  # an artist may be called A$AP
+    "svg.hashsalt": "report",  # fixed, so that the same figure has the same bytes
+    "text.parse_math": False,  # names of artists may contain $: A$AP
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -51,14 +55,17 @@ STYLE = {
 }
 
 
-def average_precisions(
+def plot_average_precision(
     task: str, names: Sequence[str], values: Sequence[float], chance: Sequence[float], support: Sequence[int]
 ) -> str:
-    """A bar a class, best first, its chance as a tick across it.
+    """A bar for each class, best first, with a tick at the value of chance.
 
     Args:
-        task: of `COLOURS`.
-        names: the classes; with as many values and chances (0 to 1) and numbers of positives.
+        task: one of `COLOURS`.
+        names: the classes.
+        values: their average precision.
+        chance: the average precision of a random order.
+        support: numbers of positive samples.
     """
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
     with rc_context(STYLE):
@@ -75,13 +82,13 @@ def average_precisions(
         return svg(figure)
 
 
-def confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
-    """Rows are the truth, columns what was said; shade is the share of the row, the number the count, red is wrong.
+def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
+    """Confusion matrix: numbers are counts, shades the share of the row, red cells are wrong predictions.
 
     Args:
-        task: of `COLOURS`.
-        names: the classes shown, in order.
-        counts_CC: (C, C) numbers of tracks.
+        task: one of `COLOURS`.
+        names: the classes, in order.
+        counts_CC: (C, C) numbers of tracks, by true label (rows) and predicted label (columns).
     """
     n = len(names)
     side = max(1.6, (0.16 if n > 20 else 0.2) * n)
@@ -97,7 +104,7 @@ def confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
         for r, c in zip(rows, columns, strict=True):
             ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=6 if n > 20 else 8)
         ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=GRID, linewidth=0.6, zorder=0)
-        ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="said", ylabel="true")
+        ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")
         size = 6 if n > 20 else 8
         ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=size)
         ax.set_yticks(range(n), [_short(name) for name in names], fontsize=size)
@@ -110,7 +117,12 @@ def confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
 
 
 def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
-    """Confidence against the share that is right, a point a bin, above how many tracks each bin holds."""
+    """Accuracy against confidence, a point for each bin, and below it the number of tracks in each bin.
+
+    Args:
+        task: one of `COLOURS`.
+        bins: result of `metrics.reliability`.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -118,7 +130,7 @@ def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
         ax.vlines(x, x, y, color=COLOURS[task], linewidth=1)
         ax.scatter(x, y, s=36, color=COLOURS[task], zorder=3, clip_on=False)
-        ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+        ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
         below.bar(
             [(b["low"] + b["high"]) / 2 for b in bins],
             [b["count"] for b in bins],
@@ -133,11 +145,11 @@ def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
         return svg(figure)
 
 
-def training_curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training and validation loss by epoch, the least validation loss marked.
+def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
+    """Training and validation loss by epoch, with a mark at the lowest validation loss.
 
     Args:
-        history: an epoch each: `epoch`, and `train_loss` and `validation_loss` (nats) where they are known.
+        history: for each epoch `epoch`, `train_loss` and `validation_loss` (nats; missing or None: not drawn).
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.0), layout="constrained")
@@ -154,7 +166,7 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> str:
             if name == "validation":
                 best = int(np.argmin(y))
                 ax.scatter([x[best]], [y[best]], s=42, color=colour, zorder=3)
-                _beside(ax, f"best: epoch {x[best]}", x[best], y[best])
+                _annotate_below(ax, f"best: epoch {x[best]}", x[best], y[best])
         ax.set(xlabel="epoch", ylabel="loss (nats)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.margins(x=0.02)
@@ -162,70 +174,71 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> str:
         return svg(figure)
 
 
-def audio_heard(task: str, heard: Sequence[Mapping[str, Any]]) -> str:
-    """Track scores against the seconds heard.
+def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str:
+    """Scores on tracks against the seconds of each track that are used.
 
     Args:
-        task: of `COLOURS`.
-        heard: a step each, `segments` rising: `auc_pr_macro` and `top_1` (0 to 1, or None) and their `ci`.
+        task: one of `COLOURS`.
+        steps: rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
     """
+    seconds = {step["segments"]: SEGMENT_S * step["segments"] for step in steps}
     with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.0), layout="constrained")
         ax = figure.subplots()
-        lines = (("auc_pr_macro", "AUC-PR, macro", COLOURS[task], "-"), ("top_1", "top-1", INK, (0, (4, 2))))
-        for key, name, colour, style in lines:
-            steps = [step for step in heard if step[key] is not None]
-            if not steps:
+        for key, colour, style in (("auc_pr_macro", COLOURS[task], "-"), ("top_1", INK, (0, (4, 2)))):
+            scored = [step for step in steps if step[key] is not None]
+            if not scored:
                 continue
-            x, y = [SEGMENT_S * step["segments"] for step in steps], [step[key] for step in steps]
-            ax.plot(x, y, color=colour, linewidth=1.8, linestyle=style, marker="o", markersize=4, label=name)
-            if all(step["ci"].get(key) for step in steps):
-                low, high = zip(*(step["ci"][key] for step in steps), strict=True)
+            x, y = [seconds[step["segments"]] for step in scored], [step[key] for step in scored]
+            ax.plot(
+                x, y, color=colour, linewidth=1.8, linestyle=style, marker="o", markersize=4, label=SCORE_NAMES[key]
+            )
+            if all(step["ci"].get(key) for step in scored):
+                low, high = zip(*(step["ci"][key] for step in scored), strict=True)
                 ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         ax.set_xscale("log")
-        ax.set_xticks([SEGMENT_S * step["segments"] for step in heard])
-        ax.set_xticklabels([f"{SEGMENT_S * step['segments']:g}" for step in heard])
+        ax.set_xticks(list(seconds.values()), [f"{s:g}" for s in seconds.values()])
         ax.minorticks_off()
-        ax.set(xlabel="seconds heard", ylim=(0, 1))
+        ax.set(xlabel="seconds of audio", ylim=(0, 1))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.grid(linewidth=0.6)
         ax.legend()
         return svg(figure)
 
 
-def class_curves(
+def plot_class_curves(
     task: str,
     names: Sequence[str],
     curves: Sequence[Mapping[str, Sequence[float]]],
     scores: Sequence[tuple[float | None, float | None]],
 ) -> str:
-    """A small panel a class: precision over recall, and the ROC curve.
+    """A small panel for each class: precision over recall, and the ROC curve.
 
     Args:
-        task: of `COLOURS`.
-        names: the classes, with as many of the others.
-        curves: of `areas.curves`.
-        scores: average precision and area under the ROC curve, 0 to 1.
+        task: one of `COLOURS`.
+        names: the classes.
+        curves: for each class its entry of `ranking.curves`.
+        scores: for each class average precision and area under the ROC curve; None: not defined.
     """
     columns = min(8, len(names))
-    wide, high = 1.28, 1.62  # from panel to panel, a panel being 1 x 1
+    width, height = 1.28, 1.62  # distance between panels of 1 x 1
     lines: dict[str, list[np.ndarray]] = {GRID: [], MUTED: [], COLOURS[task]: []}
     with rc_context(STYLE):
         rows = -(-len(names) // columns)
-        figure = Figure(figsize=(1.05 * wide * columns, 1.05 * high * rows), layout="constrained")
+        figure = Figure(figsize=(1.05 * width * columns, 1.05 * height * rows), layout="constrained")
         ax = figure.subplots()
         for i, (name, curve, (ap, roc)) in enumerate(zip(names, curves, scores, strict=True)):
-            x, y = wide * (i % columns), -high * (i // columns)
+            x, y = width * (i % columns), -height * (i // columns)
             corner = np.array([x, y])
             lines[GRID] += [corner + _BOX, corner + _BOX[::2]]
             lines[MUTED].append(corner + np.column_stack([curve["fpr"], curve["tpr"]]))
             lines[COLOURS[task]].append(corner + np.column_stack([curve["recall"], curve["precision"]]))
-            shown = " / ".join("\N{EN DASH}" if score is None else f"{100 * score:.0f}" for score in (ap, roc))
-            ax.text(x, y + 1.05, shown, fontsize=6.5, color=MUTED, va="bottom")
+            areas = " / ".join(NO_VALUE if area is None else f"{100 * area:.0f}" for area in (ap, roc))
+            ax.text(x, y + 1.05, areas, fontsize=6.5, color=MUTED, va="bottom")
             ax.text(x, y + 1.24, _short(name, 17), fontsize=7, va="bottom")
-        for colour, of_colour in lines.items():
-            ax.add_collection(LineCollection(of_colour, colors=colour, linewidths=0.6 if colour == GRID else 1.3))
-        ax.set(xlim=(-0.05, wide * columns), ylim=(-high * (rows - 1) - 0.05, 1.45), aspect="equal")
+        for colour, polylines in lines.items():
+            ax.add_collection(LineCollection(polylines, colors=colour, linewidths=0.6 if colour == GRID else 1.3))
+        ax.set(xlim=(-0.05, width * columns), ylim=(-height * (rows - 1) - 0.05, 1.45), aspect="equal")
         ax.axis("off")
         return svg(figure)
 
@@ -233,9 +246,9 @@ def class_curves(
 _BOX = np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]], float)
 
 
-def mel_picture(mel_TF: np.ndarray) -> str:
-    """A log-mel spectrogram (T, F) as a data URI of a PNG, at most `PICTURE_FRAMES` wide: frames are averaged."""
-    n = min(PICTURE_FRAMES, len(mel_TF))
+def mel_png(mel_TF: np.ndarray) -> str:
+    """A log-mel spectrogram (T, F) as a data URI of a PNG, frames averaged to `MAX_PICTURE_WIDTH` pixels or fewer."""
+    n = min(MAX_PICTURE_WIDTH, len(mel_TF))
     edges = np.linspace(0, len(mel_TF), n + 1).astype(int)[:-1]
     pooled_TF = np.add.reduceat(mel_TF.astype(np.float32), edges) / np.diff(np.append(edges, len(mel_TF)))[:, None]
     out = io.BytesIO()
@@ -243,23 +256,24 @@ def mel_picture(mel_TF: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _beside(ax: Axes, text: str, x: float, y: float) -> None:
+def _annotate_below(ax: Axes, text: str, x: float, y: float) -> None:
     ax.annotate(text, (x, y), xytext=(0, -14), textcoords="offset points", ha="center", fontsize=8)
     ax.margins(y=0.15)
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(name: str, max_length: int = 24) -> str:
+    return name if len(name) <= max_length else name[: max_length - 1] + "…"
 
 
 def svg(figure: Figure) -> str:
-    """The picture as an element, its stand-ins replaced by the variables of the page."""
+    """The figure as an `<svg>` element, with the variables of the page in place of the placeholder colours."""
     out = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # only the measuring font lacks it, the reader's does not
+        # The font that matplotlib measures with lacks the glyph; the reader's browser has others.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for stand_in, variable in _VARIABLES.items():
-        svg = svg.replace(stand_in, f"var(--{variable})")
-    return svg
+    element = out.getvalue()
+    element = element[element.index("<svg") :]
+    for placeholder, variable in _VARIABLES.items():
+        element = element.replace(placeholder, f"var(--{variable})")
+    return element

@@ -1,11 +1,13 @@
-"""Evaluation: what a model says of labelled tracks, and how good that is, out of the logits of their segments.
+"""Predictions: the segment logits of labelled tracks, the track predictions made from them, and their scores.
 
-Segments become tracks by the aggregation that tagging uses. No I/O; a table of tracks is one row a track, in the order
-of the logits. Legend: S segments, C classes, N samples (tracks or segments), A artists.
+Segments are pooled into tracks by the same aggregation as in tagging. No I/O. Tables of tracks have one row a track, in
+the order of the logits.
+
+Contents: `Predictions`, `track_predictions`, `score_predictions`, `predictions_table`.
+Legend: S segments, C classes, N samples (tracks or segments), A artists.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,23 +17,21 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.evaluation import metrics
+from mtl_core.evaluation import baselines, metrics
+from mtl_core.evaluation.bootstrap import REDUCED
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
-
-SUBSAMPLE_RESAMPLES_SHARE = 5  # the intervals of what is heard come of a fifth of the resamples
-_BASELINE_SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPrediction:
-    """What was said of a track in one task.
+    """The prediction of one task for one track.
 
     Args:
-        true: the label it has, None where it has none.
-        first: the label of the highest probability.
-        confidence: that probability.
-        p_true: the probability of the true label; None where there is none or it is no class of the model.
-        unknown: whether the confidence is below the threshold.
+        true: the label of the track; None without one.
+        predicted: the most probable label.
+        confidence: the probability of `predicted`.
+        true_probability: the probability of `true`; None if the track has no label or the label is not a class.
+        unknown: whether the confidence is below the threshold, so that the track would be tagged unknown.
     """
 
     true: str | None
@@ -43,7 +43,7 @@ class TaskPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackPrediction:
-    """A track and, by task, what was said of it."""
+    """The predictions for one track, by task."""
 
     track_id: str
     n_segments: int
@@ -52,13 +52,13 @@ class TrackPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Tracks and what the model makes of their segments.
+    """Tracks and the logits of their segments.
 
     Args:
-        tracks: a row a track: `track_id`, `artist`, `language` (nullable).
+        tracks: a row a track: `track_id`, `artist`, `language` (labels are nullable).
         logits: task -> the (S, C) logits of each track, its segments in order.
         vocabularies: task -> the classes.
-        aggregation: of the artifact.
+        aggregation: the artifact's way from segments to tracks.
     """
 
     tracks: pa.Table
@@ -68,149 +68,148 @@ class Predictions:
 
     @property
     def n_segments(self) -> list[int]:
-        """Of each track."""
+        """The number of segments of each track."""
         return [len(logits_SC) for logits_SC in next(iter(self.logits.values()))]
 
-    def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """(N, C) of all segments, track by track, and (N,) the class index of each."""
-        logits_NC = np.concatenate(self.logits[task]).astype(np.float64)
-        return softmax(logits_NC / self.aggregation.temperature[task], axis=1), np.repeat(
-            self.targets(task), self.n_segments
-        )
-
-    def subsample(self, segments: int) -> "Predictions":
-        """The same tracks with so many of their segments (>= 1), spread evenly; a shorter track keeps all."""
-        kept = [np.unique((np.arange(segments) + 0.5) * n // segments).astype(int) for n in self.n_segments]
-        logits = {
-            task: [logits_SC[i] for logits_SC, i in zip(of_tracks, kept, strict=True)]
-            for task, of_tracks in self.logits.items()
-        }
-        return replace(self, logits=logits)
-
     def targets(self, task: str) -> np.ndarray:
-        """(N,) class index of each track, `MISSING` where it has no label or one that is no class."""
+        """(N,) class index of each track; `MISSING` if it has no label or the label is not a class."""
         return self.vocabularies[task].encode(self.tracks[task].to_pylist())
 
     def probabilities(self, task: str) -> np.ndarray:
-        """(N, C) of the tracks."""
+        """(N, C) probabilities of the tracks."""
         method, temperature = self.aggregation.method, self.aggregation.temperature[task]
         return np.stack([track_probabilities(logits_SC, method, temperature) for logits_SC in self.logits[task]])
 
+    def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N, C) probabilities of all segments, track by track, and (N,) their class indices."""
+        logits_NC = np.concatenate(self.logits[task]).astype(np.float64)
+        p_NC = softmax(logits_NC / self.aggregation.temperature[task], axis=1)
+        return p_NC, np.repeat(self.targets(task), self.n_segments)
 
-def track_predictions(heard: Predictions) -> list[TrackPrediction]:
-    """What tagging would say of each track, beside its labels."""
-    of_task = {task: _task_predictions(heard, task) for task in heard.vocabularies}
+    def subsample(self, segments: int) -> "Predictions":
+        """The same tracks with `segments` (>= 1) of their segments, spread evenly. Shorter tracks keep all."""
+        indices = [np.unique((np.arange(segments) + 0.5) * n // segments).astype(int) for n in self.n_segments]
+        logits = {
+            task: [logits_SC[i] for logits_SC, i in zip(task_logits, indices, strict=True)]
+            for task, task_logits in self.logits.items()
+        }
+        return replace(self, logits=logits)
+
+
+def track_predictions(predictions: Predictions) -> list[TrackPrediction]:
+    """What tagging would predict for each track, with its labels."""
+    by_task = {task: _task_predictions(predictions, task) for task in predictions.vocabularies}
+    track_ids = predictions.tracks["track_id"].to_pylist()
     return [
-        TrackPrediction(track_id=track_id, n_segments=n, by_task={task: found[i] for task, found in of_task.items()})
-        for i, (track_id, n) in enumerate(zip(heard.tracks["track_id"].to_pylist(), heard.n_segments, strict=True))
+        TrackPrediction(track_id=track_id, n_segments=n, by_task={task: rows[i] for task, rows in by_task.items()})
+        for i, (track_id, n) in enumerate(zip(track_ids, predictions.n_segments, strict=True))
     ]
 
 
-def _task_predictions(heard: Predictions, task: str) -> list[TaskPrediction]:
-    found = []
-    for p_C, true, target in zip(
-        heard.probabilities(task), heard.tracks[task].to_pylist(), heard.targets(task), strict=True
-    ):
-        tagged = tag(p_C, heard.vocabularies[task], heard.aggregation.threshold[task])
-        found.append(
+def _task_predictions(predictions: Predictions, task: str) -> list[TaskPrediction]:
+    vocabulary, threshold = predictions.vocabularies[task], predictions.aggregation.threshold[task]
+    labels, targets = predictions.tracks[task].to_pylist(), predictions.targets(task)
+    rows = []
+    for p_C, true, target in zip(predictions.probabilities(task), labels, targets, strict=True):
+        track_tag = tag(p_C, vocabulary, threshold)
+        rows.append(
             TaskPrediction(
                 true=true,
-                predicted=tagged.top[0][0],
-                confidence=tagged.confidence,
+                predicted=track_tag.top[0][0],
+                confidence=track_tag.confidence,
                 true_probability=None if target == MISSING else float(p_C[target]),
-                unknown=tagged.label is None,
+                unknown=track_tag.label is None,
             )
         )
-    return found
+    return rows
 
 
 def score_predictions(
-    heard: Predictions, training: pa.Table, *, resamples: int, seed: int
+    predictions: Predictions, training: pa.Table, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """By task, as JSON values: `labels`; `order`, in which to show them; `metrics.scores` of `tracks` and `segments`;
-    `baselines`: name -> the scores on tracks of what comes for free; and `heard`: the scores on tracks by how many
-    `segments` of each are heard.
+    """Score every task of a model, as JSON values.
 
     Args:
-        heard: the tracks to score.
-        training: the tracks that the model was trained on, for the baselines; as `Heard.tracks`, may be empty.
-        resamples, seed: of the bootstrap over tracks.
+        predictions: the tracks to score.
+        training: the tracks that the model was trained on, for the baselines; columns as `Predictions.tracks`, may be
+            empty.
+        resamples: number of bootstrap resamples, 0 for no intervals.
+        seed: seed of the bootstrap.
+
+    Returns:
+        task -> `labels`: the classes; `order`: the classes in the order in which to show them; `tracks` and `segments`:
+        `metrics.scores` of each; `baselines`: name -> scores on tracks without a model of the task; `heard`: scores on
+        tracks when only so many `segments` of each are used, with a fifth of the resamples.
     """
-    drawn = {"resamples": resamples, "seed": seed}
-    ids, n_segments = heard.tracks["track_id"].to_pylist(), heard.n_segments
-    found = {}
-    for task, vocabulary in heard.vocabularies.items():
-        segments_NC, segment_targets_N = heard.segment_probabilities(task)
-        songs_N = np.repeat(ids, n_segments)
-        found[task] = {
-            "labels": list(vocabulary.labels),
-            "order": _order(task, vocabulary.labels, [heard.tracks, training]),
-            "tracks": metrics.scores(heard.probabilities(task), heard.targets(task), ids, **drawn),
-            "segments": metrics.scores(segments_NC, segment_targets_N, songs_N, **drawn),
-            "baselines": _baselines(heard, task, training),
-            "heard": [
-                {
-                    "segments": n,
-                    **_of_heard(heard.subsample(n), task, ids, resamples // SUBSAMPLE_RESAMPLES_SHARE, seed),
-                }
-                for n in segment_counts(max(n_segments))
-            ],
-        }
-    return found
+    return {task: _score_task(predictions, task, training, resamples, seed) for task in predictions.vocabularies}
 
 
-def segment_counts(most: int) -> list[int]:
-    """Numbers of segments from 1 to `most`: 1, 2, 3, 5, 10, 20, 30, 50, …"""
-    steps = [step * 10**power for power in range(len(str(most))) for step in (1, 2, 3, 5)]
-    return [*(step for step in steps if step < most), most]
+def _score_task(predictions: Predictions, task: str, training: pa.Table, resamples: int, seed: int) -> dict[str, Any]:
+    track_ids, labels = predictions.tracks["track_id"].to_pylist(), predictions.vocabularies[task].labels
+    targets_N, n_segments = predictions.targets(task), predictions.n_segments
+
+    def track_scores(subset: Predictions, resamples: int) -> dict[str, Any]:
+        return metrics.scores(subset.probabilities(task), targets_N, track_ids, resamples=resamples, seed=seed)
+
+    by_length = []
+    for n in segment_counts(max(n_segments)):
+        scores = track_scores(predictions.subsample(n), resamples // REDUCED)
+        by_length.append({"segments": n, **{key: scores[key] for key in ("auc_pr_macro", "top_1", "ci")}})
+    segment_p_NC, segment_targets_N = predictions.segment_probabilities(task)
+    songs_N = np.repeat(track_ids, n_segments)
+    return {
+        "labels": list(labels),
+        "order": _display_order(task, labels, [predictions.tracks, training]),
+        "tracks": track_scores(predictions, resamples),
+        "segments": metrics.scores(segment_p_NC, segment_targets_N, songs_N, resamples=resamples, seed=seed),
+        "baselines": _score_baselines(predictions, task, training),
+        "heard": by_length,
+    }
 
 
-def _of_heard(heard: Predictions, task: str, ids: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
-    found = metrics.scores(heard.probabilities(task), heard.targets(task), ids, resamples=resamples, seed=seed)
-    return {key: found[key] for key in ("auc_pr_macro", "top_1", "ci")}
+def segment_counts(largest: int) -> list[int]:
+    """Numbers of segments from 1 to `largest`: 1, 2, 3, 5, 10, 20, 30, 50, …, `largest`."""
+    steps = [step * 10**power for power in range(len(str(largest))) for step in (1, 2, 3, 5)]
+    return [*(step for step in steps if step < largest), largest]
 
 
-def _baselines(heard: Predictions, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
-    """The training part's class prior, and the language that goes with the artist."""
+def _score_baselines(predictions: Predictions, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
+    """Scores of the training tracks' class prior and, for the language, of the artist head's P(artist)."""
     if not len(training):
         return {}
-    vocabulary, n_tracks = heard.vocabularies[task], len(heard.tracks)
-    prior_C = metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
-    guesses = {"class prior": np.tile(prior_C, (n_tracks, 1))}
-    if task == "language" and "artist" in heard.vocabularies:
-        language_of = language_of_artist([training])
-        language_A = vocabulary.encode([language_of.get(artist) for artist in heard.vocabularies["artist"].labels])
-        artist_NA = heard.probabilities("artist")
-        guesses["via artist"] = metrics.language_of_artists(artist_NA, language_A, len(vocabulary))
-    found = {name: metrics.scores(p_NC, heard.targets(task), resamples=0) for name, p_NC in guesses.items()}
-    return {name: {key: of[key] for key in _BASELINE_SCORES} for name, of in found.items()}
+    vocabulary, n_tracks = predictions.vocabularies[task], len(predictions.tracks)
+    prior_C = baselines.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
+    probabilities = {"class prior": np.tile(prior_C, (n_tracks, 1))}
+    if task == "language" and "artist" in predictions.vocabularies:
+        language_of = baselines.artist_languages([training])
+        artists = predictions.vocabularies["artist"].labels
+        language_A = vocabulary.encode([language_of.get(artist) for artist in artists])
+        probabilities["via artist"] = baselines.language_probabilities(
+            predictions.probabilities("artist"), language_A, len(vocabulary)
+        )
+    scores = {
+        name: metrics.scores(p_NC, predictions.targets(task), resamples=0) for name, p_NC in probabilities.items()
+    }
+    return {name: {key: values[key] for key in baselines.CHANCE_KEYS} for name, values in scores.items()}
 
 
-def _order(task: str, labels: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
-    """Labels as people compare them: artists stand by their language."""
-    language_of = language_of_artist(tables) if task == "artist" else {}
+def _display_order(task: str, labels: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
+    """Languages in alphabetical order; artists by language, then by name."""
+    language_of = baselines.artist_languages(tables) if task == "artist" else {}
     return sorted(labels, key=lambda label: (language_of.get(label, ""), label))
 
 
-def language_of_artist(tables: Sequence[pa.Table]) -> dict[str, str]:
-    """Each artist's most frequent language; the first in order of those that tie."""
-    pairs: Counter[tuple[str | None, str | None]] = Counter()
-    for tracks in tables:
-        pairs.update(zip(tracks["artist"].to_pylist(), tracks["language"].to_pylist(), strict=True))
-    known = sorted((-n, language, artist) for (artist, language), n in pairs.items() if artist and language)
-    return {artist: language for _, language, artist in reversed(known)}
+def predictions_table(predictions: Predictions, rows: Sequence[TrackPrediction]) -> pa.Table:
+    """A row a track: `track_id`, `n_segments` and, for each task, the label TASK, the predicted label TASK_said,
+    TASK_confidence and TASK_probabilities.
 
-
-def predictions(heard: Predictions, tracks: Sequence[TrackPrediction]) -> pa.Table:
-    """A row a track: `track_id`, `n_segments` and, by task, the true label, `_said`, `_confidence`, `_probabilities`.
-
-    The vocabularies, in whose order the probabilities are, are in the schema's metadata.
+    The probabilities are in the order of the vocabulary, which is in the schema's metadata.
     """
-    columns: dict[str, Any] = {"track_id": heard.tracks["track_id"], "n_segments": heard.n_segments}
-    for task in heard.vocabularies:
-        columns[task] = pa.array([track.by_task[task].true for track in tracks], pa.string())
-        columns[f"{task}_said"] = [track.by_task[task].predicted for track in tracks]
-        columns[f"{task}_confidence"] = [track.by_task[task].confidence for track in tracks]
-        columns[f"{task}_probabilities"] = heard.probabilities(task).tolist()
-    vocabularies = {task: list(vocabulary.labels) for task, vocabulary in heard.vocabularies.items()}
+    columns: dict[str, Any] = {"track_id": predictions.tracks["track_id"], "n_segments": predictions.n_segments}
+    for task in predictions.vocabularies:
+        columns[task] = pa.array([row.by_task[task].true for row in rows], pa.string())
+        columns[f"{task}_said"] = [row.by_task[task].predicted for row in rows]
+        columns[f"{task}_confidence"] = [row.by_task[task].confidence for row in rows]
+        columns[f"{task}_probabilities"] = predictions.probabilities(task).tolist()
+    vocabularies = {task: list(vocabulary.labels) for task, vocabulary in predictions.vocabularies.items()}
     return pa.table(columns).replace_schema_metadata({"vocabularies": json.dumps(vocabularies)})

@@ -1,7 +1,10 @@
-"""Areas: how well scores rank the positives of each class before the rest, as areas under curves and as the curves.
+"""Ranking: areas under the precision-recall and ROC curves, the curves themselves, and top-k hits.
 
-Everything is one-vs-rest on arrays: probabilities (N, C), targets (N,) of class indices. Samples may be weighted, many
-weightings at once: a resample of the bootstrap is one.
+Classes are scored one against the rest. Probabilities are (N, C), targets (N,) class indices. Samples can be weighted,
+with many weightings at once: each resample of the bootstrap is one weighting.
+
+Contents: `is_labelled` (checks the input), `ap_and_auroc`, `ap_and_auroc_per_class`, `nan_class_mean`, `top_k_hits`,
+`curves`.
 Legend: N samples, C classes, R weightings, K distinct scores.
 """
 
@@ -9,19 +12,49 @@ import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING
 
+CURVE_POINTS = 80  # of a curve, about; >= 4
+
+
+def is_labelled(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
+    """(N,) whether each sample has a target.
+
+    Raises:
+        ValueError: the shapes do not fit, or a target is not a class.
+    """
+    targets_N, shape = np.asarray(targets_N), np.shape(probabilities_NC)
+    if len(shape) != 2 or targets_N.shape != shape[:1] or shape[1] < 1:
+        raise ValueError(f"probabilities (N, C) and targets (N,) do not fit: {shape} and {targets_N.shape}")
+    if len(targets_N) and not (targets_N.min() >= MISSING and targets_N.max() < shape[1]):
+        raise ValueError(
+            f"targets must be {MISSING} (missing) to {shape[1] - 1}, got {targets_N.min()} to {targets_N.max()}"
+        )
+    return targets_N != MISSING
+
 
 def ap_and_auroc_per_class(
     p_NC: np.ndarray, targets_N: np.ndarray, weights_RN: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUC-PR and AUC-ROC, (C, R) each, of every class against the rest."""
+    """AUC-PR and AUC-ROC, (C, R) each, of every class against the rest.
+
+    Args:
+        p_NC: (N, C) probabilities.
+        targets_N: (N,) class indices.
+        weights_RN: (R, N) weights of the samples, >= 0.
+    """
     areas = [ap_and_auroc(p_NC[:, c], targets_N == c, weights_RN) for c in range(p_NC.shape[1])]
-    return np.stack([a for a, _ in areas]), np.stack([b for _, b in areas])
+    return np.stack([ap_R for ap_R, _ in areas]), np.stack([roc_R for _, roc_R in areas])
 
 
 def ap_and_auroc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and area under the ROC curve, (R,) each, under R weightings of the samples; nan: undefined.
+    """Average precision and area under the ROC curve, (R,) each; nan where not defined.
 
-    As scikit-learn defines them (steps for the one, trapezoids for the other, equal scores together), from one sort.
+    The definitions are scikit-learn's: steps for average precision, trapezoids for ROC, samples of equal score taken
+    together. Both come from one sort.
+
+    Args:
+        scores_N: (N,) scores, higher is more likely positive.
+        positive_N: (N,) whether each sample is positive.
+        weights_RN: (R, N) weights of the samples, >= 0.
     """
     order = np.argsort(-scores_N, kind="stable")
     if not positive_N.any():
@@ -40,47 +73,49 @@ def ap_and_auroc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.nd
 
 
 def nan_class_mean(x_CR: np.ndarray) -> np.ndarray:
-    """(R,) mean over the classes that are defined."""
+    """(R,) the mean over the classes that are not nan; nan if all are."""
     defined = np.isfinite(x_CR)
     count_R = defined.sum(0)
     return np.where(count_R > 0, np.where(defined, x_CR, 0).sum(0) / np.maximum(count_R, 1), np.nan)
 
 
 def top_k_hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
-    """(2, N) whether the target is the first, and among the first five; ties go to the class that comes first."""
+    """(2, N) 1 or 0: the target is the first class, and it is among the first five. The lower class wins a tie."""
     own_N1 = probabilities_NC[np.arange(len(targets_N)), targets_N][:, None]
     earlier_NC = np.arange(probabilities_NC.shape[1]) < targets_N[:, None]
     rank_N = ((probabilities_NC > own_N1) | ((probabilities_NC == own_N1) & earlier_NC)).sum(1)
     return np.stack([rank_N < 1, rank_N < 5]).astype(np.float64)
 
 
-def curves(probabilities_NC: np.ndarray, targets_N: np.ndarray, *, most: int = 80) -> dict[int, dict[str, list[float]]]:
-    """What each class that has a positive and a negative scores against the rest at every threshold.
+def curves(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> dict[int, dict[str, list[float]]]:
+    """The precision-recall and ROC curves of each class that has a positive and a negative sample.
+
+    A curve has about `CURVE_POINTS` points, all of them on the full curve.
 
     Args:
-        probabilities_NC, targets_N: as in `metrics`, (N, C) and (N,).
-        most: points of a curve, about; >= 4.
+        probabilities_NC: (N, C).
+        targets_N: (N,) class indices, or `MISSING`.
 
     Returns:
-        class -> `recall` and `precision` (from the first threshold on), `fpr` and `tpr` (from 0, 0 on).
+        class -> `recall` and `precision`, which start at the first threshold, `fpr` and `tpr`, which start at 0.
     """
-    known = np.asarray(targets_N) != MISSING
-    p_NC, t_N = np.asarray(probabilities_NC)[known], np.asarray(targets_N)[known]
-    found = {}
+    labelled = is_labelled(probabilities_NC, targets_N)
+    p_NC, t_N = np.asarray(probabilities_NC)[labelled], np.asarray(targets_N)[labelled]
+    curve_of = {}
     for c in np.unique(t_N):
         order = np.argsort(-p_NC[:, c], kind="stable")
         last_K = np.flatnonzero(np.append(np.diff(p_NC[order, c]) != 0, True))
         tp_K = np.cumsum(t_N[order] == c)[last_K]
         n_K = last_K + 1
         if tp_K[-1] < len(t_N):
-            steps = np.flatnonzero(np.diff(tp_K, prepend=0))  # where a positive is reached: both curves turn there
-            steps = steps[np.unique(np.linspace(0, len(steps) - 1, most // 2).astype(int))]
-            kept = np.unique([*steps, *np.maximum(steps - 1, 0), len(last_K) - 1])
+            steps = np.flatnonzero(np.diff(tp_K, prepend=0))  # thresholds with a new positive: both curves turn there
+            steps = steps[np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS // 2).astype(int))]
+            points = np.unique([*steps, *np.maximum(steps - 1, 0), len(last_K) - 1])
             recall, fpr = tp_K / tp_K[-1], (n_K - tp_K) / (len(t_N) - tp_K[-1])
-            found[int(c)] = {
-                "recall": recall[kept].tolist(),
-                "precision": (tp_K / n_K)[kept].tolist(),
-                "fpr": [0.0, *fpr[kept].tolist()],
-                "tpr": [0.0, *recall[kept].tolist()],
+            curve_of[int(c)] = {
+                "recall": recall[points].tolist(),
+                "precision": (tp_K / n_K)[points].tolist(),
+                "fpr": [0.0, *fpr[points].tolist()],
+                "tpr": [0.0, *recall[points].tolist()],
             }
-    return found
+    return curve_of

@@ -1,4 +1,7 @@
-"""Pictures of an experiment, as `plots` makes them: gains with their intervals, training curves, alpha."""
+"""Plots of an experiment, as SVG like those of `evaluation.plots`: differences, training histories, scores by alpha.
+
+Scores and differences are shares, -1 to 1.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +13,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mtl_core.evaluation.plots import COLOURS, INK, MUTED, STYLE, svg
 
+#: the histories of several runs; a history has for each epoch `epoch`, `train_loss`, `validation_loss` and `top1`
 Histories = Sequence[Sequence[Mapping[str, Any]]]
 
 
-def gains(rows: Sequence[tuple[str, str, float, Sequence[float] | None]]) -> str:
-    """A line a difference: the value, its interval, and 0.
+def plot_differences(rows: Sequence[tuple[str, str, float, Sequence[float] | None]]) -> str:
+    """A line for each difference of macro AUC-PR on tracks, with its interval.
 
     Args:
-        rows: (name, task, difference, interval or None), shares.
+        rows: (name, task, difference, interval or None).
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.7 + 0.34 * len(rows)), layout="constrained")
@@ -35,17 +39,17 @@ def gains(rows: Sequence[tuple[str, str, float, Sequence[float] | None]]) -> str
         return svg(figure)
 
 
-def histories(runs: Mapping[str, Histories]) -> str:
-    """A panel a model: every run's training (dashed) and validation loss, and the validation top-1 of its tasks.
+def plot_histories(runs: Mapping[str, Histories]) -> str:
+    """A column for each model: the training (dashed) and validation loss of every run, and its validation top-1.
 
     Args:
-        runs: model -> the history of each of its runs: `epoch`, `train_loss`, `validation_loss`, `top1`.
+        runs: model -> the histories of its runs.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(runs), 4.6), layout="constrained")
         panels = figure.subplots(2, len(runs), squeeze=False, sharex="col")
-        for (name, of_model), (above, below) in zip(runs.items(), panels.T, strict=True):
-            for history in of_model:
+        for (name, model_histories), (above, below) in zip(runs.items(), panels.T, strict=True):
+            for history in model_histories:
                 _plot_line(above, history, [h.get("train_loss") for h in history], MUTED, "--")
                 _plot_line(above, history, [h.get("validation_loss") for h in history], INK)
                 for task, colour in COLOURS.items():
@@ -70,29 +74,29 @@ def _plot_line(
         ax.plot(*np.array(points).T, color=colour, linewidth=1, linestyle=style, alpha=0.75)
 
 
-def alphas(
-    points: Mapping[str, Sequence[tuple[float, float, Sequence[float] | None]]], alone: Mapping[str, float | None]
+def plot_alphas(
+    points: Mapping[str, Sequence[tuple[float, float, Sequence[float] | None]]], single_task: Mapping[str, float | None]
 ) -> str:
-    """Track AUC-PR of each task against alpha.
+    """Macro AUC-PR on tracks of each task against alpha.
 
     Args:
-        points: task -> (alpha, score, interval or None), alpha rising.
-        alone: task -> the score of the model of that task alone, where there is one.
+        points: task -> (alpha, score, interval or None), in order of alpha.
+        single_task: task -> the score of the model of this task only, if there is one.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         ax = figure.subplots()
-        known = sorted({alpha for of_task in points.values() for alpha, _, _ in of_task})
-        place = {alpha: at for at, alpha in enumerate(known)}  # as names: 0 has no place on a logarithmic axis
-        for (task, of_task), aside in zip(points.items(), (-0.04, 0.04), strict=False):
-            x = [place[alpha] + aside for alpha, _, _ in of_task]
-            ax.plot(x, [score for _, score, _ in of_task], "o-", color=COLOURS[task], linewidth=1.8, label=task)
-            for at, (_, _, ci) in zip(x, of_task, strict=True):
+        alphas = sorted({alpha for task_points in points.values() for alpha, _, _ in task_points})
+        position = {alpha: i for i, alpha in enumerate(alphas)}  # categories: a logarithmic axis has no 0
+        for (task, task_points), shift in zip(points.items(), (-0.04, 0.04), strict=False):
+            x = [position[alpha] + shift for alpha, _, _ in task_points]
+            ax.plot(x, [score for _, score, _ in task_points], "o-", color=COLOURS[task], linewidth=1.8, label=task)
+            for alpha_x, (_, _, ci) in zip(x, task_points, strict=True):
                 if ci is not None:
-                    ax.vlines(at, *ci, color=COLOURS[task], linewidth=2.4, alpha=0.4)
-            if (score := alone.get(task)) is not None:
+                    ax.vlines(alpha_x, *ci, color=COLOURS[task], linewidth=2.4, alpha=0.4)
+            if (score := single_task.get(task)) is not None:
                 ax.axhline(score, color=COLOURS[task], linewidth=1.2, linestyle="--", label=f"{task}-only")
-        ax.set_xticks(range(len(known)), [f"{alpha:g}" for alpha in known])
+        ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         ax.set(xlabel="alpha, the weight of the language loss", ylabel="AUC-PR macro, tracks", ylim=(0, None))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.grid(axis="y", linewidth=0.6)

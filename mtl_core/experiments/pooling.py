@@ -1,38 +1,98 @@
-"""Pooling: what the systems of a comparison say of the test parts of many runs, the folds of a seed together.
+"""Pooling: the runs of an experiment in groups and cells, and the predictions of the test tracks of many runs.
 
-A cell is a (seed, fold); in it every model was trained and tested on the same songs.
+A group is the runs of one recipe and number of epochs. A cell is a (seed, fold): its models were trained and tested on
+the same songs. The test tracks of all folds of a seed are pooled.
+
+Contents: `RunGroup`, `group_runs`, `complete_cells`, `System`, `SYSTEMS`, `Samples`, `pool`, `run_keys`.
 Legend: N samples (tracks or segments), C classes, A artists.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
-from mtl_core.evaluation import metrics
+from mtl_core.evaluation.baselines import language_probabilities
 from mtl_core.experiments.run_store import BOTH, RunResult
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
-#: (seed, fold) -> variant -> its run
+#: (seed, fold) -> variant (see `Run.variant`) -> the run
 Cells = Mapping[tuple[int, int], Mapping[str, RunResult]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """The runs of one recipe and number of epochs.
+
+    Args:
+        recipe: name of the recipe.
+        epochs: number of epochs.
+        cells: all runs of the group.
+        complete: the cells that are scored, see `complete_cells`.
+    """
+
+    recipe: str
+    epochs: int
+    cells: Cells
+    complete: Cells
+
+    def describe(self) -> dict[str, Any]:
+        """epochs, seeds and folds that are scored, and left_out: the keys of runs that are not; JSON values."""
+        scored = {result.run.key for cell in self.complete.values() for result in cell.values()}
+        keys = {result.run.key for cell in self.cells.values() for result in cell.values()}
+        return {
+            "epochs": self.epochs,
+            "seeds": sorted({seed for seed, _ in self.complete}),
+            "folds": sorted({fold for _, fold in self.complete}),
+            "left_out": sorted(keys - scored),
+        }
+
+
+def group_runs(results: Iterable[RunResult]) -> list[RunGroup]:
+    """The groups of runs, by recipe and number of epochs."""
+    groups: dict[tuple[str, int], dict[tuple[int, int], dict[str, RunResult]]] = {}
+    for result in results:
+        run = result.run
+        cells = groups.setdefault((run.recipe, run.epochs), {})
+        cells.setdefault((run.seed, run.fold), {})[run.variant] = result
+    return [
+        RunGroup(recipe=recipe, epochs=epochs, cells=cells, complete=complete_cells(cells))
+        for (recipe, epochs), cells in sorted(groups.items())
+    ]
+
+
+def complete_cells(cells: Cells) -> dict[tuple[int, int], Mapping[str, RunResult]]:
+    """The cells to score: they have every model that any cell has, and their seed has the most such folds."""
+    variants = {variant for cell in cells.values() for variant in cell}
+    full = {at: cell for at, cell in sorted(cells.items()) if set(cell) == variants}
+    folds_of_seed = defaultdict(set)
+    for seed, fold in full:
+        folds_of_seed[seed].add(fold)
+    most_folds = max(folds_of_seed.values(), key=len, default=set())
+    return {at: cell for at, cell in full.items() if folds_of_seed[at[0]] == most_folds}
 
 
 @dataclass(frozen=True)
 class System:
-    """What says something of a task: a row of the table.
+    """A source of predictions for a task: a row of Table 1.
 
     Args:
         task: of `TASKS`.
         name: for people.
-        variants: whose runs it is computed from, of `results.VARIANTS`: the first that is stored.
+        variants: the runs that it can be computed from, see `Run.variant`; the first that a cell has is used.
     """
 
     task: str
     name: str
     variants: tuple[str, ...]
+
+    def run_in(self, cell: Mapping[str, RunResult]) -> RunResult:
+        """The run of a cell that the system is computed from."""
+        return next(cell[variant] for variant in self.variants if variant in cell)
 
 
 SYSTEMS = tuple(
@@ -47,94 +107,83 @@ SYSTEMS = tuple(
 )
 
 
+def run_keys(cells: Cells, system: System) -> list[str]:
+    """Keys of the runs that a system is computed from."""
+    return [system.run_in(cell).run.key for cell in cells.values()]
+
+
 @dataclass(frozen=True)
 class Samples:
-    """What a system says of the pooled test parts of one seed: probabilities (N, C), targets (N,), songs (N,)."""
+    """A system's predictions for the test tracks of a seed: probabilities (N, C), targets (N,) and songs (N,)."""
 
     p_NC: np.ndarray
     t_N: np.ndarray
     songs_N: np.ndarray
 
 
-def complete_cells(cells: Cells) -> dict[tuple[int, int], Mapping[str, RunResult]]:
-    """The cells to score: those that have every model that any has, of the seeds with the most such folds."""
-    variants = {variant for of_cell in cells.values() for variant in of_cell}
-    full = {cell: of_cell for cell, of_cell in sorted(cells.items()) if set(of_cell) == variants}
-    folds_of = defaultdict(set)
-    for seed, fold in full:
-        folds_of[seed].add(fold)
-    most = max(folds_of.values(), key=len, default=set())
-    return {cell: of_cell for cell, of_cell in full.items() if folds_of[cell[0]] == most}
-
-
-def run_keys(cells: Cells, system: System) -> list[str]:
-    """Keys of the runs that a system is computed from."""
-    return [next(of[v] for v in system.variants if v in of).run.key for of in cells.values()]
-
-
 def pool(cells: Cells, system: System, level: str, songs: Mapping[str, str] | None = None) -> list[Samples]:
-    """What a system says of the test parts, the folds of a seed together: one `Samples` for each seed, in order.
+    """A system's predictions for the test tracks, the folds of a seed together: one `Samples` a seed, in order.
 
     Args:
-        cells: as `whole` gives them.
-        system: who says it.
+        cells: result of `complete_cells`.
+        system: the source of the predictions.
         level: "tracks" or "segments".
-        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
+        songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
 
     Raises:
-        ValueError: folds of one seed test a song twice.
+        ValueError: two folds of a seed test the same song.
     """
-    labels = sorted({label for of_cell in cells.values() for label in _labels(of_cell, system.task)})
-    place = Vocabulary(tuple(labels))
-    of_seed: dict[int, list[Samples]] = defaultdict(list)
-    for (seed, _), of_cell in sorted(cells.items()):
-        own = _labels(of_cell, system.task)
-        result = next(of_cell[variant] for variant in system.variants if variant in of_cell)
-        p_NC = np.zeros((_size(result, level), len(labels)))
-        said_labels, said_NC = _said(result, system, level)
-        p_NC[:, place.encode(said_labels)] = said_NC
-        tracks, repeats = result.heard.tracks, 1 if level == "tracks" else result.heard.n_segments
-        truth = [label if label in own else None for label in tracks[system.task].to_pylist()]
-        t_N = np.repeat(place.encode(truth), repeats)
-        names = [(songs or {}).get(track_id, track_id) for track_id in tracks["track_id"].to_pylist()]
-        songs_N = np.repeat(np.array(names), repeats)
-        known = t_N != MISSING
-        of_seed[seed].append(Samples(p_NC[known], t_N[known], songs_N[known]))
+    labels = {label for cell in cells.values() for label in _training_labels(cell, system.task)}
+    vocabulary = Vocabulary(tuple(sorted(labels)))
+    folds_of_seed: dict[int, list[Samples]] = defaultdict(list)
+    for (seed, _), cell in sorted(cells.items()):
+        folds_of_seed[seed].append(_cell_samples(cell, system, level, songs or {}, vocabulary))
     pooled = []
-    for parts in of_seed.values():
-        if len(np.unique(np.concatenate([np.unique(s.songs_N) for s in parts]))) < sum(
-            len(np.unique(s.songs_N)) for s in parts
-        ):
+    for folds in folds_of_seed.values():
+        songs_of_fold = [np.unique(samples.songs_N) for samples in folds]
+        if len(np.unique(np.concatenate(songs_of_fold))) < sum(map(len, songs_of_fold)):
             raise ValueError("folds of one seed test a song twice")
-        joined = (np.concatenate([getattr(s, name) for s in parts]) for name in ("p_NC", "t_N", "songs_N"))
-        pooled.append(Samples(*joined))
+        arrays = (np.concatenate([getattr(samples, name) for samples in folds]) for name in ("p_NC", "t_N", "songs_N"))
+        pooled.append(Samples(*arrays))
     return pooled
 
 
-def _labels(of_cell: Mapping[str, RunResult], task: str) -> set[str]:
-    """The classes of a task in a cell's training part."""
-    for result in of_cell.values():
-        if task in result.heard.vocabularies:
-            return set(result.heard.vocabularies[task].labels)
-    return {label for result in of_cell.values() for label in result.language_of.values()}
+def _cell_samples(
+    cell: Mapping[str, RunResult], system: System, level: str, songs: Mapping[str, str], vocabulary: Vocabulary
+) -> Samples:
+    """Predictions in one cell, over the classes of `vocabulary`. Tracks whose label was not trained are left out."""
+    result = system.run_in(cell)
+    labels, cell_p_NC = _probabilities(result, system, level)
+    p_NC = np.zeros((len(cell_p_NC), len(vocabulary)))
+    p_NC[:, vocabulary.encode(labels)] = cell_p_NC
+    tracks, repeats = result.predictions.tracks, 1 if level == "tracks" else result.predictions.n_segments
+    cell_labels = _training_labels(cell, system.task)
+    true = [label if label in cell_labels else None for label in tracks[system.task].to_pylist()]
+    t_N = np.repeat(vocabulary.encode(true), repeats)
+    track_songs = [songs.get(track_id, track_id) for track_id in tracks["track_id"].to_pylist()]
+    songs_N = np.repeat(np.array(track_songs), repeats)
+    labelled = t_N != MISSING
+    return Samples(p_NC[labelled], t_N[labelled], songs_N[labelled])
 
 
-def _size(result: RunResult, level: str) -> int:
-    return len(result.heard.tracks) if level == "tracks" else sum(result.heard.n_segments)
+def _training_labels(cell: Mapping[str, RunResult], task: str) -> set[str]:
+    """The labels of a task among the training tracks of a cell."""
+    for result in cell.values():
+        if task in result.predictions.vocabularies:
+            return set(result.predictions.vocabularies[task].labels)
+    return {label for result in cell.values() for label in result.language_of.values()}
 
 
-def _said(result: RunResult, system: System, level: str) -> tuple[list[str], np.ndarray]:
-    """Labels and the probabilities (N, C) of them."""
-    heard, task = result.heard, "artist" if system.name == VIA_ARTIST else system.task
-    labels = list(heard.vocabularies[task].labels)
+def _probabilities(result: RunResult, system: System, level: str) -> tuple[list[str], np.ndarray]:
+    """The classes of a system and its probabilities (N, C)."""
+    predictions, task = result.predictions, "artist" if system.name == VIA_ARTIST else system.task
+    labels = list(predictions.vocabularies[task].labels)
     if system.name == PRIOR:
-        return labels, np.tile(result.priors[task], (_size(result, level), 1))
-    if level == "tracks":
-        p_NC = heard.probabilities(task)
-    else:
-        p_NC, _ = heard.segment_probabilities(task)
+        n = len(predictions.tracks) if level == "tracks" else sum(predictions.n_segments)
+        return labels, np.tile(result.priors[task], (n, 1))
+    p_NC = predictions.probabilities(task) if level == "tracks" else predictions.segment_probabilities(task)[0]
     if system.name != VIA_ARTIST:
         return labels, p_NC
     languages = Vocabulary.of(result.language_of.values())
     language_A = languages.encode([result.language_of.get(artist) for artist in labels])
-    return list(languages.labels), metrics.language_of_artists(p_NC, language_A, len(languages))
+    return list(languages.labels), language_probabilities(p_NC, language_A, len(languages))

@@ -1,12 +1,13 @@
-"""Result: what one training of an experiment came to, and how it is stored.
+"""Run store: the trainings (runs) of an experiment, as they lie in its folder.
 
-    OUT/runs/KEY/logits.parquet   the test part, one row a segment: track_id, artist, language (true labels), and for
-                                  each task of the model its logits, list<float32> in the vocabulary's order
-    OUT/runs/KEY/run.json         everything else of a `Result`; written last: it makes the run stored
+    OUT/runs/KEY/logits.parquet   the test tracks, a row a segment: track_id, artist, language (true labels) and, for
+                                  each task of the model, its logits: list<float32> in the order of the vocabulary
+    OUT/runs/KEY/run.json         everything else of a `RunResult`; written last, so a run is stored once this exists
     OUT/models/KEY                the artifact
 
-A run's key names all that tells it from the others of the experiment; the mels and the numbers of its recipe must be
-the same for all time, and are checked. Legend: S segments, C classes.
+A run's key contains all that distinguishes it from the other runs of the experiment. The mels and the numbers of the
+recipe are not in the key: they must be the same for all runs of an experiment, and `check_same` checks them.
+Legend: S segments, C classes.
 """
 
 import io
@@ -21,10 +22,11 @@ import pyarrow.parquet as pq
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import InputError, one_line
-from mtl_core.evaluation import metrics
-from mtl_core.evaluation.predictions import Predictions, language_of_artist
+from mtl_core.evaluation.baselines import artist_languages, class_prior
+from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.segment_grouping import group_by_track
 from mtl_core.model.recipes import Recipe, recipe
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
@@ -32,7 +34,7 @@ from mtl_core.storage.parquet import to_bytes
 
 BOTH = "both"
 VARIANTS = (*TASKS, BOTH)
-RUNS, MODELS, LOGITS, RUN = "runs", "models", "logits.parquet", "run.json"
+RUNS_PATH, MODELS_PATH, LOGITS_FILE, RUN_FILE = "runs", "models", "logits.parquet", "run.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,12 @@ class Run:
     """One training of an experiment.
 
     Args:
-        recipe: its name.
+        recipe: name of the recipe.
         tasks: one of `VARIANTS`.
-        split, fold, group_column: as in `splits.split`; fold is 0 in all kinds but `kfold`.
-        seed: of the split and of the training.
+        split, fold, group_column: see `splits.split`; fold is 0 unless the split is `kfold`.
+        seed: seed of the split and of the training.
         epochs: >= 1.
-        alpha: weight of the language loss of a multi-task model, >= 0; None is the recipe's own.
+        alpha: weight of the language loss of a model of both tasks, >= 0; None: the recipe's own.
     """
 
     recipe: str
@@ -59,54 +61,75 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The name of its folder."""
+        """The name of the run's folder."""
         fold = f"-fold-{self.fold}" if self.split == "kfold" else ""
         by = f"-by-{self.group_column}" if self.group_column else ""
         weight = "" if self.alpha is None else f"-alpha-{self.alpha:.12g}"
         return f"{self.recipe}-{self.tasks}-{self.split}{by}{fold}-seed-{self.seed}-epochs-{self.epochs}{weight}"
 
     @property
-    def of_tasks(self) -> tuple[str, ...]:
-        """What is trained."""
+    def model_tasks(self) -> tuple[str, ...]:
+        """The tasks of the model."""
         return TASKS if self.tasks == BOTH else (self.tasks,)
+
+    @property
+    def variant(self) -> str:
+        """The model among those of the same recipe, epochs, seed and fold: one of `VARIANTS`, or its own alpha."""
+        return self.tasks if self.alpha is None else f"alpha {self.alpha!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a training came to.
+    """The result of a run.
 
     Args:
-        run: which.
+        run: the run.
         fingerprint: of the mels.
-        recipe: every number of its recipe; JSON values.
-        heard: the test part.
-        priors: task -> (C,) how frequent each class is in the training part.
-        language_of: artist -> its language in the training part.
+        recipe: every number of the recipe; JSON values.
+        predictions: for the test tracks.
+        priors: task -> (C,) share of each class among the training tracks.
+        language_of: artist -> its language among the training tracks.
         metrics: of the artifact: split, history, best epoch, counts; JSON values.
     """
 
     run: Run
     fingerprint: str
     recipe: dict[str, Any]
-    heard: Predictions
+    predictions: Predictions
     priors: dict[str, list[float]]
     language_of: dict[str, str]
     metrics: dict[str, Any]
 
+    @property
+    def alpha(self) -> float | None:
+        """The weight of the language loss in this training; None for a model of one task."""
+        n_classes = {task: len(vocabulary) for task, vocabulary in self.predictions.vocabularies.items()}
+        if set(n_classes) != set(TASKS):
+            return None
+        alpha = self.recipe.get("alpha")
+        return n_classes["artist"] / n_classes["language"] if alpha is None else float(alpha)
 
-def result(run: Run, artifact: Artifact, heard: Predictions, training: pa.Table) -> RunResult:
-    """A `Result` out of a run's artifact, what that makes of the test part, and the tracks of the training part."""
+
+def run_result(run: Run, artifact: Artifact, predictions: Predictions, training: pa.Table) -> RunResult:
+    """The result of a run that has ended.
+
+    Args:
+        run: the run.
+        artifact: the trained model.
+        predictions: the model's, for the test tracks.
+        training: the training tracks: `artist`, `language`.
+    """
     priors = {
-        task: metrics.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
-        for task, vocabulary in heard.vocabularies.items()
+        task: class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
+        for task, vocabulary in predictions.vocabularies.items()
     }
     return RunResult(
         run=run,
         fingerprint=artifact.fingerprint,
         recipe=artifact.recipe,
-        heard=heard,
+        predictions=predictions,
         priors=priors,
-        language_of=language_of_artist([training]),
+        language_of=artist_languages([training]),
         metrics=artifact.metrics,
     )
 
@@ -114,97 +137,102 @@ def result(run: Run, artifact: Artifact, heard: Predictions, training: pa.Table)
 def stored_runs(out: Location) -> list[str]:
     """Keys of the runs that are stored under `out`, sorted."""
     with as_input_error(out):
-        if not (out / RUNS).exists():
+        if not (out / RUNS_PATH).exists():
             return []
-        found = [path for path, _ in (out / RUNS).walk()]
-    return sorted(path.removesuffix(f"/{RUN}") for path in found if path.endswith(f"/{RUN}"))
+        paths = [path for path, _ in (out / RUNS_PATH).walk()]
+    return sorted(path.removesuffix(f"/{RUN_FILE}") for path in paths if path.endswith(f"/{RUN_FILE}"))
 
 
-def save_run(found: RunResult, out: Location) -> None:
+def save_run(result: RunResult, out: Location) -> None:
     """Store a run under `out`."""
-    heard, folder = found.heard, out / RUNS / found.run.key
-    lengths = heard.n_segments
-    columns: dict[str, Any] = {
-        name: np.repeat(np.array(heard.tracks[name].to_pylist(), object), lengths) for name in ("track_id", *TASKS)
-    }
-    arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
-    for task in heard.vocabularies:
-        logits_SC = np.concatenate(heard.logits[task]).astype(np.float32)
+    predictions, folder = result.predictions, out / RUNS_PATH / result.run.key
+    columns = {}
+    for name in ("track_id", *TASKS):
+        track_values = np.array(predictions.tracks[name].to_pylist(), object)
+        columns[name] = pa.array(np.repeat(track_values, predictions.n_segments), pa.string())
+    for task in predictions.vocabularies:
+        logits_SC = np.concatenate(predictions.logits[task]).astype(np.float32)
         rows = pa.FixedSizeListArray.from_arrays(pa.array(logits_SC.ravel()), logits_SC.shape[1])
-        arrays[f"{task}_logits"] = rows.cast(pa.list_(pa.float32()))
+        columns[f"{task}_logits"] = rows.cast(pa.list_(pa.float32()))
     values = {
-        "run": asdict(found.run),
-        "fingerprint": found.fingerprint,
-        "recipe": found.recipe,
-        "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in heard.vocabularies.items()},
-        "aggregation": heard.aggregation.to_dict(),
-        "priors": found.priors,
-        "language_of": found.language_of,
-        "metrics": found.metrics,
+        "run": asdict(result.run),
+        "fingerprint": result.fingerprint,
+        "recipe": result.recipe,
+        "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in predictions.vocabularies.items()},
+        "aggregation": predictions.aggregation.to_dict(),
+        "priors": result.priors,
+        "language_of": result.language_of,
+        "metrics": result.metrics,
     }
     with as_input_error(out):
-        (folder / LOGITS).write_bytes(to_bytes(pa.table(arrays), compression="zstd"))
-        (folder / RUN).write_json(values, allow_nan=True)  # the losses of an epoch that diverged are NaN
+        (folder / LOGITS_FILE).write_bytes(to_bytes(pa.table(columns), compression="zstd"))
+        (folder / RUN_FILE).write_json(values, allow_nan=True)  # the losses of an epoch that diverged are NaN
 
 
 def load_run(key: str, out: Location) -> RunResult:
-    """A stored run.
+    """Load a stored run.
 
     Raises:
-        InputError: a file of it is damaged.
+        InputError: a file of the run is damaged.
     """
-    folder = out / RUNS / key
+    folder = out / RUNS_PATH / key
     with as_input_error(folder):
         try:
-            values = json.loads((folder / RUN).read_bytes())
-            table = pq.read_table(io.BytesIO((folder / LOGITS).read_bytes()))
-            vocabularies = {task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()}
-            track_ids = table["track_id"].to_numpy()
-            starts = np.flatnonzero(np.append(True, track_ids[1:] != track_ids[:-1]))
-            logits = {}
-            for task, vocabulary in vocabularies.items():
-                flat = table[f"{task}_logits"].combine_chunks().flatten().to_numpy()
-                logits[task] = np.split(flat.reshape(-1, len(vocabulary)), starts[1:])
+            values = json.loads((folder / RUN_FILE).read_bytes())
+            segments = pq.read_table(io.BytesIO((folder / LOGITS_FILE).read_bytes()))
             return RunResult(
                 run=Run(**values["run"]),
                 fingerprint=values["fingerprint"],
                 recipe=values["recipe"],
-                heard=Predictions(
-                    tracks=table.select(["track_id", *TASKS]).take(starts),
-                    logits=logits,
-                    vocabularies=vocabularies,
-                    aggregation=Aggregation.from_dict(values["aggregation"]),
-                ),
+                predictions=_predictions(segments, values["vocabularies"], values["aggregation"]),
                 priors=values["priors"],
                 language_of=values["language_of"],
                 metrics=values["metrics"],
             )
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
-            raise InputError(f"{folder} is no stored run: {one_line(error)}: delete it") from None
+            raise InputError(f"{folder} is not a stored run: {one_line(error)}: delete it") from None
+
+
+def _predictions(segments: pa.Table, labels: dict[str, list[str]], aggregation: dict[str, Any]) -> Predictions:
+    vocabularies = {task: Vocabulary(tuple(task_labels)) for task, task_labels in labels.items()}
+    track_S = segments["track_id"].to_numpy()
+    track_ids, first_rows = np.unique(track_S, return_index=True)
+    order = np.argsort(first_rows)
+    logits = {
+        task: segments[f"{task}_logits"].combine_chunks().flatten().to_numpy().reshape(-1, len(vocabulary))
+        for task, vocabulary in vocabularies.items()
+    }
+    return Predictions(
+        tracks=segments.select(["track_id", *TASKS]).take(first_rows[order]),
+        logits=group_by_track(track_ids[order], track_S, logits),
+        vocabularies=vocabularies,
+        aggregation=Aggregation.from_dict(aggregation),
+    )
 
 
 def check_same(results: Iterable[RunResult], fingerprint: str, out: Location) -> None:
-    """That stored runs are of these mels, and of their recipes as they are now.
+    """Check that stored runs were trained on these mels and with today's numbers of their recipes.
 
     Raises:
-        InputError: one is not.
+        InputError: one was not.
     """
-    for found in results:
-        place = out / RUNS / found.run.key
-        if found.fingerprint != fingerprint:
-            raise InputError(f"{place} is of other mels (data, labels or front end): choose another --out")
-        differs = recipe_differences(found.recipe, found.run)
-        if differs:
+    for result in results:
+        folder = out / RUNS_PATH / result.run.key
+        if result.fingerprint != fingerprint:
+            raise InputError(f"{folder} is of other mels (data, labels or front end): choose another --out")
+        differences = recipe_differences(result.recipe, result.run)
+        if differences:
             raise InputError(
-                f"{place} was trained when the recipe {found.run.recipe!r} had {differs}: name the new one otherwise, "
-                f"or delete the run and its model"
+                f"{folder} was trained when the recipe {result.run.recipe!r} had {differences}: give the new recipe "
+                f"another name, or delete the run and its model"
             )
 
 
 def recipe_differences(numbers: dict[str, Any], run: Run) -> str:
-    """In what the numbers of a stored recipe differ from today's, in words; "" where in nothing.
+    """The differences between the numbers of a stored recipe and today's, in words; "" without any.
 
-    A number that recipes did not have at the time counts as its default; a recipe that is gone, as it was.
+    A number that recipes did not have at the time counts as its default. A recipe that no longer exists has no
+    differences.
     """
     try:
         today = recipe(run.recipe, epochs=run.epochs, alpha=run.alpha)
@@ -214,8 +242,8 @@ def recipe_differences(numbers: dict[str, Any], run: Run) -> str:
     then = {
         field.name: _through_json(numbers.get(field.name, getattr(Recipe(), field.name))) for field in fields(Recipe)
     }
-    differing = [name for name in now if name != "epochs" and then[name] != now[name]]  # the key has the epochs
-    return ", ".join(f"{name} {then[name]}, not {now[name]}" for name in differing)
+    names = [name for name in now if name != "epochs" and then[name] != now[name]]  # epochs are in the key
+    return ", ".join(f"{name} {then[name]}, not {now[name]}" for name in names)
 
 
 def _through_json(value: Any) -> Any:

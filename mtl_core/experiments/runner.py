@@ -1,4 +1,4 @@
-"""Experiment: many trainings that are to be compared: planned, done one after the other, never done twice."""
+"""Runner: the runs of an experiment are planned, then done one after the other. A stored run is not done again."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +10,7 @@ from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
+from mtl_core.model.training_check import check_training
 from mtl_core.storage.location import Location
 
 
@@ -26,84 +27,98 @@ def plan_runs(
     num_workers: int,
     alphas: Sequence[float] = (),
 ) -> list[Run]:
-    """The runs of an experiment in the order in which they are done: a seed and a fold with all its models first.
+    """The runs of an experiment in the order in which they are done: all models of a seed and fold together.
 
-    Each of `alphas` is one more multi-task model; without them there is that of the recipe's own alpha alone.
+    Args:
+        mels: the tracks that are split.
+        recipes: names of recipes.
+        tasks: of `VARIANTS`.
+        split, folds, group_column, seeds: see `splits.split`; folds is (0,) unless the split is `kfold`.
+        epochs: of every run; None: each recipe's own.
+        num_workers: data-parallel workers of a training, >= 1.
+        alphas: one more model of both tasks for each. The model of the recipe's own alpha is always among the runs.
 
     Raises:
-        InputError: something is no recipe, task, split, fold, seed or alpha, or a part would be without labels.
+        InputError: a value is not allowed, or a training or test set would have no label for a task.
     """
-    for name, given in (("recipes", recipes), ("tasks", tasks), ("seeds", seeds), ("folds", folds), ("alphas", alphas)):
-        if (not given and name != "alphas") or len(set(given)) < len(given):
-            raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, given)) or 'none'}")
+    lists = {"recipes": recipes, "tasks": tasks, "seeds": seeds, "folds": folds, "alphas": alphas}
+    for name, values in lists.items():
+        if (not values and name != "alphas") or len(set(values)) < len(values):
+            raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
-    if split == "artist" and tuple(tasks) != ("language",):
-        raise InputError("the split 'artist' has no artist in both train and test: --tasks language")
-    if split != "kfold" and tuple(folds) != (0,):
-        raise InputError(f"folds are of the split 'kfold' alone, got {split!r}")
     if alphas and BOTH not in tasks:
-        raise InputError(f"alphas are of the model of both tasks alone, got --tasks {' '.join(tasks)}")
+        raise InputError(f"alphas are only for the model of both tasks, got --tasks {' '.join(tasks)}")
     models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
-    for name in recipes:
-        batch = recipe(name, epochs=epochs).global_batch
-        if num_workers < 1 or batch % num_workers:
-            raise InputError(f"num-workers must divide the global batch of {batch} of {name}, got {num_workers}")
-    if not all(0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"seeds must be 0 to {2**32 - 1}, got {' '.join(map(str, seeds))}")
-    runs = [
-        Run(
-            recipe=name,
-            tasks=variant,
-            split=split,
-            fold=fold,
-            group_column=group_column,
-            seed=seed,
-            epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
-            alpha=alpha,
-        )
-        for seed in seeds
-        for fold in folds
-        for name in recipes
-        for variant, alpha in models
-    ]
+    runs = []
     for seed in seeds:
         for fold in folds:
-            _check_parts(mels, split, fold, group_column, seed, {task for run in runs for task in run.of_tasks})
+            for name in recipes:
+                for variant, alpha in models:
+                    numbers = recipe(name, epochs=epochs, alpha=alpha)
+                    run = Run(
+                        recipe=name,
+                        tasks=variant,
+                        split=split,
+                        fold=fold,
+                        group_column=group_column,
+                        seed=seed,
+                        epochs=numbers.epochs,
+                        alpha=alpha,
+                    )
+                    check_training(
+                        tasks=run.model_tasks,
+                        global_batch=numbers.global_batch,
+                        num_workers=num_workers,
+                        split=split,
+                        fold=fold,
+                        seed=seed,
+                    )
+                    runs.append(run)
+    for seed in seeds:
+        for fold in folds:
+            _check_labels(mels, split, fold, group_column, seed, {task for run in runs for task in run.model_tasks})
     return runs
 
 
-def _check_parts(mels: MelDataset, kind: str, fold: int, column: str | None, seed: int, tasks: Iterable[str]) -> None:
-    parts = splits.split(mels.tracks, kind=kind, seed=seed, fold=fold, group_column=column)["split"]
-    for part in ("train", "test"):
-        tracks = mels.tracks.filter(pc.equal(parts, part))
+def _check_labels(
+    mels: MelDataset, kind: str, fold: int, group_column: str | None, seed: int, tasks: Iterable[str]
+) -> None:
+    """Raise an InputError if no training track or no test track has a label for one of the tasks."""
+    split_of = splits.split(mels.tracks, kind=kind, seed=seed, fold=fold, group_column=group_column)["split"]
+    for name in ("train", "test"):
+        tracks = mels.tracks.filter(pc.equal(split_of, name))
         for task in sorted(tasks):
             if not len(tracks[task].drop_null()):
-                raise InputError(f"no track of the {part} part (split {kind}, seed {seed}) has a label for {task!r}")
+                raise InputError(f"no track of the {name} part (split {kind}, seed {seed}) has a label for {task!r}")
 
 
-def run_missing(runs: Sequence[Run], out: Location, work: Callable[[Run], RunResult]) -> list[str]:
-    """Do the runs that are not stored under `out`, and store each as it ends.
+def run_missing(runs: Sequence[Run], out: Location, train_run: Callable[[Run], RunResult]) -> list[str]:
+    """Do the runs that are not stored under `out`, and store each when it ends.
 
-    A run that fails is told in a line and left open; the others go on.
+    A run that fails is reported in one line and not stored. The other runs are done all the same.
 
     Args:
-        runs: all of the experiment.
+        runs: all runs of the experiment.
         out: folder of the experiment.
-        work: does one run.
+        train_run: does one run.
 
     Returns:
         Keys of the runs that failed.
     """
-    done = stored_runs(out)
-    opened = [run for run in runs if run.key not in done]
-    print(f"experiment: {len(runs)} runs, {len(runs) - len(opened)} of them stored", file=sys.stderr, flush=True)
+    stored = set(stored_runs(out))
+    missing = [run for run in runs if run.key not in stored]
+    _print_progress(f"{len(runs)} runs, {len(runs) - len(missing)} of them stored")
     failed = []
-    for i, run in enumerate(opened, start=1):
-        print(f"experiment: run {i} of {len(opened)}: {run.key}", file=sys.stderr, flush=True)
+    for i, run in enumerate(missing, start=1):
+        _print_progress(f"run {i} of {len(missing)}: {run.key}")
         try:
-            save_run(work(run), out)
+            save_run(train_run(run), out)
         except (InputError, RunError) as error:
-            print(f"experiment: {run.key} failed: {one_line(error)}", file=sys.stderr, flush=True)
+            _print_progress(f"{run.key} failed: {one_line(error)}")
             failed.append(run.key)
     return failed
+
+
+def _print_progress(text: str) -> None:
+    print(f"experiment: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,9 @@
-"""Scoring: how well a system does on the pooled test parts, and how far two of them are apart, with their intervals.
+"""Scoring: the scores of a system on pooled test tracks, and the difference of two systems, with 95% intervals.
 
-The folds of a seed are pooled before they are scored; a score is the mean over the seeds. Songs are drawn once for all
-systems of a task, so that differences are paired. Shares, 0 to 1. A cell is a (seed, fold).
+The folds of a seed are pooled before they are scored. A score is the mean over the seeds. The songs are drawn once for
+all systems of a task, so differences are paired. Scores are shares, 0 to 1.
+
+Contents: `Scorer`, `Scored`, `is_scorable`, `summary`, `difference`.
 Legend: N samples (tracks or segments), C classes, R resamples.
 """
 
@@ -11,86 +13,96 @@ from typing import Any
 
 import numpy as np
 
-from mtl_core.evaluation import metrics
+from mtl_core.evaluation import bootstrap, metrics
+from mtl_core.evaluation.baselines import CHANCE_KEYS
+from mtl_core.evaluation.bootstrap import HEADLINES, REDUCED
 from mtl_core.experiments.pooling import PRIOR, Cells, System, pool, run_keys
 
-LEVELS = ("tracks", "segments")
-SCORES = ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5")
-SEGMENT_SHARE = 5  # segments are many: their intervals come of a fifth of the resamples
+SCORED_LEVELS = ("tracks", "segments")
+BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Of a system, a level and cells: `metrics.scores` of each seed, and headline -> (R,) resampled means over them."""
+    """The scores of a system at one level.
 
-    seeds: list[dict[str, Any]]
-    values_R: dict[str, np.ndarray]
+    Args:
+        by_seed: `metrics.scores` of each seed.
+        resampled: headline -> (R,) resampled means over the seeds.
+    """
+
+    by_seed: list[dict[str, Any]]
+    resampled: dict[str, np.ndarray]
 
     def mean(self, name: str) -> float | None:
-        """A score's mean over the seeds; None where one has none."""
-        values = [scores[name] for scores in self.seeds]
+        """The mean of a score over the seeds; None if a seed has none."""
+        values = [scores[name] for scores in self.by_seed]
         return None if None in values else float(np.mean(values))
 
 
 def is_scorable(cells: Cells, system: System) -> bool:
-    """Whether every cell has a run that the system is computed from."""
-    return bool(cells) and all(any(variant in of_cell for variant in system.variants) for of_cell in cells.values())
+    """Whether every cell has a run that the system can be computed from."""
+    return bool(cells) and all(any(variant in cell for variant in system.variants) for cell in cells.values())
 
 
 def summary(scored: Scored) -> dict[str, Any]:
-    """A system's scores at one level."""
-    first = scored.seeds[0]
-    values = {name: scored.mean(name) for name in SCORES}
-    ci = {name: metrics.confidence_interval(values_R, values[name]) for name, values_R in scored.values_R.items()}
+    """The scores of a system at one level, as JSON values."""
+    values = {name: scored.mean(name) for name in CHANCE_KEYS}
     return {
         **values,
-        "ci": {name: None if ends is None else [max(0.0, ends[0]), min(1.0, ends[1])] for name, ends in ci.items()},
-        "by_seed": {name: [scores[name] for scores in scored.seeds] for name in SCORES},
-        "n": [scores["n"] for scores in scored.seeds],
-        "classes": first["classes"],
-        "classes_covered": [scores["classes_covered"] for scores in scored.seeds],
-        "chance": first["chance"],
+        "ci": bootstrap.share_intervals(scored.resampled, values),
+        "by_seed": {name: [scores[name] for scores in scored.by_seed] for name in CHANCE_KEYS},
+        "n": [scores["n"] for scores in scored.by_seed],
+        "classes": scored.by_seed[0]["classes"],
+        "classes_covered": [scores["classes_covered"] for scores in scored.by_seed],
+        "chance": scored.by_seed[0]["chance"],
     }
 
 
 def difference(a: Scored, b: Scored) -> dict[str, Any]:
-    """headline -> a minus b and its 95% interval."""
-    found = {}
-    for name, values_R in a.values_R.items():
-        ends = a.mean(name), b.mean(name)
-        apart = None if ends[0] is None or ends[1] is None else ends[0] - ends[1]
-        found[name] = {"difference": apart, "ci": metrics.confidence_interval(values_R - b.values_R[name], apart)}
-    return found
+    """headline -> a minus b and its 95% interval, as JSON values."""
+    differences = {}
+    for name, a_R in a.resampled.items():
+        a_mean, b_mean = a.mean(name), b.mean(name)
+        value = None if a_mean is None or b_mean is None else a_mean - b_mean
+        differences[name] = {"difference": value, "ci": bootstrap.confidence_interval(a_R - b.resampled[name], value)}
+    return differences
 
 
 class Scorer:
-    """Scores of systems, each computed once; the draws of songs depend on the songs alone.
+    """Scores systems, each only once. The draws depend only on the songs, so all systems of a task share them.
 
     Args:
-        resamples: of the bootstrap over songs, 0 for no intervals; segments take a fifth of them.
-        seed: of the bootstrap.
-        songs: track_id -> its song, where several tracks are versions of one; by default each is a song.
+        resamples: of the bootstrap over songs, 0 for no intervals. Segments get a fifth of them.
+        songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
     """
 
-    def __init__(self, resamples: int, seed: int, songs: Mapping[str, str] | None = None) -> None:
-        self._resamples, self._seed, self._songs = resamples, seed, songs
-        self._known: dict[tuple[Any, ...], Scored] = {}
+    def __init__(self, resamples: int, songs: Mapping[str, str] | None = None) -> None:
+        self._resamples, self._songs = resamples, songs
+        self._cache: dict[tuple[Any, ...], Scored] = {}
 
     def scored(self, cells: Cells, system: System, level: str) -> Scored:
-        """How a system does in the cells at one of `LEVELS`."""
+        """The scores of a system in these cells.
+
+        Args:
+            cells: result of `complete_cells`.
+            system: one for which `is_scorable` is true.
+            level: one of `SCORED_LEVELS`.
+        """
         key = (tuple(run_keys(cells, system)), system, level)
-        if key not in self._known:
-            self._known[key] = self._score(cells, system, level)
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = self._score(cells, system, level)
+        return self._cache[key]
 
     def _score(self, cells: Cells, system: System, level: str) -> Scored:
         pooled = pool(cells, system, level, self._songs)
-        songs = np.concatenate([samples.songs_N for samples in pooled])
-        resamples = self._resamples if level == "tracks" else self._resamples // SEGMENT_SHARE
-        resamples = 0 if system.name == PRIOR else resamples  # it says the same of every song
-        drawn = metrics.draw_songs(songs, resamples=resamples, seed=self._seed)
-        by_seed = [metrics.score_resamples(s.p_NC, s.t_N, s.songs_N, drawn) for s in pooled]
+        resamples = self._resamples if level == "tracks" else self._resamples // REDUCED
+        if system.name == PRIOR:  # the same prediction for every song
+            resamples = 0
+        songs_N = np.concatenate([samples.songs_N for samples in pooled])
+        draws = bootstrap.draw_songs(songs_N, resamples=resamples, seed=BOOTSTRAP_SEED)
+        resampled = [bootstrap.score_resamples(samples.p_NC, samples.t_N, samples.songs_N, draws) for samples in pooled]
         return Scored(
-            seeds=[metrics.scores(s.p_NC, s.t_N, s.songs_N, resamples=0) for s in pooled],
-            values_R={name: np.mean([values[name] for values in by_seed], 0) for name in metrics.HEADLINES},
+            by_seed=[metrics.scores(samples.p_NC, samples.t_N, samples.songs_N, resamples=0) for samples in pooled],
+            resampled={name: np.mean([values[name] for values in resampled], 0) for name in HEADLINES},
         )

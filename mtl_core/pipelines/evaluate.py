@@ -24,6 +24,7 @@ from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
+from mtl_core.inference.segment_grouping import group_by_track
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.storage.checks import as_input_error, check_reachable, check_writable
@@ -84,7 +85,7 @@ def evaluate(
         mels=read_tracks(mels, [track.track_id for group in report.best_and_worst(tracks) for track in group]),
     )
     with as_input_error(out):
-        (out / "predictions.parquet").write_bytes(to_bytes(predictions.predictions(predicted, tracks)))
+        (out / "predictions.parquet").write_bytes(to_bytes(predictions.predictions_table(predicted, tracks)))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_json(result)
     return result
@@ -201,12 +202,8 @@ def _logits(dataset: MelDataset, tracks: pa.Table, model: CpuModel, workers: int
         results.append(batch)
         progress.add(int((batch["segment"] == 0).sum()), 0)
     columns = {name: np.concatenate([batch[name] for batch in results]) for name in results[0]}
-    position = {track_id: i for i, track_id in enumerate(track_ids)}
-    track_S = np.array([position[track_id] for track_id in columns["track_id"]])
-    order = np.lexsort((columns["segment"], track_S))
-    ends = np.cumsum(np.bincount(track_S, minlength=len(track_ids)))[:-1]
-    tasks = columns.keys() - {"track_id", "segment"}
-    return {task: np.split(columns[task][order], ends) for task in tasks}
+    track_S, segment_S = columns.pop("track_id"), columns.pop("segment")
+    return group_by_track(track_ids, track_S, columns, segment_S)
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:

@@ -34,6 +34,7 @@ from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, drop_head
 from mtl_core.model.recipes import recipe as recipe_named
+from mtl_core.model.training_check import check_training
 from mtl_core.pipelines.training import train_monitor
 from mtl_core.pipelines.training.checkpoints import start_of
 from mtl_core.pipelines.training.train_loop import TrainSpec, train_worker
@@ -91,7 +92,15 @@ def train(
     """
     numbers = recipe_named(recipe, epochs=epochs, alpha=alpha)
     tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
-    _check(tasks, drop_heads, numbers.global_batch, num_workers, split, fold, seed)
+    check_training(
+        tasks=tasks,
+        global_batch=numbers.global_batch,
+        num_workers=num_workers,
+        split=split,
+        fold=fold,
+        seed=seed,
+    )
+    _check_drop_heads(tasks, drop_heads)
     check_writable(out)
     source = open_mel_dataset(mels)
     parts = splits.split(source.tracks, kind=split, seed=seed, fold=fold, group_column=group_column)
@@ -179,31 +188,11 @@ def train(
     )
 
 
-def _check(
-    tasks: Sequence[str],
-    drop_heads: Sequence[str],
-    global_batch: int,
-    num_workers: int,
-    split: str,
-    fold: int,
-    seed: int,
-) -> None:
-    if not tasks or not set(tasks) <= set(TASKS):
-        raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(tasks) or 'none'}")
+def _check_drop_heads(tasks: Sequence[str], drop_heads: Sequence[str]) -> None:
     if not set(drop_heads) <= set(tasks) or len(set(drop_heads)) == len(tasks):
         raise InputError(
             f"cannot drop the head {', '.join(drop_heads)} of a model of {', '.join(tasks)}: one must stay"
         )
-    if num_workers < 1 or global_batch % num_workers:
-        raise InputError(f"num-workers must divide the global batch of {global_batch}, got {num_workers}")
-    if split not in splits.KINDS:
-        raise InputError(f"no split {split!r}: allowed are {', '.join(splits.KINDS)}")
-    if split == "artist" and "artist" in tasks:
-        raise InputError("the split 'artist' has no artist in both train and test: train with --tasks language")
-    if fold and split != "kfold":
-        raise InputError(f"fold {fold} is of the split 'kfold' alone, got {split!r}")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
 def _fit(

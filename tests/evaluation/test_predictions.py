@@ -1,15 +1,23 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.evaluation import predictions, ranking, report
-from mtl_core.evaluation.predictions import Predictions
+from mtl_core.evaluation import ranking, report
+from mtl_core.evaluation.predictions import (
+    Predictions,
+    predictions_table,
+    score_predictions,
+    segment_counts,
+    track_predictions,
+)
 from mtl_core.inference.aggregation import Aggregation
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 TRACKS = pa.table(
     {
         "track_id": ["t1", "t2", "t3", "t4"],
@@ -26,7 +34,8 @@ TRAINING = pa.table(
 )
 
 
-def heard(**aggregation):
+def predicted(**aggregation):
+    """Predictions for TRACKS."""
     logits = {
         "artist": [np.array([[4.0, 0, 0], [4.0, 0, 0]]), np.array([[0, 0, 1.0]]), np.zeros((3, 3)), np.zeros((1, 3))],
         "language": [np.array([[2.0, 0], [2.0, 0]]), np.array([[0, 1.0]]), np.zeros((3, 2)), np.array([[3.0, 0]])],
@@ -35,8 +44,12 @@ def heard(**aggregation):
     return Predictions(tracks=TRACKS, logits=logits, vocabularies=vocabularies, aggregation=Aggregation(**aggregation))
 
 
-def test_what_is_said_is_what_tagging_says():
-    first, second, stranger, unlabelled = predictions.track_predictions(heard(threshold={"artist": 0.9}))
+def score(predictions, training=TRAINING, resamples=0):
+    return score_predictions(predictions, training, resamples=resamples, seed=0)
+
+
+def test_track_predictions_are_what_tagging_predicts():
+    first, second, other_artist, unlabelled = track_predictions(predicted(threshold={"artist": 0.9}))
     assert (first.track_id, first.n_segments) == ("t1", 2)
     p = np.exp(4) / (np.exp(4) + 2)
     assert first.by_task["artist"].predicted == "a"
@@ -44,84 +57,92 @@ def test_what_is_said_is_what_tagging_says():
     assert first.by_task["artist"].true_probability == pytest.approx(p)
     assert (first.by_task["artist"].unknown, second.by_task["artist"].unknown) == (False, True)
     assert (second.by_task["artist"].true, second.by_task["artist"].predicted) == ("b", "c")
-    assert (stranger.by_task["artist"].true, stranger.by_task["artist"].true_probability) == ("nobody", None)
+    assert (other_artist.by_task["artist"].true, other_artist.by_task["artist"].true_probability) == ("nobody", None)
     assert (unlabelled.by_task["artist"].true, unlabelled.by_task["artist"].true_probability) == (None, None)
 
 
-def test_scores_leave_out_what_has_no_class_and_count_segments():
-    found = predictions.score_predictions(heard(), TRAINING, resamples=10, seed=0)
-    artist, language = found["artist"], found["language"]
+def test_scores_leave_out_labels_that_are_not_classes_and_count_segments():
+    scores = score(predicted(), resamples=10)
+    artist, language = scores["artist"], scores["language"]
     assert (artist["tracks"]["n"], artist["segments"]["n"], artist["segments"]["n_songs"]) == (2, 3, 2)
     assert (language["tracks"]["n"], language["segments"]["n"]) == (4, 7)
     assert artist["tracks"]["top_1"] == 0.5
     assert artist["segments"]["top_1"] == pytest.approx(2 / 3)
-    json.dumps(found, allow_nan=False)
+    json.dumps(scores, allow_nan=False)
 
 
-def test_temperature_is_in_the_probabilities_of_both_levels():
-    plain = predictions.score_predictions(heard(), TRAINING, resamples=0, seed=0)["language"]
-    hot = predictions.score_predictions(heard(temperature={"language": 5.0}), TRAINING, resamples=0, seed=0)["language"]
+def test_the_temperature_changes_the_probabilities_of_tracks_and_segments_but_not_their_order():
+    cold, hot = (score(predicted(temperature={"language": t}))["language"] for t in (1.0, 5.0))
     for level in ("tracks", "segments"):
-        assert hot[level]["nll"] != plain[level]["nll"]
-        assert hot[level]["auc_pr_macro"] == plain[level]["auc_pr_macro"]
+        assert hot[level]["nll"] != cold[level]["nll"]
+        assert hot[level]["auc_pr_macro"] == cold[level]["auc_pr_macro"]
 
 
-def test_baselines_are_the_prior_and_the_artists_language():
-    found = predictions.score_predictions(heard(), TRAINING, resamples=0, seed=0)["language"]["baselines"]
-    assert set(found) == {"class prior", "via artist"}
-    assert found["class prior"]["top_1"] == 0.5
-    # a is de and b en; c has no language: t1 is de, and the rest are even, which goes to de
-    assert found["via artist"]["top_1"] == 0.5
-    assert found["via artist"]["auc_roc_macro"] == pytest.approx(0.75)
-    assert (
-        predictions.score_predictions(heard(), TRAINING.slice(0, 0), resamples=0, seed=0)["artist"]["baselines"] == {}
-    )
+def test_the_baselines_are_the_class_prior_and_the_language_of_the_artist():
+    baselines = score(predicted())["language"]["baselines"]
+    assert set(baselines) == {"class prior", "via artist"}
+    assert baselines["class prior"]["top_1"] == 0.5
+    # Artist a is de, b is en, c has no language. So t1 is de and the others are tied, which counts as de.
+    assert baselines["via artist"]["top_1"] == 0.5
+    assert baselines["via artist"]["auc_roc_macro"] == pytest.approx(0.75)
+    assert score(predicted(), TRAINING.slice(0, 0))["artist"]["baselines"] == {}
 
 
-def test_artists_are_shown_by_language():
+def test_artists_are_ordered_by_language():
     tracks = pa.table({"track_id": ["1", "2", "3"], "artist": ["c", "b", "a"], "language": ["de", "en", "en"]})
-    found = predictions.score_predictions(heard(), tracks, resamples=0, seed=0)
-    assert found["artist"]["order"] == ["a", "c", "b"]  # a ties between the two, b is en
-    assert found["language"]["order"] == ["de", "en"]
+    scores = score(predicted(), tracks)
+    assert scores["artist"]["order"] == ["a", "c", "b"]  # a has both languages equally often, b is en
+    assert scores["language"]["order"] == ["de", "en"]
 
 
-def test_predictions_are_a_row_a_track_with_the_vocabularies():
-    h = heard()
-    table = predictions.predictions(h, predictions.track_predictions(h))
+def test_the_predictions_table_has_a_row_a_track_and_the_vocabularies():
+    predictions = predicted()
+    table = predictions_table(predictions, track_predictions(predictions))
     assert json.loads(table.schema.metadata[b"vocabularies"]) == {"artist": ["a", "b", "c"], "language": ["de", "en"]}
     assert table["track_id"].to_pylist() == ["t1", "t2", "t3", "t4"]
     assert np.array(table["artist_probabilities"].to_pylist()).sum(1) == pytest.approx(np.ones(4))
     assert table["artist"].to_pylist() == ["a", "b", "nobody", None]
+    assert table["artist_said"].to_pylist()[:2] == ["a", "c"]
 
 
-def test_hearing_all_is_the_score_and_hearing_one_takes_the_middle_segment():
-    h = heard()
-    steps = predictions.score_predictions(h, TRAINING, resamples=10, seed=0)["language"]["heard"]
-    whole = predictions.score_predictions(h, TRAINING, resamples=0, seed=0)["language"]["tracks"]
-    assert [step["segments"] for step in steps] == [1, 2, 3]
-    assert steps[-1]["auc_pr_macro"] == whole["auc_pr_macro"]
-    three = np.arange(9.0).reshape(3, 3)
-    one = replace(h, logits={"artist": [three] * 4}).subsample(1)
-    assert [logits.tolist() for logits in one.logits["artist"]] == [[[3, 4, 5]]] * 4
-    assert replace(h, logits={"artist": [three] * 4}).subsample(2).n_segments == [2] * 4
+def test_scores_by_number_of_segments_end_with_the_score_of_all():
+    scores = score(predicted(), resamples=10)["language"]
+    assert [step["segments"] for step in scores["heard"]] == [1, 2, 3]
+    assert scores["heard"][-1]["auc_pr_macro"] == scores["tracks"]["auc_pr_macro"]
 
 
-def test_the_steps_of_what_is_heard_go_to_the_end():
-    assert predictions.segment_counts(1) == [1]
-    assert predictions.segment_counts(40) == [1, 2, 3, 5, 10, 20, 30, 40]
+def test_one_segment_of_three_is_the_middle_one():
+    predictions = replace(predicted(), logits={"artist": [np.arange(9.0).reshape(3, 3)] * 4})
+    assert [logits.tolist() for logits in predictions.subsample(1).logits["artist"]] == [[[3, 4, 5]]] * 4
+    assert predictions.subsample(2).n_segments == [2] * 4
+    assert predictions.subsample(9).n_segments == [3] * 4
 
 
-def test_one_class_or_no_label_is_scored_where_it_can_be_and_shown():
+def test_numbers_of_segments_grow_in_steps_up_to_the_largest():
+    assert segment_counts(1) == [1]
+    assert segment_counts(40) == [1, 2, 3, 5, 10, 20, 30, 40]
+
+
+def test_one_class_or_no_label_has_scores_where_they_are_defined_and_a_report():
     logits = {"artist": [np.zeros((2, 1)), np.zeros((1, 1))], "language": [np.zeros((2, 2)), np.zeros((1, 2))]}
     tracks = pa.table({"track_id": ["1", "2"], "artist": ["a", "a"], "language": pa.array([None, None], pa.string())})
     vocabularies = {"artist": Vocabulary(("a",)), "language": Vocabulary(("de", "en"))}
-    h = Predictions(tracks=tracks, logits=logits, vocabularies=vocabularies, aggregation=Aggregation())
-    found = predictions.score_predictions(h, tracks, resamples=10, seed=0)
-    assert (found["artist"]["tracks"]["top_1"], found["artist"]["tracks"]["auc_roc_macro"]) == (1, None)
-    assert (found["language"]["tracks"]["n"], found["language"]["tracks"]["top_1"]) == (0, None)
-    json.dumps(found, allow_nan=False)
-    result = {"model_id": "m", "mels": "/m", "on": "test", "n_tracks": 2, "n_segments": 3, "tasks": found}
-    curves = {task: ranking.curves(*h.segment_probabilities(task)) for task in vocabularies}
-    page = report.render_report(result, predictions.track_predictions(h), curves=curves)
-    assert "No track of this part has a label" in page
+    predictions = Predictions(tracks=tracks, logits=logits, vocabularies=vocabularies, aggregation=Aggregation())
+    scores = score(predictions, tracks, resamples=10)
+    assert (scores["artist"]["tracks"]["top_1"], scores["artist"]["tracks"]["auc_roc_macro"]) == (1, None)
+    assert (scores["language"]["tracks"]["n"], scores["language"]["tracks"]["top_1"]) == (0, None)
+    json.dumps(scores, allow_nan=False)
+    result = {"model_id": "m", "mels": "/m", "on": "test", "n_tracks": 2, "n_segments": 3, "tasks": scores}
+    curves = {task: ranking.curves(*predictions.segment_probabilities(task)) for task in vocabularies}
+    page = report.render_report(result, track_predictions(predictions), curves=curves)
+    assert "No evaluated track has a label that is a class" in page
     assert "nan" not in page.lower()
+
+
+def test_metrics_of_version_0_1_are_still_read():
+    result = json.loads((FIXTURES / "report" / "metrics.json").read_text())
+    assert "chance" in report.format_report(result)
+    scores = score(predicted(), resamples=10)["artist"]
+    assert result["tasks"]["artist"].keys() == scores.keys()
+    for level in ("tracks", "segments"):
+        assert result["tasks"]["artist"][level].keys() == scores[level].keys()

@@ -1,16 +1,14 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from builders.html import assert_well_formed
 from matplotlib.image import imread
 
 from mtl_core.evaluation import metrics, plots, ranking, report
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
-
-VOID = {"meta", "br", "path", "use", "rect", "image", "circle", "line", "img"}
 
 
 def evaluation(n_tracks=12, classes=6, labels=None):
@@ -19,7 +17,7 @@ def evaluation(n_tracks=12, classes=6, labels=None):
     t = np.arange(n_tracks) % classes
     p = rng.dirichlet(np.ones(classes), n_tracks)
     scores = metrics.scores(p, t, resamples=20)
-    found = {
+    task_scores = {
         "heard": [{"segments": n, "auc_pr_macro": 0.5, "top_1": None, "ci": {}} for n in (1, 2)],
         "labels": labels,
         "order": labels,
@@ -34,7 +32,7 @@ def evaluation(n_tracks=12, classes=6, labels=None):
         "n_tracks": n_tracks,
         "n_segments": n_tracks,
         "facts": {"split": "paper"},
-        "tasks": {"artist": found},
+        "tasks": {"artist": task_scores},
     }
     tracks = [
         TrackPrediction(
@@ -43,7 +41,7 @@ def evaluation(n_tracks=12, classes=6, labels=None):
             by_task={
                 "artist": TaskPrediction(
                     true=labels[t[i]],
-                    first=labels[p[i].argmax()],
+                    predicted=labels[p[i].argmax()],
                     confidence=float(p[i].max()),
                     true_probability=float(p[i, t[i]]),
                     unknown=False,
@@ -63,41 +61,23 @@ def curves(n_tracks=12, classes=6):
 MELS = {f"track {i}": np.random.default_rng(i).random((1000, 96)).astype(np.float16) for i in range(12)}
 
 
-class _Balanced(HTMLParser):
-    """Every element that opens closes, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.open = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-
 HISTORY = [{"epoch": e, "train_loss": 2 / e, "validation_loss": 1 + (e - 3) ** 2} for e in range(1, 6)]
 
 
-def test_page_is_whole_and_needs_nothing_else():
+def test_the_page_is_well_formed_and_loads_no_other_file():
     page = report.render_report(*evaluation(), HISTORY, curves=curves(), mels=MELS)
-    parser = _Balanced()
-    parser.feed(page)
-    assert parser.open == []
+    assert_well_formed(page)
     assert page.count("<svg") == 6
     assert page.count("<img") == 8
     assert not re.search(r"""(src|href|url)[=(]["']?(?!#|data:image/png)[a-z/]""", page.split("</style>")[1])
     assert "<script" not in page
 
 
-def test_every_colour_of_a_picture_comes_from_the_page():
+def test_every_colour_of_a_plot_is_a_variable_of_the_page():
     page = report.render_report(*evaluation(), HISTORY)
-    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
-    assert "var(--ink)" in pictures
-    assert not re.search(r"(fill|stroke): ?(#|black|white)", pictures)
+    elements = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--ink)" in elements
+    assert not re.search(r"(fill|stroke): ?(#|black|white)", elements)
     for variable in set(re.findall(r"var\(--(\w+)\)", page)) - {"task"}:
         assert page.count(f"--{variable}: #") >= 1
 
@@ -112,11 +92,11 @@ def test_labels_cannot_break_the_page():
     assert page.count("<svg") == 5
 
 
-def test_the_best_and_the_worst_tracks_are_others():
+def test_the_best_and_the_worst_tracks_are_different_tracks():
     _, tracks = evaluation()
-    p_true = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
-    ordered = sorted(p_true, key=p_true.get)
-    best, worst = ([track.track_id for track in picked] for picked in report.best_and_worst(tracks))
+    true_probability = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
+    ordered = sorted(true_probability, key=true_probability.get)
+    best, worst = ([track.track_id for track in selected] for selected in report.best_and_worst(tracks))
     assert (best, worst) == (ordered[::-1][:4], ordered[:4])
     best, worst = report.best_and_worst(tracks[:5])
     assert len(best) == 4 and len(worst) == 1 and worst[0] not in best
@@ -124,49 +104,49 @@ def test_the_best_and_the_worst_tracks_are_others():
     assert report.best_and_worst([stranger]) == ([], [])
 
 
-def test_of_very_many_classes_the_best_and_the_worst_curves_are_shown(monkeypatch):
+def test_with_many_classes_only_the_best_and_the_worst_have_curves(monkeypatch):
     monkeypatch.setattr(report, "MAX_PANELS", 4)
     result, tracks = evaluation()
     page = report.render_report(result, tracks, curves=curves())
     assert "the 2 best and the 2 worst of 6" in page
 
 
-def test_the_picture_of_a_mel_is_bounded_and_has_low_bands_below():
+def test_the_picture_of_a_mel_has_a_maximum_width_and_low_bands_at_the_bottom():
     mel_TF = np.zeros((5000, 96))
     mel_TF[:, 0] = 1
-    picture = plots.mel_picture(mel_TF)
+    picture = plots.mel_png(mel_TF)
     pixels = imread(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
-    assert pixels.shape[:2] == (96, plots.PICTURE_FRAMES)
+    assert pixels.shape[:2] == (96, plots.MAX_PICTURE_WIDTH)
     assert pixels[-1].sum() > 2 * pixels[-2].sum()
-    assert plots.mel_picture(mel_TF[:3]) != picture
+    assert plots.mel_png(mel_TF[:3]) != picture
 
 
-def test_worst_track_comes_first_and_those_without_a_class_last():
+def test_the_worst_track_comes_first_and_tracks_without_a_class_last():
     result, tracks = evaluation()
-    stranger = TaskPrediction(true="nobody", first="label 1", confidence=0.9, true_probability=None, unknown=True)
+    stranger = TaskPrediction(true="nobody", predicted="label 1", confidence=0.9, true_probability=None, unknown=True)
     rows = report.render_report(
         result, [TrackPrediction(track_id="stranger", n_segments=1, by_task={"artist": stranger}), *tracks]
     )
     rows = rows[rows.index('class="tracks"') :]
     order = re.findall(r"<tr><td>(track \d+|stranger)</td>", rows)
-    p_true = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
-    assert order[:-1] == sorted(p_true, key=p_true.get)
+    true_probability = {track.track_id: track.by_task["artist"].true_probability for track in tracks}
+    assert order[:-1] == sorted(true_probability, key=true_probability.get)
     assert order[-1] == "stranger"
     assert "label 1&nbsp;✗&nbsp;?" in rows
 
 
-def test_page_without_scores_says_so():
+def test_a_page_without_labelled_tracks_says_so():
     result, _ = evaluation()
-    nothing = metrics.scores(np.empty((0, 6)), np.empty(0, int), resamples=20)
-    result["tasks"]["artist"] |= {"tracks": nothing, "segments": nothing}
-    unknown = TaskPrediction(true="nobody", first="label 1", confidence=0.9, true_probability=None, unknown=False)
+    empty = metrics.scores(np.empty((0, 6)), np.empty(0, int), resamples=20)
+    result["tasks"]["artist"] |= {"tracks": empty, "segments": empty}
+    unknown = TaskPrediction(true="nobody", predicted="label 1", confidence=0.9, true_probability=None, unknown=False)
     page = report.render_report(result, [TrackPrediction(track_id="t", n_segments=1, by_task={"artist": unknown})])
-    assert "No track of this part has a label that the model knows" in page
+    assert "No evaluated track has a label that is a class" in page
     assert "nan" not in page.lower()
     assert "\N{EN DASH}" in report.format_report(result)
 
 
-def test_text_has_the_figures():
+def test_the_text_has_the_scores():
     result, _ = evaluation()
     scores = result["tasks"]["artist"]["tracks"]
     text = report.format_report(result)
@@ -179,14 +159,14 @@ def test_the_same_evaluation_gives_the_same_bytes():
     assert report.render_report(*evaluation(), HISTORY) == report.render_report(*evaluation(), HISTORY)
 
 
-def test_68_classes_are_labelled_each():
+def test_each_of_68_classes_is_labelled_on_both_axes():
     names = [f"artist {c:02}" for c in range(68)]
-    svg = plots.confusion("artist", names, np.eye(68, dtype=int) * 3)
+    svg = plots.plot_confusion("artist", names, np.eye(68, dtype=int) * 3)
     assert all(svg.count(f">{name}<") == 2 for name in names)
     assert svg.count(">3<") == 68
 
 
 @pytest.mark.parametrize("history", [[{"epoch": 1, "train_loss": 1.0, "validation_loss": None}], HISTORY])
-def test_training_curves_mark_the_best_validation(history):
-    svg = plots.training_curves(history)
+def test_the_training_plot_marks_the_lowest_validation_loss(history):
+    svg = plots.plot_training(history)
     assert ("best: epoch 3" in svg) == (history is HISTORY)

@@ -1,41 +1,41 @@
 import re
 from dataclasses import replace
 
-from test_report import _Balanced
-from test_table1 import results
+from builders.experiments import make_results
+from builders.html import assert_well_formed
 
-from mtl_core.experiments import alpha_sweep, report, table1
+from mtl_core.experiments.alpha_sweep import alpha_effects
+from mtl_core.experiments.report import render_experiment
+from mtl_core.experiments.table1 import build_table1
 
 
-def made(*, epochs=0, alpha=None):
-    found = results(gain=1.0, noise=2.0, seeds=(0,), recipe="<one>")
+def results_with_history(*, epochs=0, alpha=None):
+    results = make_results(gain=1.0, noise=2.0, seeds=(0,), recipe="<name>")
     if alpha is not None:
-        found += results(noise=2.0, seeds=(0,), recipe="<one>", variants=("both",), alpha=alpha)
+        results += make_results(noise=2.0, seeds=(0,), recipe="<name>", variants=("both",), alpha=alpha)
     history = [{"epoch": e, "train_loss": 1 / e, "validation_loss": None, "top1": {}} for e in range(1, epochs + 1)]
-    return [replace(x, metrics={"history": history}) for x in found]
+    return [replace(result, metrics={"history": history}) for result in results]
 
 
-def page(found):
-    table = table1.table(found, resamples=20)
-    return report.render_experiment({**table, "alphas": alpha_sweep.alpha_effects(found, resamples=20)}, found)
+def render(results):
+    table = build_table1(results, resamples=20)
+    return render_experiment({**table, "alphas": alpha_effects(results, resamples=20)}, results)
 
 
-def test_the_page_is_whole_and_needs_nothing_else():
-    shown = page(made(epochs=3, alpha=1.0))
-    parser = _Balanced()
-    parser.feed(shown)
-    assert parser.open == []
-    assert shown.count("<svg") == 3  # gains, alpha, the training of the three models of the default alpha
-    assert "&lt;one&gt;, 2 epochs" in shown
-    assert shown.count("<th>2 (default)</th>") == shown.count("<th>1</th>") == 1
-    assert not re.search(r"""(src|href|url)[=(]["']?(?!#)[a-z/]""", shown.split("</style>")[1])
-    assert "nan" not in shown.lower()
+def test_the_page_is_well_formed_and_loads_no_other_file():
+    page = render(results_with_history(epochs=3, alpha=1.0))
+    assert_well_formed(page)
+    assert page.count("<svg") == 3  # differences, alpha, and the training of the three models of the default alpha
+    assert "&lt;name&gt;, 2 epochs" in page
+    assert page.count("<th>2 (default)</th>") == page.count("<th>1</th>") == 1
+    assert not re.search(r"""(src|href|url)[=(]["']?(?!#)[a-z/]""", page.split("</style>")[1])
+    assert "nan" not in page.lower()
 
 
-def test_what_is_not_there_is_not_drawn():
-    shown = page(made())
-    assert shown.count("<svg") == 1
-    assert "The effect of alpha" not in shown
-    assert "<h2>Training</h2>" not in shown
-    alone = [x for x in made() if x.run.tasks == "language"]
-    assert page(alone).count("<svg") == 0
+def test_sections_without_content_are_left_out():
+    page = render(results_with_history())
+    assert page.count("<svg") == 1
+    assert "The effect of alpha" not in page
+    assert "<h2>Training</h2>" not in page
+    one_model = [result for result in results_with_history() if result.run.tasks == "language"]
+    assert render(one_model).count("<svg") == 0

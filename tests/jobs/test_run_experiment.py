@@ -1,4 +1,4 @@
-"""The experiment end to end: three models are trained, stored, compared; then nothing is left to do."""
+"""An experiment end to end: three models are trained, stored and compared. The same command then trains nothing."""
 
 import json
 import runpy
@@ -24,48 +24,47 @@ def run(monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_table_1_from_one_command_and_nothing_is_done_twice(local_ray, run, tmp_path):
+def test_one_command_makes_table_1_and_the_same_command_trains_nothing(local_ray, run, tmp_path):
     mels, out = write_mels(tmp_path / "mels"), tmp_path / "out"
     flags = ["--mels", mels, "--out", out, "--recipes", "demo", "--folds", 0, "--seeds", 0, "--epochs", 2]
-    code, shown, said = run(*flags, "--resamples", 20)
+    code, output, log = run(*flags, "--resamples", 20)
     assert code == 0
-    assert said.count("training: epoch 2 of 2") == 3
+    assert log.count("training: epoch 2 of 2") == 3
     assert not (out / "alphas.md").exists()
     for row in (
         "artist: multi-task \N{MINUS SIGN} artist-only",
         "language: multi-task \N{MINUS SIGN} language-only",
         "language: via artist-only",
     ):
-        assert row in shown
+        assert row in output
     table = json.loads((out / "table1.json").read_text())
     assert {row["tracks"]["n"][0] for row in table["groups"][0]["systems"]} == {4}
-    assert (out / "table1.md").exists() and "<h2>Gains</h2>" in (out / "report.html").read_text()
+    assert (out / "table1.md").exists() and "<h2>Differences</h2>" in (out / "report.html").read_text()
 
-    code, again, said = run(*flags, "--resamples", 20)
-    assert (code, again) == (0, shown)
-    assert "training:" not in said
-    assert "3 runs, 3 of them stored" in said
+    code, again, log = run(*flags, "--resamples", 20)
+    assert (code, again) == (0, output)
+    assert "training:" not in log
+    assert "3 runs, 3 of them stored" in log
 
-    key = (
-        "demo-both-kfold-fold-0-seed-0-epochs-2"  # killed between training and storing: the model is not trained again
-    )
+    # As if killed between training and storing: the model is not trained again.
+    key = "demo-both-kfold-fold-0-seed-0-epochs-2"
     (out / "runs" / key / "run.json").unlink()
-    code, again, said = run(*flags, "--resamples", 20)
-    assert (code, again) == (0, shown)
-    assert "training:" not in said
+    code, again, log = run(*flags, "--resamples", 20)
+    assert (code, again) == (0, output)
+    assert "training:" not in log
 
-    code, more, said = run(*flags, "--resamples", 20, "--alphas", 0, 1)
-    assert (code, more[: more.index("The effect of alpha")].strip()) == (0, shown[: shown.rindex("->")].strip())
-    assert said.count("training: epoch 2 of 2") == 2
+    code, more, log = run(*flags, "--resamples", 20, "--alphas", 0, 1)
+    assert (code, more[: more.index("The effect of alpha")].strip()) == (0, output[: output.rindex("->")].strip())
+    assert log.count("training: epoch 2 of 2") == 2
     assert "2 (default)" in (out / "alphas.md").read_text()
     assert "<h2>The effect of alpha</h2>" in (out / "report.html").read_text()
     artist_only, alpha_0 = (
         pq.read_table(out / "runs" / name / "logits.parquet", columns=["track_id", "artist_logits"])
         for name in (key.replace("both", "artist"), f"{key}-alpha-0")
     )
-    assert alpha_0.equals(artist_only)  # to the bit: the language head moves nothing
+    assert alpha_0.equals(artist_only)  # bit for bit: with alpha 0 the language head does not change the trunk
 
     other = write_mels(tmp_path / "other", artists=False)
-    code, _, said = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
+    code, _, log = run("--mels", other, "--out", out, "--tasks", "language", "--folds", 0, "--table-only")
     assert code == 2
-    assert "is of other mels" in said and said.count("\n") == 1
+    assert "is of other mels" in log and log.count("\n") == 1

@@ -1,0 +1,36 @@
+"""Score text: the names of scores for people, and scores as percent with one decimal."""
+
+from collections.abc import Sequence
+
+#: key in metrics.json and table1.json -> name
+SCORE_NAMES = {
+    "auc_pr_macro": "AUC-PR macro",
+    "auc_roc_macro": "AUC-ROC macro",
+    "auc_pr_micro": "AUC-PR micro",
+    "auc_roc_micro": "AUC-ROC micro",
+    "top_1": "top-1",
+    "top_5": "top-5",
+}
+NO_VALUE = "\N{EN DASH}"
+
+
+def percent(share: float | None) -> str:
+    """A share, 0 to 1, as percent: "41.3%"."""
+    return NO_VALUE if share is None else f"{100 * share:.1f}%"
+
+
+def interval(ci: Sequence[float] | None) -> str:
+    """The interval of a share: "[38.0, 44.9]"; "" without one."""
+    return "" if ci is None else f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
+
+
+def score_cell(share: float | None, ci: Sequence[float] | None = None) -> str:
+    """A share in a table of percents, with its interval if it has one: "41.3 [38.0, 44.9]"."""
+    return NO_VALUE if share is None else f"{100 * share:.1f} {interval(ci)}".rstrip()
+
+
+def difference_cell(difference: float | None, ci: Sequence[float] | None) -> str:
+    """A difference of two shares in a table of percents, with signs: "+1.4 [-0.2, +3.1]"."""
+    if difference is None:
+        return NO_VALUE
+    return f"{100 * difference:+.1f}" + ("" if ci is None else f" [{100 * ci[0]:+.1f}, {100 * ci[1]:+.1f}]")
