@@ -93,8 +93,8 @@ class Predictions:
 
     def probabilities(self, task: str) -> np.ndarray:
         """(N, C) of the tracks."""
-        method, temperature = self.aggregation.method, self.aggregation.temperature[task]
-        return np.stack([track_probabilities(logits_SC, method, temperature) for logits_SC in self.logits[task]])
+        temperature = self.aggregation.temperature[task]
+        return np.stack([track_probabilities(logits_SC, temperature) for logits_SC in self.logits[task]])
 
 
 def track_predictions(heard: Predictions) -> list[TrackPrediction]:

@@ -70,7 +70,7 @@ class Tagger:
         for task in TASKS:
             columns |= {task: None, f"{task}_confidence": None, f"{task}_top": None}
             if task in logits:
-                probabilities_C = track_probabilities(logits[task], aggregation.method, aggregation.temperature[task])
+                probabilities_C = track_probabilities(logits[task], aggregation.temperature[task])
                 found = tag(probabilities_C, self._vocabularies[task], aggregation.threshold[task])
                 top = [{"label": label, "probability": probability} for label, probability in found.top]
                 columns |= {task: found.label, f"{task}_confidence": found.confidence, f"{task}_top": top}

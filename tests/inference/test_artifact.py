@@ -131,7 +131,7 @@ def test_id_is_of_what_can_change_a_tag_and_of_nothing_else():
         other_weights,
         replace(known, front_end=FrontEnd(segments_per_excerpt=2)),
         replace(known, vocabularies={**known.vocabularies, "language": Vocabulary(("x", "z"))}),
-        replace(known, aggregation=Aggregation(method="vote")),
+        replace(known, aggregation=Aggregation(temperature={"artist": 2})),
         replace(known, aggregation=Aggregation(threshold={"artist": 0.5})),
     ]
     assert len({model_id(other) for other in [known, *others]}) == len(others) + 1
