@@ -199,8 +199,8 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
     for wrong, message in [
         ({"on": "tset"}, "'tset'.*train, validation, test, all"),
         ({"resamples": -1}, "resamples.*-1"),
-        ({"model": here / "nowhere"}, "nowhere is no model"),
-        ({"model": place / "mels"}, "is no model"),
+        ({"model": here / "nowhere"}, "nowhere is not a model artifact"),
+        ({"model": place / "mels"}, "is not a model artifact"),
         ({"mels": here / "nowhere"}, "nowhere"),
         ({"mels": Location(str(empty))}, "empty"),
         ({"mels": other}, "another front end.*: segments_per_excerpt 2, not 20$"),
@@ -218,4 +218,4 @@ def test_the_job_says_what_is_wrong_in_one_line(place, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "jobs" / "evaluate.py"), run_name="__main__")
     assert stop.value.code == 2
-    assert re.fullmatch(r"error: .*nowhere is no model.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*nowhere is not a model artifact.*\n", capsys.readouterr().err)
