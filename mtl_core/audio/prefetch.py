@@ -92,7 +92,8 @@ class Prefetcher:
         return len(self._held) < self._most_tracks and held + n_bytes <= self._most_bytes
 
     def _open(self, one: PendingFetch) -> Source:
-        source = open_track(one.row["uri"], one.row.get("content_id"))
+        data: bytes | None = one.row.get("bytes")
+        source = open_track(one.row["uri"], one.row.get("content_id")) if data is None else data
         with self._lock:
             one.n_bytes = len(source) if isinstance(source, bytes) else 0
             self._begin()

@@ -76,6 +76,10 @@ class TrackReader:
         self._asking, self._using = ThreadPoolExecutor(1, "ask"), ThreadPoolExecutor(1, "use")
         self.timer = StageTimer(self._decoder.cpu_s)  # of fetching, only what was waited for
 
+    def close(self) -> None:
+        """End the decoder child. A closed reader cannot be used again."""
+        self._decoder.close()
+
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order; they are fetched from now on."""
         return self._tracks(self._prefetcher.submit(rows))

@@ -17,17 +17,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from mtl_core.audio.source import AUDIO_EXTENSIONS, is_audio_file
 from mtl_core.dataset.folder_labels import labels_from_paths
 from mtl_core.errors import InputError
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED, MELS
 from mtl_core.storage.location import S3, Location, as_input_error, check_reachable, content_id
 from mtl_core.storage.sql import open_database, scan_columns
 
-#: Files with these extensions are tracks; others are only when the labels name them.
-AUDIO_EXTENSIONS = frozenset(
-    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
-    " wav wave weba webm wma wv".split()
-)
 LABEL_COLUMNS = ("track_id", "artist", "language", "album")
 _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
@@ -68,13 +64,13 @@ def build_from(catalogue: Location, labels: Location | None, *, from_folders: bo
             raise FileNotFoundError
         found = list(catalogue.walk())
         if from_folders:
-            rows, misfits = labels_from_paths(path for path, _ in found if _is_text(path) and _is_audio(path))
+            rows, misfits = labels_from_paths(path for path, _ in found if _is_text(path) and is_audio_file(path))
             if misfits and not rows:
                 raise InputError(f"{catalogue}: no song lies in LANGUAGE/ARTIST/, {misfits[0]!r} for one")
         for path, entry in found:
             if not _is_text(path):
                 not_text.append(repr(path))
-            elif path in rows or _is_audio(path):
+            elif path in rows or is_audio_file(path):
                 row = rows.pop(path, {})
                 records.append(
                     {
@@ -102,10 +98,6 @@ def build_from(catalogue: Location, labels: Location | None, *, from_folders: bo
 
 def _is_text(path: str) -> bool:
     return path.encode(errors="replace").decode() == path
-
-
-def _is_audio(path: str) -> bool:
-    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
 def read_labels(location: Location) -> dict[str, dict[str, str | None]]:

@@ -1,4 +1,4 @@
-"""python jobs/build_manifest.py --catalogue URI [--labels CSV | --labels-from folders] --out URI"""
+"""mtl-core build_manifest --catalogue URI [--labels CSV | --labels-from folders] --out URI"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,7 +35,3 @@ def main(options: Options) -> None:
         catalogue, out = Location(options.catalogue), Location(options.out)
         labels = None if options.labels is None else Location(options.labels)
     print(build_manifest(catalogue, labels, out, labels_from_folders=options.labels_from == "folders"))
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,4 +1,4 @@
-"""python jobs/evaluate.py --model URI --mels URI --out URI [--on train|validation|test|all]"""
+"""mtl-core evaluate --model URI --mels URI --out URI [--on train|validation|test|all]"""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,3 @@ def main(options: Options) -> None:
     )
     print(report.format_report(result))
     print(f"-> {out / 'report.html'}")
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,4 +1,4 @@
-"""python jobs/extract_mels.py --manifest URI --out URI [--segments-per-excerpt K] [--draws N --seed S]"""
+"""mtl-core extract_mels --manifest URI --out URI [--segments-per-excerpt K] [--draws N --seed S]"""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,3 @@ def main(options: Options) -> None:
         )
         manifest, out = Location(options.manifest), Location(options.out)
     print(extract_mels(manifest, out, extraction))
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,4 +1,4 @@
-"""python jobs/maintain_tables.py --out URI [--restore-before RUN_ID | --compact --clean [--keep-days N] [--dry-run]]"""
+"""mtl-core maintain_tables --out URI [--restore-before RUN_ID | --compact --clean [--keep-days N] [--dry-run]]"""
 
 from dataclasses import dataclass
 
@@ -62,7 +62,3 @@ def main(options: Options) -> None:
 def _print(what: str, changes: dict[str, maintenance.FileChange]) -> None:
     for name, change in changes.items():
         print(f"{name} {what}: {change}")
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -45,7 +45,3 @@ def main(options: Options) -> None:
         f"{out}: {made.songs} songs of {made.artists} artists in {made.languages} languages, "
         f"{made.audio_s / 60:.1f} minutes, {made.size_bytes / 1e6:.1f} MB"
     )
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

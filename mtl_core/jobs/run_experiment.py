@@ -1,4 +1,4 @@
-"""python jobs/run_experiment.py --mels URI --out URI [--recipes paper] [--split kfold --folds 0 1] [--seeds 0 1 2]"""
+"""mtl-core run_experiment --mels URI --out URI [--recipes paper] [--split kfold --folds 0 1] [--seeds 0 1 2]"""
 
 import json
 from dataclasses import dataclass
@@ -139,7 +139,3 @@ def _work(run: Run, mels: Location, out: Location, options: Options) -> RunResul
         said = str(error).strip().splitlines() or [""]  # a trace of every worker, what went wrong in its last line
         raise RunError(f"{type(error).__name__}: {said[-1].strip()}") from error
     return run_store.result(run, trained, heard, training)
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,4 +1,4 @@
-"""python jobs/tag_catalogue.py --manifest URI --model URI --out URI [--max-failed-share X] [--limit N] …"""
+"""mtl-core tag_catalogue --manifest URI --model URI --out URI [--max-failed-share X] [--limit N] …"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +82,3 @@ def _of_run(run: dict[str, Any], out: Location) -> str:
         f"{run['audio_hours']:.2f} h of audio in {run['wall_s']:.1f} s: {run['tracks_per_s']:.1f} tracks/s, "
         f"{run['cpu_s_per_track']:.3f} CPU seconds a track"
     )
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,4 +1,4 @@
-"""python jobs/train.py --mels URI --out URI"""
+"""mtl-core train --mels URI --out URI"""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,3 @@ def main(options: Options) -> None:
         seed=options.seed,
     )
     print(summary)
-
-
-if __name__ == "__main__":
-    cli.main(main, Options)

@@ -1,0 +1,7 @@
+"""Thin file for `ray job submit`; the job is `mtl_core/jobs/train.py`."""
+
+from mtl_core import cli
+from mtl_core.jobs.train import Options, main
+
+if __name__ == "__main__":
+    cli.main(main, Options)
