@@ -17,9 +17,20 @@ from mtl_core.storage.location import Location, content_id, is_unmet_condition
 WHOLE_BYTES = 64 * 2**20
 RANGE_BYTES = 8 * 2**20
 
+#: Files with these extensions are tracks. Other files are tracks only if the labels name them.
+AUDIO_EXTENSIONS = frozenset(
+    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
+    " wav wave weba webm wma wv".split()
+)
+
 #: The path of a local file; the bytes of an object of at most `WHOLE_BYTES`; or a seekable file that reads a larger
 #: object by range.
 Source = bytes | str | BinaryIO
+
+
+def is_audio_file(path: str) -> bool:
+    """Whether a path has one of `AUDIO_EXTENSIONS`."""
+    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
 def open_track(uri: str, expected_content_id: str | None = None) -> Source:

@@ -87,6 +87,10 @@ class TrackReader:
         self._submitter, self._consumer = ThreadPoolExecutor(1, "submit"), ThreadPoolExecutor(1, "consume")
         self.timer = StageTimer(self._decoder.cpu_s)  # its "fetch" is the time spent waiting for a download
 
+    def close(self) -> None:
+        """End the decoder child. A closed reader cannot be used again."""
+        self._decoder.close()
+
     def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
         """The tracks of `rows`, in their order. Fetching starts now."""
         return self._tracks(self._prefetcher.submit(rows))

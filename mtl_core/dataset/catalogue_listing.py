@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mtl_core.audio.source import AUDIO_EXTENSIONS, is_audio_file
 from mtl_core.dataset.folder_labels import labels_from_paths
 from mtl_core.dataset.label_file import LABEL_COLUMNS, read_label_file
 from mtl_core.dataset.manifest import check_ids
@@ -12,12 +13,6 @@ from mtl_core.errors import InputError
 from mtl_core.schema import MANIFEST
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location, content_id
-
-#: Files with these extensions are tracks. Other files are tracks only if the labels name them.
-AUDIO_EXTENSIONS = frozenset(
-    "aac aif aifc aiff alac ape au caf flac m4a m4b mka mp1 mp2 mp3 mp4 mpc oga ogg opus ra rf64 snd spx tta voc w64"
-    " wav wave weba webm wma wv".split()
-)
 
 LabelRow = dict[str, str | None]
 
@@ -94,11 +89,6 @@ def _manifest_row(catalogue: Location, path: str, entry: dict[str, Any], labels:
         "content_id": content_id(entry),
         "size_bytes": entry["size"],
     }
-
-
-def is_audio_file(path: str) -> bool:
-    """Whether the extension of a path is one of `AUDIO_EXTENSIONS`."""
-    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
 def _is_text(path: str) -> bool:

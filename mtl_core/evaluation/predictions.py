@@ -77,8 +77,8 @@ class Predictions:
 
     def probabilities(self, task: str) -> np.ndarray:
         """(N, C) probabilities of the tracks."""
-        method, temperature = self.aggregation.method, self.aggregation.temperature[task]
-        return np.stack([track_probabilities(logits_SC, method, temperature) for logits_SC in self.logits[task]])
+        temperature = self.aggregation.temperature[task]
+        return np.stack([track_probabilities(logits_SC, temperature) for logits_SC in self.logits[task]])
 
     def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
         """(N, C) probabilities of all segments, track by track, and (N,) their class indices."""

@@ -1,25 +1,21 @@
-"""Artifact: a trained model with everything that made it and that its use needs, in one folder.
+"""Artifact: a trained model together with everything that its use needs, in one folder (`artifact_files`).
 
-    weights.safetensors   every parameter and running statistic (never a pickle), the same bytes for the same model
-    network.xml, .bin     the same network as CPU workers run it (`network.py`), made of the weights
-    model.json            front end, model, vocabularies, aggregation; data's fingerprint, recipe, metrics, versions
-    filter_bank.npz       the weights of the front end's mel bands, as librosa made them
-    splits.parquet        track_id, split: which tracks it was trained, chosen and tested on
-    README.md             its model card
+Tagging takes an artifact and nothing else that shapes the network's input.
 
-Whether the files belong together is checked (`model_folder.py`). Tagging takes an artifact and nothing else that shapes
-its input (beat_this, `load_model`).
+Contents: `Artifact`, `model_id`, `save_artifact`, `load_artifact`, `load_splits`. This module imports torch;
+`openvino_engine` loads the same folder without it.
 """
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
-import safetensors.torch
+import safetensors.numpy
 import torch
 
 from mtl_core.audio.filter_bank import pack
@@ -36,12 +32,9 @@ from mtl_core.inference.artifact_files import (
     SPLITS_FILE,
     WEIGHTS_FILE,
     as_invalid_model,
-    check_identity,
     content_hash,
     invalid_model,
-    read_file,
-    read_front_end,
-    read_values,
+    read_header,
 )
 from mtl_core.inference.model_card import model_card
 from mtl_core.inference.openvino_export import export_openvino
@@ -57,17 +50,17 @@ class Artifact:
 
     Args:
         model: in eval mode, on the CPU, float32.
-        front_end: what made its input.
+        front_end: makes the model's input.
         vocabularies: task -> classes, one for each head of the model.
-        aggregation: how its segments become a track's tag.
+        aggregation: turns segments into a track's tag.
         quantization: of the convolutions' inputs to 8 bits on CPUs; None: float32.
-        fingerprint: of the data it was trained on; "" where there is none.
-        metrics: what training saw: split, seed, history, scores; JSON values.
-        versions: of the software that made it; JSON values.
+        fingerprint: of the training data; "" where there is none.
+        metrics: of the training: split, seed, history, scores; JSON values.
+        versions: of the software that trained it; JSON values.
         recipe: every number of the training; JSON values.
 
     Raises:
-        ValueError: the vocabularies are not those of the model's heads.
+        ValueError: the vocabularies do not fit the model's heads.
     """
 
     model: MultitaskCNN
@@ -88,39 +81,35 @@ class Artifact:
 
 
 def model_id(artifact: Artifact) -> str:
-    """16 hexadecimal digits of a SHA-256 over all that can change a tag.
+    """16 hexadecimal digits of a SHA-256 over everything that can change a tag.
 
-    These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization; not
-    metrics, recipe, dates and versions, nor the format of the weights' file.
+    These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization. Metrics,
+    recipe, dates, versions and the format of the weights' file do not count.
     """
-    return content_hash(_what_tags(artifact), {name: tensor.numpy() for name, tensor in _state(artifact).items()})
-
-
-def _state(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in artifact.model.state_dict().items()}
+    return content_hash(_inference_fields(artifact), _weights(artifact))
 
 
 def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> str:
-    """Write the artifact's files, replacing those that are there, and return its `model_id`.
+    """Write the artifact's files, replacing those that exist, and return its `model_id`.
 
     Args:
-        artifact: what to keep.
+        artifact: the model to save.
         splits: track_id, split in train | validation | test.
         location: the folder.
     """
-    graph, weights = export_openvino(artifact.model, artifact.quantization)
+    graph, constants = export_openvino(artifact.model, artifact.quantization)
+    weights, fields = _weights(artifact), _inference_fields(artifact)
     files = {
-        WEIGHTS_FILE: safetensors.torch.save(_state(artifact)),
+        WEIGHTS_FILE: safetensors.numpy.save(weights),
         NETWORK_GRAPH: graph,
-        NETWORK_WEIGHTS: weights,
+        NETWORK_WEIGHTS: constants,
         FILTER_BANK_FILE: pack(artifact.front_end.filter_bank),
         SPLITS_FILE: bytes(to_bytes(splits.select(["track_id", "split"]))),
     }
-    name_of_model = model_id(artifact)
     values = {
         "format_version": FORMAT_VERSION,
-        "model_id": name_of_model,
-        **_what_tags(artifact),
+        "model_id": content_hash(fields, weights),
+        **fields,
         "fingerprint": artifact.fingerprint,
         "metrics": artifact.metrics,
         "recipe": artifact.recipe,
@@ -133,32 +122,31 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         (location / name).write_bytes(data)
     # Written last: it makes the folder a model. The losses of an epoch that diverged are NaN.
     (location / MODEL_FILE).write_json(values, allow_nan=True)
-    return name_of_model
+    return str(values["model_id"])
 
 
 def load_artifact(location: Location) -> Artifact:
-    """The artifact in a folder, its model in eval mode on the CPU.
+    """Load the artifact in a folder, with its model in eval mode on the CPU.
 
     Raises:
         InputError: a file is missing, damaged or of another save, or a field is missing or does not fit the rest.
     """
-    values = read_values(location)
-    weights = read_file(location, WEIGHTS_FILE, values)
-    read_file(location, SPLITS_FILE, values)
+    header = read_header(location)
+    weights, values = header.read_weights(), header.values
+    header.read_file(SPLITS_FILE)
     with as_invalid_model(location):
-        config = ModelConfig.from_dict(values["model"])
         artifact = Artifact(
-            model=_model(config, weights, location),
-            front_end=read_front_end(location, values),
-            vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
-            aggregation=Aggregation.from_dict(values["aggregation"]),
+            model=_load_model(ModelConfig.from_dict(values["model"]), weights, location),
+            front_end=header.front_end,
+            vocabularies=header.vocabularies,
+            aggregation=header.aggregation,
             quantization=Quantization.from_dict(values["quantization"]) if "quantization" in values else None,
             fingerprint=values["fingerprint"],
             metrics=values["metrics"],
             versions=values["versions"],
             recipe=values["recipe"],
         )
-    check_identity(location, values, model_id(artifact))
+    header.check_identity(weights)
     return artifact
 
 
@@ -168,11 +156,16 @@ def load_splits(location: Location) -> pa.Table:
     Raises:
         InputError: the file is missing, damaged or of another save.
     """
-    data = read_file(location, SPLITS_FILE, read_values(location))
+    data = read_header(location).read_file(SPLITS_FILE)
     return pq.read_table(io.BytesIO(data), columns=["track_id", "split"])
 
 
-def _what_tags(artifact: Artifact) -> dict[str, Any]:
+def _weights(artifact: Artifact) -> dict[str, np.ndarray]:
+    state = artifact.model.state_dict()
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+
+
+def _inference_fields(artifact: Artifact) -> dict[str, Any]:
     """Everything beside the weights that can change a tag, as JSON values."""
     quantization = {} if artifact.quantization is None else {"quantization": artifact.quantization.to_dict()}
     return {
@@ -184,22 +177,18 @@ def _what_tags(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _model(config: ModelConfig, weights: bytes, location: Location) -> MultitaskCNN:
-    try:
-        state = safetensors.torch.load(weights)
-    except safetensors.SafetensorError as error:
-        raise invalid_model(location, f"{WEIGHTS_FILE} cannot be read: {error}") from None
+def _load_model(config: ModelConfig, weights: Mapping[str, np.ndarray], location: Location) -> MultitaskCNN:
     random_state = torch.get_rng_state()
     model = MultitaskCNN(config)
-    torch.set_rng_state(random_state)  # loading must not shift what the caller draws next
+    torch.set_rng_state(random_state)  # loading must not change the caller's next random numbers
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
+    shapes = {name: array.shape for name, array in weights.items()}
+    for name in sorted({*expected, *shapes}):
+        if expected.get(name) != shapes.get(name):
             raise invalid_model(
-                location, f"{WEIGHTS_FILE}: {name} is {found.get(name)}, {MODEL_FILE} asks for {expected.get(name)}"
+                location, f"{WEIGHTS_FILE}: {name} is {shapes.get(name)}, {MODEL_FILE} asks for {expected.get(name)}"
             )
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+    if not all(np.isfinite(array).all() for array in weights.values()):
         raise invalid_model(location, f"{WEIGHTS_FILE} holds values that are not finite")
-    model.load_state_dict(state)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return model.eval()

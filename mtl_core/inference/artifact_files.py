@@ -1,73 +1,43 @@
-"""Model folder: the files of an artifact, and whether they belong together.
+"""Artifact files: what lies in a model's folder, and whether the files belong together.
 
-`model.json` is written last and carries the hashes of the others: a folder in which two saves mix, or one was not
-finished, is no model. Nothing here needs torch: a tagging job that runs on CPUs never imports it (it costs seconds).
+    weights.safetensors   every parameter and running statistic (never a pickle), the same bytes for the same model
+    network.xml, .bin     the same network as CPU workers run it (`openvino_engine`), made from the weights
+    model.json            front end, model, vocabularies, aggregation; data fingerprint, recipe, metrics, versions
+    filter_bank.npz       the weights of the front end's mel bands, as librosa made them
+    splits.parquet        track_id, split: which tracks the model was trained, selected and tested on
+    README.md             the model card
 
-Contents: the files' names, `identity` (the `model_id`), `read_values`, `read_file`, `fields_of`, `check_identity`,
-`no_model`.
+`model.json` is written last and holds the hashes of the other files. So a folder that mixes two saves, or whose save
+was interrupted, is refused. Nothing here imports torch, which takes seconds: tagging on CPUs does without it.
+
+Contents: the file names, `read_header` and `ArtifactHeader`, `content_hash` (the `model_id`), `invalid_model`.
 """
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.canonical import canonical_json
-from mtl_core.errors import InputError, one_line
+from mtl_core.dataset.vocabulary import Vocabulary
+from mtl_core.errors import InputError
+from mtl_core.inference.aggregation import Aggregation
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 
 FORMAT_VERSION = 2
 WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
-FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
+FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 
-
-def content_hash(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> str:
-    """The `model_id`: 16 hexadecimal digits of a SHA-256 over all that can change a tag.
-
-    Args:
-        what_tags: front end, model, vocabularies, aggregation and quantization, as JSON values.
-        state: every weight and running statistic.
-    """
-    digest = hashlib.sha256(canonical_json(what_tags).encode())
-    for name, array in sorted(state.items()):
-        digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the content of model.json, what can change a tag."""
-    names = ("front_end", "model", "vocabularies", "aggregation", "quantization")
-    return {name: values[name] for name in names if name in values}
-
-
-def read_values(location: Location) -> dict[str, Any]:
-    """What model.json says, its format and its keys checked.
-
-    Raises:
-        InputError: it is missing, or is not that of a model.
-    """
-    try:
-        values = json.loads(_read(location, MODEL_FILE))
-    except ValueError as error:
-        raise invalid_model(location, f"{MODEL_FILE} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-        found = values.get("format_version") if isinstance(values, dict) else None
-        raise invalid_model(location, f"{MODEL_FILE} has format version {found!r}, allowed is {FORMAT_VERSION}")
-    for key, kind in _FIELDS.items():
-        if not isinstance(values.get(key), kind):
-            raise invalid_model(
-                location, f"{MODEL_FILE} has no {key!r}" if key not in values else f"{MODEL_FILE}: wrong {key!r}"
-            )
-    return values
-
-
+#: Fields of model.json -> their JSON type.
 _FIELDS = {
     **dict.fromkeys(
         ("front_end", "model", "vocabularies", "aggregation", "metrics", "recipe", "versions", "sha256"), dict
@@ -76,30 +46,101 @@ _FIELDS = {
 }
 
 
-def read_file(location: Location, name: str, values: Mapping[str, Any]) -> bytes:
-    """One of the other files; raises InputError where it is not the one that model.json describes."""
-    data = _read(location, name)
-    if hashlib.sha256(data).hexdigest() != values["sha256"].get(name):
-        raise invalid_model(
-            location, f"{name} is not the file that {MODEL_FILE} describes (damaged, or a save that did not end)"
-        )
-    return data
+@dataclass(frozen=True, kw_only=True)
+class ArtifactHeader:
+    """The content of a model.json.
+
+    Args:
+        location: the model's folder.
+        values: all fields, as JSON values.
+        front_end: makes the model's input.
+        vocabularies: task -> classes.
+        aggregation: turns segments into a track's tag.
+    """
+
+    location: Location
+    values: dict[str, Any]
+    front_end: FrontEnd
+    vocabularies: dict[str, Vocabulary]
+    aggregation: Aggregation
+
+    @property
+    def model_id(self) -> str:
+        return str(self.values["model_id"])
+
+    def read_file(self, name: str) -> bytes:
+        """One of the folder's other files; raises InputError unless it is the file that model.json describes."""
+        return _read_checked(self.location, name, self.values)
+
+    def read_weights(self) -> dict[str, np.ndarray]:
+        """Every parameter and running statistic by name; raises InputError where they cannot be read."""
+        data = self.read_file(WEIGHTS_FILE)
+        try:
+            return safetensors.numpy.load(data)
+        except safetensors.SafetensorError as error:
+            raise invalid_model(self.location, f"{WEIGHTS_FILE} cannot be read: {error}") from None
+
+    def check_identity(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Raises InputError unless the content has the `model_id` that model.json states."""
+        content_id = content_hash(inference_fields(self.values), weights)
+        if content_id != self.model_id:
+            raise invalid_model(
+                self.location, f"{MODEL_FILE} says model_id {self.model_id!r}, its content is {content_id!r}"
+            )
 
 
-def read_front_end(location: Location, values: Mapping[str, Any]) -> FrontEnd:
-    """The front end of a model, with its filter bank.
+def read_header(location: Location) -> ArtifactHeader:
+    """Read and check the model.json in a folder.
 
     Raises:
-        InputError: model.json has no valid front end, or the file of the filter bank is missing or damaged.
+        InputError: it is missing or of another format, or a field is missing or not allowed.
     """
-    data = read_file(location, FILTER_BANK_FILE, values) if FILTER_BANK_FILE in values["sha256"] else None
+    try:
+        values = json.loads(_read(location, MODEL_FILE))
+    except ValueError as error:
+        raise invalid_model(location, f"{MODEL_FILE} is not JSON: {error}") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise invalid_model(location, f"{MODEL_FILE} has format version {version!r}, allowed is {FORMAT_VERSION}")
+    for key, json_type in _FIELDS.items():
+        if not isinstance(values.get(key), json_type):
+            raise invalid_model(
+                location, f"{MODEL_FILE} has no {key!r}" if key not in values else f"{MODEL_FILE}: wrong {key!r}"
+            )
+    data = _read_checked(location, FILTER_BANK_FILE, values) if FILTER_BANK_FILE in values["sha256"] else None
     with as_invalid_model(location):
-        return FrontEnd.from_dict(values["front_end"], data)
+        return ArtifactHeader(
+            location=location,
+            values=values,
+            front_end=FrontEnd.from_dict(values["front_end"], data),
+            vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
+            aggregation=Aggregation.from_dict(values["aggregation"]),
+        )
+
+
+def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
+    """The `model_id`: 16 hexadecimal digits of a SHA-256 over everything that can change a tag.
+
+    Args:
+        fields: front end, model, vocabularies, aggregation and quantization, as JSON values.
+        weights: every parameter and running statistic by name.
+    """
+    digest = hashlib.sha256(canonical_json(fields).encode())
+    for name, array in sorted(weights.items()):
+        digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of model.json that can change a tag."""
+    names = ("front_end", "model", "vocabularies", "aggregation", "quantization")
+    return {name: values[name] for name in names if name in values}
 
 
 @contextlib.contextmanager
 def as_invalid_model(location: Location) -> Iterator[None]:
-    """Where the fields of model.json become what they stand for: one that is missing or does not fit is no model."""
+    """Turn the errors of parsing model.json's fields into an InputError that names the folder."""
     try:
         yield
     except KeyError as error:
@@ -108,15 +149,18 @@ def as_invalid_model(location: Location) -> Iterator[None]:
         raise invalid_model(location, f"{MODEL_FILE}: {error}") from None
 
 
-def check_identity(location: Location, values: Mapping[str, Any], found: str) -> None:
-    """Raises InputError where the content's `model_id` is not the one that model.json claims."""
-    if found != values["model_id"]:
-        raise invalid_model(location, f"{MODEL_FILE} says model_id {values['model_id']!r}, its content is {found!r}")
+def invalid_model(location: Location, reason: str) -> InputError:
+    """The error to raise for a folder that is not a model artifact."""
+    return InputError(f"{location} is not a model artifact: {' '.join(reason.split())}")
 
 
-def invalid_model(location: Location, why: str) -> InputError:
-    """The error of a folder that is no model, to be raised."""
-    return InputError(f"{location} is no model: {one_line(why)}")
+def _read_checked(location: Location, name: str, values: Mapping[str, Any]) -> bytes:
+    data = _read(location, name)
+    if hashlib.sha256(data).hexdigest() != values["sha256"].get(name):
+        raise invalid_model(
+            location, f"{name} is not the file that {MODEL_FILE} describes (damaged, or an interrupted save)"
+        )
+    return data
 
 
 def _read(location: Location, name: str) -> bytes:

@@ -1,7 +1,6 @@
-"""Export: a trained torch model -> the network that CPUs run, OpenVINO's intermediate representation.
+"""OpenVINO export: a trained torch model -> OpenVINO's intermediate representation, which CPU workers run.
 
-It goes through OpenVINO's reader of TorchScript, not through its `convert_model`, which reports its use over the
-network without being asked.
+It uses OpenVINO's TorchScript front end, not `convert_model`, which sends usage reports over the network by default.
 """
 
 import tempfile
@@ -21,15 +20,15 @@ from mtl_core.model.quantization import Quantization, quantized
 
 
 def export_openvino(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
-    """The graph (XML) and the constants of the network, the same bytes for the same model.
+    """The network's graph (XML) and its constants; the same model gives the same bytes.
 
-    Its input is "mel" (B, 1, 187, 96) float32, its outputs "embedding" (B, 96) and a task's logits (B, C) under the
-    task's name.
+    The input is "mel" (B, 1, 187, 96) float32. The outputs are "embedding" (B, 96) and, under each task's name, its
+    logits (B, C).
     """
     network = _Outputs(model if quantization is None else quantized(model, quantization)).eval()
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing: what it warns of, values that steer the graph, are constants here
-        # The reader does not keep what it reads from alive.
+        warnings.simplefilter("ignore")  # tracing warns of values that steer the graph: here they are constants
+        # `reader` keeps no reference to its source, so it stays in a variable.
         source = TorchScriptPythonDecoder(torch.jit.trace(network, torch.zeros(2, 1, FRAMES, BANDS)))
         reader = FrontEndManager().load_by_framework("pytorch")
         graph = reader.convert(reader.load(source))
@@ -38,11 +37,11 @@ def export_openvino(model: MultitaskCNN, quantization: Quantization | None = Non
     folding.register_pass(ConstantFolding())  # integers are only recognised where the ranges of rounding are constants
     folding.run_passes(graph)
     graph.set_friendly_name("network")
-    for number, operation in enumerate(graph.get_ordered_ops()):  # the reader counts on through a process
+    for number, operation in enumerate(graph.get_ordered_ops()):  # the default names count on within a process
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
-        about = operation.get_rt_info()
-        if _SOURCES in about:
-            del about[_SOURCES]
+        runtime_info = operation.get_rt_info()
+        if _SOURCES in runtime_info:
+            del runtime_info[_SOURCES]
         for output in operation.outputs():
             output.get_tensor().set_names(set())
     graph.inputs[0].get_tensor().set_names({"mel"})
@@ -53,7 +52,7 @@ def export_openvino(model: MultitaskCNN, quantization: Quantization | None = Non
         return Path(f"{folder}/network.xml").read_bytes(), Path(f"{folder}/network.bin").read_bytes()
 
 
-_SOURCES = "fused_names_0"  # names of what an operation was made of
+_SOURCES = "fused_names_0"  # names of the operations that an operation was fused from
 
 
 class _Outputs(nn.Module):

@@ -1,4 +1,4 @@
-"""Tagger: segments -> a track's tags.
+"""Tagger: the segments of tracks -> rows of the tags table.
 
 Legend: S segments (of several tracks, one after another), T frames, F mel bands, C classes, E embedding (96).
 """
@@ -16,36 +16,46 @@ from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 
 
 class Engine(Protocol):
-    """What runs the network: `network.CpuEngine` or `cuda.CudaEngine`."""
+    """Runs the network: `openvino_engine.CpuEngine` or `torch_engine.TorchEngine`."""
 
     def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Segments (S, T, F) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
 
 
 class Tagger:
-    """Tags tracks.
+    """Tags tracks that were read.
 
     Args:
         engine: runs the network.
-        vocabularies, aggregation: the artifact's.
+        vocabularies: task -> classes, of the artifact.
+        aggregation: of the artifact.
     """
 
     def __init__(self, engine: Engine, vocabularies: dict[str, Vocabulary], aggregation: Aggregation) -> None:
         self._engine, self._vocabularies, self._aggregation = engine, vocabularies, aggregation
 
-    def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str) -> list[Row | FailedTrack]:
-        """A row of `schema.TAGS` for each track, in one pass of the model; a track whose output is not finite fails."""
+    def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str | None) -> list[Row | FailedTrack]:
+        """Tag tracks in one pass of the network.
+
+        Args:
+            tracks: each with one segment or more.
+            model_id: for the rows.
+            run_id: for the rows; None outside a run.
+
+        Returns:
+            A row of `schema.TAGS` for each track, in order. A track whose output is not finite fails with stage model.
+        """
         if not tracks:
             return []
         logits, embedding_SE = self._engine.infer(np.concatenate([track.segments.mel_STF for track in tracks]))
         ends = np.cumsum([len(track.segments.start_s) for track in tracks])
         results: list[Row | FailedTrack] = []
         for track, start, end in zip(tracks, [0, *ends[:-1]], ends, strict=True):
-            own = {task: logits_SC[start:end] for task, logits_SC in logits.items()}
-            if not all(np.isfinite(values).all() for values in [*own.values(), embedding_SE[start:end]]):
-                results.append(
-                    FailedTrack(track.row, TrackError("model", "failed", "the model's output is not finite"))
-                )
+            track_logits = {task: logits_SC[start:end] for task, logits_SC in logits.items()}
+            outputs = [*track_logits.values(), embedding_SE[start:end]]
+            if not all(np.isfinite(values).all() for values in outputs):
+                error = TrackError("model", "failed", "the model's output is not finite")
+                results.append(FailedTrack(track.row, error))
                 continue
             results.append(
                 {
@@ -54,7 +64,7 @@ class Tagger:
                     "content_id": track.row.get("content_id"),
                     "duration_s": track.duration_s,
                     "n_segments": int(end - start),
-                    **self._labels(own),
+                    **self._label_columns(track_logits),
                     "embedding": embedding_SE[start:end].mean(0),
                     "model_id": model_id,
                     "run_id": run_id,
@@ -63,15 +73,14 @@ class Tagger:
             )
         return results
 
-    def _labels(self, logits: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The three columns of each task; null for a task that the model has no head for."""
+    def _label_columns(self, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The three columns of each task; null for a task without a head."""
         columns: dict[str, Any] = {}
-        aggregation = self._aggregation
         for task in TASKS:
             columns |= {task: None, f"{task}_confidence": None, f"{task}_top": None}
             if task in logits:
-                probabilities_C = track_probabilities(logits[task], aggregation.method, aggregation.temperature[task])
-                found = tag(probabilities_C, self._vocabularies[task], aggregation.threshold[task])
-                top = [{"label": label, "probability": probability} for label, probability in found.top]
-                columns |= {task: found.label, f"{task}_confidence": found.confidence, f"{task}_top": top}
+                probabilities_C = track_probabilities(logits[task], self._aggregation.temperature[task])
+                result = tag(probabilities_C, self._vocabularies[task], self._aggregation.threshold[task])
+                top = [{"label": label, "probability": probability} for label, probability in result.top]
+                columns |= {task: result.label, f"{task}_confidence": result.confidence, f"{task}_top": top}
         return columns

@@ -1,4 +1,4 @@
-"""Cuda: a trained model on a GPU, arrays in, arrays out.
+"""Torch engine: a trained model on a GPU. Arrays in, arrays out.
 
 Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
 """
@@ -8,7 +8,7 @@ import torch
 
 from mtl_core.model.cnn import MultitaskCNN
 
-#: Segments at once: the first block's output takes 2.2 MB each.
+#: The first block's output takes 2.2 MB a segment.
 GPU_BATCH_SEGMENTS = 1024
 
 
@@ -16,8 +16,8 @@ class TorchEngine:
     """Runs a model in float32.
 
     Args:
-        model: the artifact's; it is moved to the device.
-        device: of torch; tests without a GPU say "cpu".
+        model: of the artifact; it is moved to the device.
+        device: a torch device; tests without a GPU use "cpu".
     """
 
     def __init__(self, model: MultitaskCNN, device: str = "cuda") -> None:

@@ -117,9 +117,9 @@ def _compare(known: Artifact, rounded: Artifact, source: MelDataset, picked: set
                         of_tracks[task][track_id].append(logits_C)
     agreement, difference = {}, {}
     for task in known.vocabularies:
-        method, temperature = known.aggregation.method, known.aggregation.temperature[task]
+        temperature = known.aggregation.temperature[task]
         exact_NC, integer_NC = (
-            np.array([track_probabilities(np.array(of_tracks[task][i]), method, temperature) for i in sorted(picked)])
+            np.array([track_probabilities(np.array(of_tracks[task][i]), temperature) for i in sorted(picked)])
             for of_tracks in logits
         )
         agreement[task] = float((exact_NC.argmax(1) == integer_NC.argmax(1)).mean())

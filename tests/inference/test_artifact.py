@@ -128,7 +128,7 @@ def test_id_is_of_what_can_change_a_tag_and_of_nothing_else():
         other_weights,
         replace(known, front_end=FrontEnd(segments_per_excerpt=2)),
         replace(known, vocabularies={**known.vocabularies, "language": Vocabulary(("x", "z"))}),
-        replace(known, aggregation=Aggregation(method="vote")),
+        replace(known, aggregation=Aggregation(temperature={"artist": 2})),
         replace(known, aggregation=Aggregation(threshold={"artist": 0.5})),
     ]
     assert len({model_id(other) for other in [known, *others]}) == len(others) + 1
@@ -139,15 +139,31 @@ def test_vocabularies_must_fit_the_heads():
         _artifact(vocabularies={"artist": Vocabulary(("a",)), "language": Vocabulary(("x", "y"))})
 
 
-def test_card_says_what_it_is(folder):
-    card = (folder / CARD_FILE).read_bytes().decode()
-    for said in (model_id(_artifact()), "artist (3 classes)", "1 train, 1 validation, 1 test", "50.0%", "33.3%", "Ä"):
-        assert said in card
+@pytest.mark.parametrize(
+    "fact",
+    [
+        model_id(_artifact()),
+        "artist (3 classes)",
+        "1 train, 1 validation, 1 test",
+        "50.0%",
+        "33.3%",
+        "Ä",
+        'never answers "unknown"',
+    ],
+)
+def test_the_model_card_states_the_facts(folder, fact):
+    assert fact in (folder / CARD_FILE).read_bytes().decode()
 
 
-def test_card_of_an_artifact_without_metrics(tmp_path):
+def test_the_model_card_states_the_thresholds(tmp_path):
+    aggregation = Aggregation(threshold={"artist": 0.5})
+    artifact.save_artifact(_artifact(aggregation=aggregation), SPLITS, Location(str(tmp_path)))
+    assert '`{"artist": 0.5, "language": null}`' in (tmp_path / CARD_FILE).read_text()
+
+
+def test_the_model_card_of_a_model_without_metrics(tmp_path):
     artifact.save_artifact(_artifact(metrics={}), SPLITS, Location(str(tmp_path)))
-    assert "there was no validation part" in (tmp_path / CARD_FILE).read_text()
+    assert "no validation part" in (tmp_path / CARD_FILE).read_text()
 
 
 def _edit(folder, **changes):
@@ -197,19 +213,19 @@ _OTHER = {
         (lambda folder: _refit(folder, **_OTHER), "trunk.0.0.bias is (8,), model.json asks for (32,)"),
     ],
 )
-def test_no_model_is_said_in_one_line(folder, damage, said):
+def test_a_folder_that_is_not_an_artifact_is_refused_in_one_line(folder, damage, said):
     damage(folder)
     with pytest.raises(InputError) as error:
         artifact.load_artifact(folder)
-    assert str(error.value).startswith(f"{folder} is no model: ")
+    assert str(error.value).startswith(f"{folder} is not a model artifact: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     if "splits" not in said:  # which tagging does not read
-        with pytest.raises(InputError, match=f"^{folder} is no model: "):
+        with pytest.raises(InputError, match=f"^{folder} is not a model artifact: "):
             load_cpu_model(folder)
 
 
-def test_weights_that_are_no_safetensors_or_not_finite_are_no_model(folder):
+def test_weights_that_are_not_safetensors_or_not_finite_are_refused(folder):
 
     broken = {name: tensor.contiguous() for name, tensor in _artifact().model.state_dict().items()}
     broken["trunk.0.0.bias"][0] = float("nan")
@@ -221,7 +237,7 @@ def test_weights_that_are_no_safetensors_or_not_finite_are_no_model(folder):
             artifact.load_artifact(folder)
 
 
-def test_a_save_that_did_not_end_is_no_model(folder):
+def test_an_interrupted_save_is_refused(folder):
     """The weights of another model came, its model.json did not."""
     torch.manual_seed(1)
     other = Location(f"{folder.uri}-other")
@@ -229,5 +245,5 @@ def test_a_save_that_did_not_end_is_no_model(folder):
         _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}))), SPLITS, other
     )
     (folder / WEIGHTS_FILE).write_bytes((other / WEIGHTS_FILE).read_bytes())
-    with pytest.raises(InputError, match="a save that did not end"):
+    with pytest.raises(InputError, match="an interrupted save"):
         artifact.load_artifact(folder)

@@ -171,8 +171,8 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
     for wrong, message in [
         ({"on": "tset"}, "'tset'.*train, validation, test, all"),
         ({"resamples": -1}, "resamples.*-1"),
-        ({"model": here / "nowhere"}, "nowhere is no model"),
-        ({"model": place / "mels"}, "is no model"),
+        ({"model": here / "nowhere"}, "nowhere is not a model artifact"),
+        ({"model": place / "mels"}, "is not a model artifact"),
         ({"mels": here / "nowhere"}, "nowhere"),
         ({"mels": Location(str(empty))}, "empty"),
         ({"mels": other}, "another front end.*: segments_per_excerpt 2, not 20$"),

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mtl_core.dataset.loader import SplitSegments
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.inference.aggregation import fit_temperature
+from mtl_core.inference.calibration import fit_temperature
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
 from mtl_core.model.mixup import mixup

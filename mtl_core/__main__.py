@@ -1,0 +1,53 @@
+"""The command line: `mtl-core COMMAND …`, also `python -m mtl_core COMMAND …`.
+
+`tag` needs the core alone: no Ray, no torch. A command's module is imported when it is called.
+"""
+
+import importlib
+import sys
+
+from mtl_core import cli
+
+COMMANDS = {
+    "tag": "tag files and print their artists and languages",
+    "build_manifest": "list a catalogue's tracks and join their labels",
+    "extract_mels": "extract the log-mel segments of every track",
+    "train": "train a model on mels",
+    "evaluate": "score a model on labelled tracks",
+    "tag_catalogue": "tag every track of a manifest that is not tagged yet",
+    "maintain_tables": "restore, compact and clean the tables of tags and failures",
+    "run_experiment": "train many models and compare them (Table 1)",
+    "make_demo_catalogue": "make a synthetic catalogue",
+}
+#: Package -> the extra of pyproject.toml that installs it.
+EXTRAS = {"ray": "ray", "torch": "train", "librosa": "train", "tensorboardX": "train", "matplotlib": "report"}
+_WIDTH = max(map(len, COMMANDS))
+USAGE = "usage: mtl-core COMMAND [--help] …\n\n" + "".join(
+    f"  {command:{_WIDTH}}  {purpose}\n" for command, purpose in COMMANDS.items()
+)
+
+
+def main() -> None:
+    """Run the command that the process's arguments name, and exit with its status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(USAGE, end="")
+        sys.exit(cli.DONE)
+    command = name.replace("-", "_")
+    if command not in COMMANDS:
+        print(f"error: unknown command {name!r}: allowed are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(cli.WRONG_INPUT)
+    sys.argv[:2] = [f"mtl-core {command}"]
+    try:
+        job = importlib.import_module(f"mtl_core.jobs.{command}")
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"error: {command} needs {error.name}: pip install 'mtl-core[{extra}]'", file=sys.stderr)
+        sys.exit(cli.WRONG_INPUT)
+    cli.main(job.main, job.Options)
+
+
+if __name__ == "__main__":
+    main()

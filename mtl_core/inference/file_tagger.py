@@ -1,0 +1,94 @@
+"""File tagger: audio files -> tags, in this process and on one CPU core. No Ray, no torch.
+
+>>> with load_tagger("demo-run/model") as tagger:  # doctest: +SKIP
+...     for row in tagger.tag(["song.mp3"]):
+...         print(row["artist"], row["artist_confidence"])
+"""
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+
+from mtl_core.audio.decoder_process import DECODER, DecoderLimits
+from mtl_core.audio.prefetch import Row
+from mtl_core.audio.track_reader import FailedTrack, TrackReader
+from mtl_core.inference.openvino_engine import load_cpu_model
+from mtl_core.inference.tagger import Tagger
+from mtl_core.storage.location import Location
+
+_FAILURE_COLUMNS = ("track_id", "uri", "content_id", "stage", "error", "message")
+
+
+class FileTagger:
+    """Tags audio files. Owns a decoder process: close it, or use it as a context manager. Not for several threads.
+
+    Args:
+        model: path or s3:// URI of a model artifact.
+        limits: time and memory that decoding one track may take.
+        decoder: module of the decoder process.
+
+    Raises:
+        InputError: the model is missing or damaged.
+    """
+
+    def __init__(self, model: str, *, limits: DecoderLimits | None = None, decoder: str = DECODER) -> None:
+        cpu_model = load_cpu_model(Location(model))
+        self.model_id = cpu_model.model_id
+        self._reader = TrackReader(cpu_model.front_end, limits or DecoderLimits(), decoder=decoder)
+        self._tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
+
+    def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
+        """Tag files.
+
+        Args:
+            paths: of audio files, local or s3://.
+
+        Returns:
+            One dict a path, in order: the columns of `schema.TAGS`, or, where a file cannot be tagged, track_id, uri,
+            content_id, stage, error (of `errors.ERRORS`) and message. `track_id` and `uri` are the path as given.
+        """
+        return list(self.tag_rows([{"track_id": str(path), "uri": str(path)} for path in paths]))
+
+    def tag_rows(self, rows: list[Row]) -> Iterator[Row]:
+        """Tag the rows of a manifest, one by one; the next files are fetched meanwhile.
+
+        Args:
+            rows: track_id and uri, optionally content_id and size_bytes; with `bytes`, the content of the file, the
+                uri is not read.
+
+        Yields:
+            One dict a row, in order, as `tag` returns.
+        """
+        for track in self._reader.read(rows):
+            if isinstance(track, FailedTrack):
+                yield failure_columns(track)
+            else:
+                (result,) = self._tagger.tag([track], model_id=self.model_id, run_id=None)
+                yield failure_columns(result) if isinstance(result, FailedTrack) else result
+
+    def close(self) -> None:
+        """End the decoder process. A closed tagger cannot be used again."""
+        self._reader.close()
+
+    def __enter__(self) -> "FileTagger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load_tagger(model: str | PathLike[str]) -> FileTagger:
+    """The tagger of a model artifact.
+
+    Args:
+        model: path or s3:// URI of the artifact's folder.
+
+    Raises:
+        InputError: the model is missing or damaged.
+    """
+    return FileTagger(str(model))
+
+
+def failure_columns(track: FailedTrack) -> Row:
+    """track_id, uri, content_id, stage, error and message of a track that failed."""
+    row = track.as_row(attempts=1, model_id=None, run_id="")
+    return {name: row[name] for name in _FAILURE_COLUMNS}

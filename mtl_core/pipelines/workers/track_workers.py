@@ -1,0 +1,145 @@
+"""Track workers: batch classes for a user's own Ray Data pipeline. A batch of tracks in, a table out.
+
+    ray.data.read_parquet(manifest).map_batches(
+        TagTracks, fn_constructor_kwargs={"model": "s3://music/model"}, batch_size=16, compute=ActorPoolStrategy(size=8)
+    ).write_parquet(out)
+
+A batch is a dict of numpy arrays, a pyarrow table or a pandas data frame. It has `uri` or `bytes` (the content of the
+file), and may have `track_id` (default: the uri), `content_id` (a file that changed since then fails) and `size_bytes`;
+`ExtractMels` copies `artist`, `language` and `album`. Other columns are ignored: join them by `track_id`.
+
+A file that cannot be read does not raise: its row has `stage`, `error` and `message` (`errors.ERRORS`), which are null
+in all other rows. This module imports neither Ray nor torch.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mtl_core.audio.decoder_process import DECODER, DecoderLimits
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.prefetch import Row
+from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.inference.file_tagger import FileTagger, failure_columns
+from mtl_core.schema import FAILURES, MANIFEST, MELS, TAGS
+
+_FAILURE_FIELDS = [FAILURES.field(name) for name in ("stage", "error", "message")]
+#: One row a track: the columns of TAGS, then stage, error and message.
+TAG_RESULTS = pa.schema([*TAGS, *_FAILURE_FIELDS])
+#: One row a segment: the columns of MELS, then stage, error and message. A failed track has one row with a null mel.
+MEL_RESULTS = pa.schema([*(field.with_nullable(True) for field in MELS), *_FAILURE_FIELDS])
+
+Batch = Any  # a dict of numpy arrays, a pyarrow table or a pandas data frame
+
+
+class TagTracks:
+    """Batch of tracks -> their tags: a table of `TAG_RESULTS`, one row a track, in order; `run_id` is null.
+
+    Args:
+        model: path or s3:// URI of a model artifact.
+        decode_limit_s: seconds that decoding one track may take.
+        decode_memory_bytes: memory that decoding one track may take.
+        decoder: module of the decoder process.
+
+    Raises:
+        InputError: the model is missing or damaged.
+        ValueError: a limit is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        decode_limit_s: float = DecoderLimits.time_limit_s,
+        decode_memory_bytes: int = DecoderLimits.memory_limit_bytes,
+        decoder: str = DECODER,
+    ) -> None:
+        limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
+        self._tagger = FileTagger(model, limits=limits, decoder=decoder)
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        """Raises ValueError where the batch has neither `uri` nor `bytes`."""
+        return pa.Table.from_pylist(list(self._tagger.tag_rows(_rows(batch))), schema=TAG_RESULTS)
+
+
+class ExtractMels:
+    """Batch of tracks -> their log-mel segments: a table of `MEL_RESULTS`, one row a segment, tracks in order.
+
+    Filter on `stage` before mels become numpy arrays: a null mel has no array.
+
+    A track has 40 segments at most with the default arguments, 36 kB each: choose `batch_size` accordingly.
+
+    Args:
+        segments_per_excerpt: segments of 3 s kept of each minute, 1 to 20; 20 is back to back.
+        draws: random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
+        seed: of the draws.
+        decode_limit_s: seconds that decoding one track may take.
+        decode_memory_bytes: memory that decoding one track may take.
+        decoder: module of the decoder process.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        segments_per_excerpt: int = FrontEnd.segments_per_excerpt,
+        draws: int = 0,
+        seed: int = 0,
+        decode_limit_s: float = DecoderLimits.time_limit_s,
+        decode_memory_bytes: int = DecoderLimits.memory_limit_bytes,
+        decoder: str = DECODER,
+    ) -> None:
+        if not 0 <= draws <= 100:
+            raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {draws}")
+        limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
+        front_end = FrontEnd(segments_per_excerpt=segments_per_excerpt)
+        self._reader = TrackReader(front_end, limits, decoder=decoder, draws=draws, seed=seed)
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        """Raises ValueError where the batch has neither `uri` nor `bytes`."""
+        tables = [_mel_rows(track) for track in self._reader.read(_rows(batch))]
+        return pa.concat_tables([MEL_RESULTS.empty_table(), *tables]).combine_chunks()
+
+
+def _rows(batch: Batch) -> list[Row]:
+    """A batch's tracks as rows of a manifest, with `bytes`."""
+    names = set(batch.column_names if isinstance(batch, pa.Table) else batch)  # those of a dict or a data frame
+    if not names & {"uri", "bytes"}:
+        raise ValueError(f"a batch needs a column 'uri' or 'bytes', got {sorted(names)}")
+    columns = {name: _values(batch[name]) for name in (*MANIFEST.names, "bytes") if name in names}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row in rows:
+        row["uri"] = row.get("uri") or ""  # without bytes it fails: an empty URI
+        if row.get("track_id") is None:
+            row["track_id"] = row["uri"]
+    return rows
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values; None for a null, which is NaN in numpy and NA in pandas."""
+    is_arrow = isinstance(column, pa.Array | pa.ChunkedArray)
+    return (column if is_arrow else pa.array(np.asarray(column, object), from_pandas=True)).to_pylist()
+
+
+def _mel_rows(track: Track | FailedTrack) -> pa.Table:
+    row = track.row
+    if isinstance(track, FailedTrack):
+        failure = {name: value for name, value in failure_columns(track).items() if name in MEL_RESULTS.names}
+        labels = {name: row.get(name) for name in ("artist", "language", "album")}
+        mel = pa.ExtensionArray.from_storage(MELS.field("mel").type, pa.nulls(1, MELS.field("mel").type.storage_type))
+        columns = {**dict.fromkeys(MEL_RESULTS.names), **labels, **failure}
+        arrays = [mel if name == "mel" else pa.array([columns[name]], MEL_RESULTS.field(name).type) for name in columns]
+        return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
+    n_segments = len(track.segments.start_s)
+    own = {"segment": range(n_segments), "start_s": track.segments.start_s}
+    arrays = [
+        pa.array(own.get(field.name, [row.get(field.name)] * n_segments), field.type)
+        for field in MEL_RESULTS
+        if field.name != "mel"
+    ]
+    mel = pa.FixedShapeTensorArray.from_numpy_ndarray(track.segments.mel_STF.astype(np.float16))
+    arrays.insert(MEL_RESULTS.get_field_index("mel"), mel)
+    return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
