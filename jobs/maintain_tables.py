@@ -16,7 +16,8 @@ class Options:
     out: str
     """Folder of the tables, the --out of tag_catalogue."""
     restore_before: str | None = None
-    """Run to undo: both tables get the state from before its first commit; unfinished runs are deleted."""
+    """Run to undo: both tables get the state from before its first commit; unfinished runs are deleted.
+    """
     compact: bool = False
     """Merge the small files of the tables. With --clean, this is done first."""
     clean: bool = False
