@@ -1,4 +1,4 @@
-"""Truths about the lease: one holder at a time, the dead are succeeded, who was paused finds out."""
+"""One run at a time holds a lease; dead holders are replaced, and a paused holder notices it."""
 
 import signal
 import subprocess
@@ -20,26 +20,26 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "DEAD_AFTER_S", 1.5)
 
 
-def test_a_file_is_only_replaced_in_the_version_one_knows(root: str) -> None:
-    at = Location(root) / "file"
-    assert at.read_with_etag() is None
+def test_a_file_is_replaced_only_in_the_expected_version(root: str) -> None:
+    file = Location(root) / "file"
+    assert file.read_with_etag() is None
     with pytest.raises(VersionConflict):
-        at.compare_and_swap(b"0", "version")
-    version = at.compare_and_swap(b"1", None)
-    assert at.read_with_etag() == (b"1", version)
+        file.compare_and_swap(b"0", "version")
+    version = file.compare_and_swap(b"1", None)
+    assert file.read_with_etag() == (b"1", version)
     with pytest.raises(VersionConflict):
-        at.compare_and_swap(b"2", None)
-    newer = at.compare_and_swap(b"3", version)
+        file.compare_and_swap(b"2", None)
+    newer = file.compare_and_swap(b"3", version)
     with pytest.raises(VersionConflict):
-        at.compare_and_swap(b"4", version)
-    assert at.read_with_etag() == (b"3", newer)
+        file.compare_and_swap(b"4", version)
+    assert file.read_with_etag() == (b"3", newer)
 
 
 @pytest.mark.usefixtures("fast")
 def test_one_holder_at_a_time(root: str) -> None:
     folder = Location(root)
     with lease.acquire(folder) as first:
-        time.sleep(0.5)  # renewals go on
+        time.sleep(0.5)  # meanwhile it is renewed
         with pytest.raises(InputError, match="another run is at work"), lease.acquire(folder):
             pass
         first.renew()
@@ -49,11 +49,11 @@ def test_one_holder_at_a_time(root: str) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_one_that_was_paused_finds_that_it_was_succeeded(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_holder_notices_that_it_lost_the_lease(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Location(root)
     monkeypatch.setattr(lease, "_holder_has_exited", lambda holder: False)  # as if on another machine
     with lease.acquire(folder) as paused:
-        paused._stop.set()  # its thread stands still, as the whole process would
+        paused._stop.set()  # its thread stops, as in a paused process
         paused._thread.join()
         with lease.acquire(folder) as successor:
             with pytest.raises(LeaseLostError):
@@ -72,7 +72,7 @@ with lease.acquire(Location(sys.argv[1])):
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["killed", "paused"])
-def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
+def test_a_dead_holder_is_replaced_at_once_and_a_paused_one_later(
     root: str, stopped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "DEAD_AFTER_S", 2.0)
@@ -80,7 +80,7 @@ def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
         [sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     )
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    holder.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)  # nobody waits for it: it stays a zombie
+    holder.send_signal(signal.SIGSTOP if stopped else signal.SIGKILL)  # it stays a zombie
     time.sleep(0.2)
     begun = time.monotonic()
     with lease.acquire(Location(root)):
@@ -91,7 +91,7 @@ def test_the_dead_are_succeeded_at_once_and_the_silent_in_time(
     holder.stdout.close()
 
 
-def test_of_many_who_come_at_once_one_holds(root: str) -> None:
+def test_one_of_many_simultaneous_runs_gets_the_lease(root: str) -> None:
     crowd = [
         subprocess.Popen([sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                          cwd=Path(__file__).parents[2])

@@ -1,13 +1,12 @@
-"""Truths about storage, on a disk and on a real S3 server."""
+"""Reading, writing and listing, on a disk and on an S3 server; checks before a job starts."""
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 
 from mtl_core.audio.source import open_track
-from mtl_core.errors import InputError
-from mtl_core.storage import checks, location
 from mtl_core.storage.location import Location
 
 
@@ -29,7 +28,7 @@ def test_other_uris_are_refused(uri: str) -> None:
 @pytest.mark.parametrize(
     "name", ["plain.mp3", "a b%20c.mp3", "ünïcode 歌.mp3", "what?*[x]#1.mp3", "a::b.mp3", "+&=;.mp3"]
 )
-def test_names_are_taken_as_they_are(root: str, name: str) -> None:
+def test_names_are_used_as_they_are(root: str, name: str) -> None:
     location = Location(root) / "folder" / name
     assert not location.exists()
     location.write_bytes(b"one")
@@ -42,7 +41,7 @@ def test_names_are_taken_as_they_are(root: str, name: str) -> None:
     assert pickle.loads(pickle.dumps(location)) == location
 
 
-def test_files_are_those_directly_inside_and_not_hidden(root: str) -> None:
+def test_files_lists_visible_files_directly_inside(root: str) -> None:
     top = Location(root)
     for name in ("b.parquet", "a.parquet", "c.json", "_hidden.parquet", ".draft.parquet", "deeper/d.parquet"):
         (top / name).write_bytes(b"x")
@@ -56,12 +55,22 @@ def test_files_are_those_directly_inside_and_not_hidden(root: str) -> None:
     assert [path for path, _ in top.walk()] == [".draft.parquet", "_hidden.parquet", "a.parquet", "b.parquet"]
 
 
-def test_an_unreachable_store_is_named_at_the_door(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks.check_reachable(Location("/anything"))
-    with pytest.raises(InputError, match="no bucket 'nowhere-to-be-found'"):
-        checks.check_reachable(Location("s3://nowhere-to-be-found/key"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    location.open_filesystem.cache_clear()
-    with pytest.raises(InputError, match=r"cannot be reached at http://127\.0\.0\.1:9"):
-        checks.check_reachable(Location("s3://bucket/key"))
-    location.open_filesystem.cache_clear()
+def test_json_is_indented_and_refuses_nan(root: str) -> None:
+    file = Location(root) / "values.json"
+    file.write_json({"a": [1], "b": None})
+    assert file.read_bytes() == b'{\n "a": [\n  1\n ],\n "b": null\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        file.write_json({"a": float("nan")})
+    assert json.loads(file.read_bytes()) == {"a": [1], "b": None}
+
+
+def test_a_large_file_appears_when_it_is_complete(root: str) -> None:
+    file = Location(root) / "folder" / "large"
+    with pytest.raises(OSError, match="full"), file.write_via() as path:
+        path.write_bytes(b"half")
+        raise OSError("the disk is full")
+    assert not file.exists() and (file.filesystem.protocol == ("s3", "s3a") or not any(Path(root).rglob("*.tmp")))
+    with file.write_via() as path:
+        path.write_bytes(b"complete")
+        assert not file.exists()
+    assert file.read_bytes() == b"complete" and file.put_if_absent(b"another") is False

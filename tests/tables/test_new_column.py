@@ -72,7 +72,7 @@ def assert_filters_find_every_row(root: Location) -> None:
             assert dataset.count_rows(filter=condition) == values.count(value), (field, value)
     genres = rows["genre"].to_pylist()
     assert duckdb.sql("SELECT count(*) FROM dataset WHERE genre IS NULL").fetchall() == [(genres.count(None),)]
-    if not root.on_s3:
+    if not root.on_s3 and "jazz" in genres:  # without the log, DuckDB knows only the columns of the files
         query = f"SELECT count(*) FROM read_parquet({table.file_uris()}, union_by_name = true) WHERE genre IS NULL"
         assert duckdb.sql(query).fetchall() == [(genres.count(None),)]
     frame = polars.scan_delta(f"{root}/tags", storage_options=delta.storage_options(root))
