@@ -45,13 +45,14 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .scale .interval { background: var(--task); opacity: .55; min-width: 2px; }
 .scale .chance { width: 2px; margin-left: -1px; height: 12px; top: -4px; background: var(--ink); }
 .scale .dot { width: 12px; height: 12px; top: -4px; margin-left: -6px; border-radius: 50%; background: var(--task); }
-.scroll, figure.wide { overflow-x: auto; }
+.scroll, figure.wide { overflow-x: auto; width: max-content; max-width: calc(50vw + 50%); } .scroll { min-width: 100%; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .38rem .9rem .38rem 0; border-bottom: 1px solid var(--grid);
   vertical-align: baseline; }
 thead th { color: var(--muted); font-weight: 500; font-size: .86rem; white-space: nowrap; }
 tbody th { font-weight: 500; white-space: nowrap; }
 .scores td, .scores thead th:not(:first-child) { text-align: right; white-space: nowrap; }
+.scores { font-size: .92rem; }
 .scores span { color: var(--muted); }
 .tracks { font-size: .88rem; } .tracks td:first-child { overflow-wrap: anywhere; min-width: 12rem; }
 .tracks i { color: var(--muted); }
@@ -59,12 +60,11 @@ tbody th { font-weight: 500; white-space: nowrap; }
 .confidence { min-width: 5rem; } .confidence i { display: block; height: 2px; background: var(--muted); }
 .pair { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; margin-top: 1.6rem; }
 .pair figure { flex: 1 1 22rem; min-width: 0; }
-h3 { font-size: 1rem; margin: 0; } :is(.scroll, figure) + h3 { margin-top: 2rem; }
+h3 { font-size: 1rem; margin: 0; } :is(.scroll, figure, .note) + h3 { margin-top: 2rem; }
 .pair > div { flex: 1 1 22rem; min-width: 0; }
 .mel img { width: 100%; height: 96px; display: block; border-radius: 4px; } .mel b { color: var(--ink); }
 .mel figcaption { overflow-wrap: anywhere; } .mel ul { margin: 0; padding-left: 1.1rem; }
 figure { margin: 1.2rem 0 0; } figure svg { max-width: 100%; height: auto; display: block; }
-figure.wide { width: max-content; max-width: calc(50vw + 50%); }
 figure.wide svg { max-width: none; } figure.wide figcaption { position: sticky; left: 0; }
 figcaption { margin-top: .5rem; max-width: 40rem; }
 svg text { font-family: system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }

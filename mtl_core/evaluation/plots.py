@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -166,10 +165,12 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
             if name == "validation":
                 best = int(np.argmin(y))
                 ax.scatter([x[best]], [y[best]], s=42, color=colour, zorder=3)
-                _annotate_below(ax, f"best: epoch {x[best]}", x[best], y[best])
+                side = "left" if 2 * best < len(x) else "right"  # into the axes, away from their edge
+                offset = {"xytext": (0, -14), "textcoords": "offset points", "ha": side, "fontsize": 8}
+                ax.annotate(f"best: epoch {x[best]}", (x[best], y[best]), **offset)
         ax.set(xlabel="epoch", ylabel="loss (nats)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.margins(x=0.02)
+        ax.margins(x=0.02, y=0.15)
         ax.grid(axis="y", linewidth=0.6)
         return svg(figure)
 
@@ -254,11 +255,6 @@ def mel_png(mel_TF: np.ndarray) -> str:
     out = io.BytesIO()
     imsave(out, pooled_TF.T, cmap="magma", origin="lower", format="png")
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _annotate_below(ax: Axes, text: str, x: float, y: float) -> None:
-    ax.annotate(text, (x, y), xytext=(0, -14), textcoords="offset points", ha="center", fontsize=8)
-    ax.margins(y=0.15)
 
 
 def _short(name: str, max_length: int = 24) -> str:

@@ -27,9 +27,12 @@ def table1_title(table: Mapping[str, Any]) -> str:
 
 def table1_sections(table: Mapping[str, Any]) -> list[Section]:
     """The table on tracks and on segments, and the source's own figures."""
+    notes = {"tracks": [TABLE1_NOTE, *left_out_notes(table["groups"])]}
     return [
-        Section(notes=[TABLE1_NOTE, *left_out_notes(table["groups"])]),
-        *(Section(heading=f"On {level}", tables=_level_tables(table, level)) for level in SCORED_LEVELS),
+        *(
+            Section(heading=f"On {level}", notes=notes.get(level, ()), tables=_level_tables(table, level))
+            for level in SCORED_LEVELS
+        ),
         Section(heading="Reported by the source", notes=[REPORTED_NOTE], tables=[("", _reported_rows(table))]),
     ]
 
