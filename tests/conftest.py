@@ -1,6 +1,4 @@
-"""What tests share: an S3 server over a real connection, a local Ray, the real audio where it lies beside the
-checkout.
-"""
+"""What tests share: an S3 server behind a real connection, a local Ray, and real audio if it is beside the checkout."""
 
 import os
 import socket
@@ -24,7 +22,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 @pytest.fixture(scope="session")
 def audio() -> Path:
-    """The folder of real recordings; it is no part of this project."""
+    """The folder of real recordings, which are not part of this project."""
     if not AUDIO.is_dir():
         pytest.skip(f"no real audio at {AUDIO}")
     return AUDIO
@@ -32,7 +30,7 @@ def audio() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The endpoint of moto's S3 server; the AWS variables name it for this process and all that it starts."""
+    """The endpoint of moto's S3 server; the AWS variables of this process and its children name it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,7 +69,7 @@ def bucket(s3_server: str) -> str:
 
 @pytest.fixture(params=["disk", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place to write to, once on a disk and once on S3."""
+    """A new folder, once on a disk and once on S3."""
     return (
         str(tmp_path / "some place") if request.param == "disk" else request.getfixturevalue("bucket") + "/some place"
     )
@@ -79,7 +77,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def untrained() -> Any:
-    """An artifact with random weights: 7 artists, 3 languages."""
+    """A model artifact with random weights for 7 artists and 3 languages."""
     from builders.models import untrained_artifact
 
     return untrained_artifact()
@@ -87,10 +85,12 @@ def untrained() -> Any:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server: str) -> Iterator[None]:
-    """A Ray of our own with 4 logical CPUs; it starts after the S3 server, whose address its workers inherit."""
+    """A Ray cluster of the tests with 4 logical CPUs; its workers inherit the address of the S3 server."""
     import ray
 
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level="ERROR")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import the builders
+            ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level="ERROR")
         yield
         ray.shutdown()

@@ -7,6 +7,7 @@ from builders.models import save
 from faulty_proxy import Proxy, proxy_of
 from nightly import JOB, rows, run, small_artifact, write_track
 
+from mtl_core.audio.decoder_process import DECODER
 from mtl_core.audio.source import open_track
 from mtl_core.errors import TrackError
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -26,7 +27,7 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
                    "--num-workers", "2"]  # fmt: skip
         start_s = time.monotonic()
         env = {"AWS_ENDPOINT_URL": proxy.endpoint}
-        ended = run("never", "driver", command, env, 400, "mtl_core.audio.decoder_child")
+        ended = run("never", "driver", command, env, 400, DECODER)
         print(f"{time.monotonic() - start_s:.1f} s, {proxy.requests.total()} requests, {dict(proxy.faults)}")
         print(ended.stdout, ended.stderr)
         assert ended.returncode == 0, ended.stderr

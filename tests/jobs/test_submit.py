@@ -1,6 +1,4 @@
-"""The nightly job as it is run: a Ray head with token authentication, a clean checkout, a catalogue on S3, `ray job
-submit`.
-"""
+"""`ray job submit` runs the nightly job: from a clean checkout, on a Ray head with token authentication, on S3."""
 
 import os
 import shutil
@@ -34,7 +32,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The files of this checkout that git knows or would take, and nothing else."""
+    """A copy of the files that git tracks or would track, and of no other file."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0"):
         if name and (REPOSITORY / name).is_file():
@@ -45,7 +43,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cluster(s3_server: str) -> Iterator[dict[str, str]]:
-    """A head of our own that asks for a token; yields what a client's environment needs."""
+    """A Ray head that requires a token; yields the environment variables of a client."""
     dashboard = free_port()
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-alone-0123456789"}
@@ -53,40 +51,40 @@ def cluster(s3_server: str) -> Iterator[dict[str, str]]:
             [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--temp-dir={folder}",
              "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
              f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"],
-            env=os.environ | environment | {"PATH": f"{RAY.parent}:{os.environ['PATH']}"},  # the `python` of the nodes
+            env=os.environ | environment | {"PATH": f"{RAY.parent}:{os.environ['PATH']}"},  # has `python`
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         address = f"http://127.0.0.1:{dashboard}"
         yield environment | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
-        head.terminate()  # with --block it ends all that it started
+        head.terminate()  # with --block it ends its children too
         try:
             head.wait(3)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
         deadline = time.monotonic() + 20
-        while (left := processes_naming(folder)) and time.monotonic() < deadline:
+        while (leftovers := command_lines_with(folder)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert not left, "the head left processes behind"
+        assert not leftovers, "the head left processes behind"
 
 
-def processes_naming(text: str) -> list[str]:
-    """Command lines of the living processes that name `text`."""
-    found = []
+def command_lines_with(text: str) -> list[str]:
+    """The command lines of running processes that contain `text`."""
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         if text in line:
-            found.append(line)
-    return found
+            command_lines.append(line)
+    return command_lines
 
 
 def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
-    """`ray job submit` until the head answers, then what the job printed."""
+    """Repeat `ray job submit` until the head answers; returns what the job printed."""
     deadline = time.monotonic() + 120
     while True:
         ended = subprocess.run(
@@ -103,20 +101,20 @@ def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
         time.sleep(1)
 
 
-def test_the_nightly_job_is_submitted(
+def test_a_submitted_job_tags_the_catalogue(
     checkout: Path, cluster: dict[str, str], bucket: str, untrained: Artifact
 ) -> None:
-    at = Location(bucket)
-    write_catalogue(at / "catalogue", 6)
-    build_manifest(at / "catalogue", None, at / "manifest.parquet")
-    save(untrained, at / "model")
-    said = submit(
+    root = Location(bucket)
+    write_catalogue(root / "catalogue", 6)
+    build_manifest(root / "catalogue", None, root / "manifest.parquet")
+    save(untrained, root / "model")
+    printed = submit(
         cluster, checkout,
         "python", "jobs/tag_catalogue.py", "--manifest", f"{bucket}/manifest.parquet", "--model", f"{bucket}/model",
         "--out", f"{bucket}/tagged", "--max-failed-share", "0.5",
     )  # fmt: skip
-    assert "10 planned = 6 tagged + 4 failed" in said
-    table = delta.open_table(at / "tagged", "tags")
+    assert "10 planned = 6 tagged + 4 failed" in printed
+    table = delta.open_table(root / "tagged", "tags")
     assert table is not None and table.to_pyarrow_table().num_rows == 6
-    failures = delta.open_table(at / "tagged", "failures")
+    failures = delta.open_table(root / "tagged", "failures")
     assert failures is not None and set(failures.to_pyarrow_table()["track_id"].to_pylist()) == set(BAD)

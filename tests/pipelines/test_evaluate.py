@@ -1,4 +1,4 @@
-"""Evaluation end to end on a small artifact and random mels, on a disk and on S3, against the model run by hand."""
+"""Evaluation end to end on a small artifact and random mels, on a disk and on S3, compared with the model itself."""
 
 import json
 import re
@@ -25,11 +25,11 @@ from mtl_core.storage.location import Location
 
 ARTISTS = tuple(f"artist {i}" for i in range(6))
 LANGUAGES = ("de", "en", "<b>it</b>")
-PARTS = ("train", "train", "train", "validation", "test")
+SPLITS = ("train", "train", "train", "validation", "test")
 
 
 def catalogue():
-    """6 artists x 5 songs of 1 to 4 segments, an artist's last song in the test part; and odd ones."""
+    """6 artists x 5 songs of 1 to 4 segments, the last song of each artist in the test split; and three odd tracks."""
     random = np.random.default_rng(0)
     tracks = [
         {
@@ -37,7 +37,7 @@ def catalogue():
             "artist": artist,
             "language": sorted(LANGUAGES)[a % 3],
             "album": None,
-            "split": PARTS[s],
+            "split": SPLITS[s],
             "mel": random.random((1 + (a + s) % 4, 187, 96)).astype(np.float16),
         }
         for a, artist in enumerate(ARTISTS)
@@ -53,9 +53,9 @@ def catalogue():
 
 
 def write_mels(tracks, location, files=3, front_end=None):
-    """Row groups of 7 segments: a track's may lie in two of them."""
-    dealt = [tracks[k::files] for k in range(files)]
-    return write_mel_files(dealt, location, front_end=front_end, row_group_size=7)
+    """In row groups of 7 segments, so that some tracks are in two of them."""
+    tracks_of_file = [tracks[number::files] for number in range(files)]
+    return write_mel_files(tracks_of_file, location, front_end=front_end, row_group_size=7)
 
 
 def write_model(tracks, location):
@@ -88,11 +88,11 @@ def place(tracks, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(place, local_ray):
-    """The result of the test part, and the folder it was written to."""
+    """The result on the test split, and the folder of its files."""
     return evaluate(model=place / "model", mels=place / "mels", out=place / "out"), Path((place / "out").path)
 
 
-def test_scores_are_those_of_the_model_run_by_hand(tracks, place, evaluated):
+def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated):
     result, out = evaluated
     assert json.loads((out / "metrics.json").read_text()) == result
     artifact = artifacts.load_artifact(place / "model")
@@ -107,57 +107,59 @@ def test_scores_are_those_of_the_model_run_by_hand(tracks, place, evaluated):
         p_NC = np.stack([track_probabilities(x, temperature=temperature) for x in logits])
         targets = vocabulary.encode([t[task] for t in tested])
         expected = metrics.scores(p_NC, targets, [t["track_id"] for t in tested])
-        found = result["tasks"][task]
-        assert found["tracks"]["n"] == 6  # the stranger is no class
+        scores = result["tasks"][task]
+        assert scores["tracks"]["n"] == 6  # the artist of "stranger" is not a class
         for key in ("auc_pr_macro", "auc_pr_micro", "auc_roc_macro", "top_1", "top_5", "nll", "ece"):
-            assert found["tracks"][key] == pytest.approx(expected[key], abs=1e-5)
-        assert found["segments"]["n"] == sum(len(t["mel"]) for t in tested if t["track_id"] != "stranger")
+            assert scores["tracks"][key] == pytest.approx(expected[key], abs=1e-5)
+        assert scores["segments"]["n"] == sum(len(t["mel"]) for t in tested if t["track_id"] != "stranger")
         assert np.array([p[f"{task}_probabilities"] for p in predictions]) == pytest.approx(p_NC, abs=1e-5)
         assert [p[f"{task}_said"] for p in predictions] == [tag(p, vocabulary).top[0][0] for p in p_NC]
         assert [p[task] for p in predictions] == [t[task] for t in tested]
 
 
-def test_report_stands_alone(evaluated):
+def test_the_report_needs_no_other_file(evaluated):
     page = (evaluated[1] / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!#|data:image/png)""", page)
     assert "stranger" in page
     assert "<h2>Training</h2>" in page
 
 
-def test_all_takes_in_tracks_that_the_splits_do_not_know(place, local_ray, tmp_path):
+def test_all_includes_tracks_that_are_in_no_split(place, local_ray, tmp_path):
     result = evaluate(model=place / "model", mels=place / "mels", out=Location(str(tmp_path)), on="all", resamples=0)
     assert result["n_tracks"] == 32
     assert result["tasks"]["artist"]["tracks"]["ci"]["top_1"] is None
 
 
-def test_the_parts_are_the_artifacts_own(tracks):
+def test_the_splits_are_those_of_the_artifact(tracks):
     table = pa.Table.from_pylist([{k: v for k, v in t.items() if k != "mel"} for t in tracks])
-    parts = [t["split"] for t in tracks]
+    splits = [t["split"] for t in tracks]
     counts = {
-        on: len(_labelled_in_split(table, parts, ["artist", "language"], on))
+        on: len(_labelled_in_split(table, splits, ["artist", "language"], on))
         for on in ("train", "validation", "test", "all")
     }
     assert counts == {"train": 18, "validation": 6, "test": 7, "all": 32}
-    assert len(_labelled_in_split(table, parts, ["language"], "test")) == 6
+    assert len(_labelled_in_split(table, splits, ["language"], "test")) == 6
 
 
-def test_one_task_on_s3_alone_is_the_same(tracks, evaluated, local_ray, bucket):
+def test_a_model_of_one_task_on_s3_gives_the_same_scores(tracks, evaluated, local_ray, bucket):
     root = Location(bucket + "/evaluation")
     write_mels(tracks, root / "mels", files=1)
     artifact = artifacts.load_artifact(write_model(tracks, root / "both"))
-    one = replace(artifact, model=drop_head(artifact.model, "language"), vocabularies={"artist": Vocabulary(ARTISTS)})
-    artifacts.save_artifact(one, artifacts.load_splits(root / "both"), root / "model")
-    there, here = evaluate(model=root / "model", mels=root / "mels", out=root / "out"), evaluated[0]
-    assert json.loads((root / "out" / "metrics.json").read_bytes()) == there
+    artist_only = replace(
+        artifact, model=drop_head(artifact.model, "language"), vocabularies={"artist": Vocabulary(ARTISTS)}
+    )
+    artifacts.save_artifact(artist_only, artifacts.load_splits(root / "both"), root / "model")
+    on_s3, on_disk = evaluate(model=root / "model", mels=root / "mels", out=root / "out"), evaluated[0]
+    assert json.loads((root / "out" / "metrics.json").read_bytes()) == on_s3
     assert (root / "out" / "report.html").exists()
-    assert list(there["tasks"]) == ["artist"]
+    assert list(on_s3["tasks"]) == ["artist"]
     for level in ("tracks", "segments"):
         for key in ("top_1", "nll"):
-            expected = here["tasks"]["artist"][level][key]
-            assert there["tasks"]["artist"][level][key] == pytest.approx(expected, abs=1e-5)
+            expected = on_disk["tasks"]["artist"][level][key]
+            assert on_s3["tasks"]["artist"][level][key] == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypatch):
+def test_wrong_arguments_are_refused_before_ray_starts(tracks, place, tmp_path, monkeypatch):
     def no_work(**_):
         raise AssertionError("Ray was started")
 
@@ -176,7 +178,7 @@ def test_what_is_wrong_is_said_before_any_work(tracks, place, tmp_path, monkeypa
         ({"mels": here / "nowhere"}, "nowhere"),
         ({"mels": Location(str(empty))}, "empty"),
         ({"mels": other}, "another front end.*: segments_per_excerpt 2, not 20$"),
-        ({"mels": unlabelled}, "no track of the part 'test'"),
+        ({"mels": unlabelled}, "no track of .*'test'"),
     ]:
         with pytest.raises(InputError, match=message) as error:
             evaluate(**(good | wrong))

@@ -1,4 +1,4 @@
-"""The whole chain, on S3 alone, ends on clusters of 1, 2 and 4 logical CPUs: nothing starves anything."""
+"""All jobs run one after another, on S3 only, on clusters of 1, 2 and 4 logical CPUs: none waits forever for a CPU."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from mtl_core.pipelines.evaluate import evaluate
 from mtl_core.pipelines.extract_mels import Extraction, extract_mels
 from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
 from mtl_core.pipelines.train import train
-from mtl_core.storage import Location
+from mtl_core.storage.location import Location
 
 at = Location(sys.argv[1])
 with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=
     print(train(mels=at / "mels", out=at / "model", epochs=2, num_workers=2), flush=True)
     evaluate(model=at / "model", mels=at / "mels", out=at / "report", on="all", resamples=0)
     tag_catalogue(at / "manifest.parquet", at / "model", at / "tagged", Tagging())
-    # A GPU in name alone: the workers are those of one, their device is not.
+    # The cluster only claims to have a GPU: the workers of a GPU run on the CPU.
     tag_catalogue(at / "manifest.parquet", at / "model", at / "by-gpu", Tagging(use_gpu=True, gpu_device="cpu"))
     ray.shutdown()
 """
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=
 @pytest.mark.parametrize(
     "n_cpus", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_the_whole_chain_ends(bucket: str, n_cpus: int) -> None:
+def test_all_jobs_end_on_a_small_cluster(bucket: str, n_cpus: int) -> None:
     at = Location(bucket)
     write_catalogue(at / "catalogue", 24)
     chain = [sys.executable, "-c", CHAIN, bucket, str(n_cpus)]
@@ -48,13 +48,13 @@ def test_the_whole_chain_ends(bucket: str, n_cpus: int) -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
     by_cpu, by_gpu = (rows(at / name) for name in ("tagged", "by-gpu"))
     assert len(by_cpu) == 24
-    for one, other in zip(by_cpu, by_gpu, strict=True):
-        assert {name: one[name] for name in ALIKE} == {name: other[name] for name in ALIKE}
-        assert np.allclose(one["embedding"], other["embedding"], atol=1e-3)
-        assert one["artist_confidence"] == pytest.approx(other["artist_confidence"], abs=1e-3)
+    for cpu, gpu in zip(by_cpu, by_gpu, strict=True):
+        assert {name: cpu[name] for name in EQUAL} == {name: gpu[name] for name in EQUAL}
+        assert np.allclose(cpu["embedding"], gpu["embedding"], atol=1e-3)
+        assert cpu["artist_confidence"] == pytest.approx(gpu["artist_confidence"], abs=1e-3)
 
 
-ALIKE = ("track_id", "content_id", "duration_s", "n_segments", "model_id")
+EQUAL = ("track_id", "content_id", "duration_s", "n_segments", "model_id")
 
 
 def rows(root: Location) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Truths about tagging, on a disk and on a real S3 server."""
+"""Tagging: each track is tagged or failed, with the features of training, on a disk and on S3."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifac
     assert (run["planned"], run["tagged"], run["failed"], run["already_done"]) == (N_GOOD + 4, N_GOOD, 4, 0)
     assert json.loads((out / "runs" / f"{run['run_id']}.json").read_bytes()) == run
     assert tagged.failed_share == pytest.approx(4 / (N_GOOD + 4))
-    assert not list((out / "_run").walk()), "nothing of the finished run is left over"
+    assert not list((out / "_run").walk()), "a finished run leaves no plan"
 
     again = tag_catalogue(at / "manifest.parquet", at / "model", out, Tagging())
     assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)
@@ -68,7 +68,7 @@ def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifac
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_tag_is_that_of_the_features_the_model_was_trained_on(tmp_path: Path, untrained: Artifact) -> None:
+def test_a_tag_is_computed_from_the_features_of_training(tmp_path: Path, untrained: Artifact) -> None:
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 1, seconds=130.0)
     build_manifest(at / "catalogue", None, at / "m.parquet")
@@ -88,14 +88,14 @@ def test_the_tag_is_that_of_the_features_the_model_was_trained_on(tmp_path: Path
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_folder_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untrained: Artifact) -> None:
-    found = []
+def test_a_disk_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untrained: Artifact) -> None:
+    tags = []
     for place in (Location(str(tmp_path)), Location(bucket)):
         write_catalogue(place / "catalogue", 8)
         build_manifest(place / "catalogue", None, place / "m.parquet")
         tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", Tagging())
-        found.append(rows(place / "out", "tags"))
-    for disk, s3 in zip(*found, strict=True):
+        tags.append(rows(place / "out", "tags"))
+    for disk, s3 in zip(*tags, strict=True):
         assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [
             s3[k] for k in ("track_id", "artist", "language", "n_segments")
         ]
@@ -105,7 +105,7 @@ def test_the_folder_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untra
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_limit_leaves_the_rest_for_later(tmp_path: Path, untrained: Artifact) -> None:
+def test_a_limit_leaves_the_other_tracks_for_the_next_run(tmp_path: Path, untrained: Artifact) -> None:
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 6)
     build_manifest(at / "catalogue", None, at / "m.parquet")
@@ -116,7 +116,7 @@ def test_a_limit_leaves_the_rest_for_later(tmp_path: Path, untrained: Artifact) 
     second = tag_catalogue(at / "m.parquet", model, at / "out", Tagging())
     assert [run["planned"] for run in second.runs] == [4] and second.already_done == 6
     third = tag_catalogue(at / "m.parquet", model, at / "out", Tagging(retry_failed=True))
-    assert [run["planned"] for run in third.runs] == [4], "the bad ones again"
+    assert [run["planned"] for run in third.runs] == [4], "the failed tracks are planned again"
     assert {row["attempts"] for row in rows(at / "out", "failures")} == {2}
 
 
@@ -137,23 +137,23 @@ def test_a_model_of_one_task_leaves_the_other_null(tmp_path: Path, untrained: Ar
         assert row["language"] is row["language_confidence"] is row["language_top"] is None and row["artist"]
 
 
-def test_what_is_no_model_or_manifest_is_refused_at_the_door(tmp_path: Path, untrained: Artifact) -> None:
+def test_what_is_not_a_manifest_or_a_model_is_refused_before_any_work(tmp_path: Path, untrained: Artifact) -> None:
     at = Location(str(tmp_path))
     model = save(untrained, at / "model")
     pq.write_table(pa.table({"track_id": ["a"]}), tmp_path / "m.parquet")
-    for manifest, folder, said in (
+    for manifest, folder, message in (
         (at / "gone.parquet", model, "nothing is there"),
         (at / "m.parquet", model, "no column 'uri'"),
-        (at / "m.parquet", at / "gone", "no model"),
-        (at / "m.parquet", at, "no model"),
+        (at / "m.parquet", at / "gone", "model"),
+        (at / "m.parquet", at, "model"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             tag_catalogue(manifest, folder, at / "out", Tagging())
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, untrained: Artifact) -> None:
+def test_a_missing_gpu_is_refused(tmp_path: Path, untrained: Artifact) -> None:
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 1)
     build_manifest(at / "catalogue", None, at / "m.parquet")

@@ -1,4 +1,4 @@
-"""Band: the accompaniment. Notes and a drum pattern in, sound out; the timbre is the artist's.
+"""Accompaniment: makes the sound of notes and of a drum pattern; each artist has instruments of its own.
 
 Legend: N samples at `voice.RATE_HZ`, C channels (2: left, right), M notes.
 """
@@ -14,15 +14,15 @@ _TABLE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """An artist's sound.
+    """The sound of an artist's instruments.
 
     Args:
-        decay_s: of the chord instrument: 0.15 is a pluck, 3 a pad.
-        rolloff: harmonic h has amplitude h^-rolloff.
-        even: amplitude of the even harmonics beside the odd ones, 0 (a clarinet) to 1.
-        body_hz: resonance of the instrument's body.
+        decay_s: decay of the chord instrument; 0.15 is a pluck, 3 a pad.
+        rolloff: harmonic h has the amplitude h^-rolloff.
+        even: amplitude of even harmonics relative to odd ones, 0 (a clarinet) to 1.
+        body_hz: resonance frequency of the instrument.
         octave: transposition of the chords in octaves.
-        hat_hz: centre of the cymbals' noise.
+        hat_hz: centre frequency of the hat's noise.
     """
 
     decay_s: float
@@ -35,12 +35,12 @@ class Instruments:
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """What the chord instrument plays.
+    """The M notes of the chord instrument.
 
     Args:
         start_s, duration_s: (M,) seconds.
         pitch_midi: (M,) MIDI note numbers, before `Instruments.octave`.
-        pan: (M,) 0 is left, 1 right.
+        pan: (M,) 0 is left, 1 is right.
     """
 
     start_s: np.ndarray
@@ -50,7 +50,7 @@ class Notes:
 
 
 def play(notes: Notes, instruments: Instruments, n_samples: int) -> np.ndarray:
-    """The chord instrument, (2, N) float32."""
+    """The sound of the chord instrument, (2, N) float32."""
     out = np.zeros((2, n_samples), np.float32)
     table_by_pitch: dict[float, np.ndarray] = {}
     for start, length, pitch, side in zip(notes.start_s, notes.duration_s, notes.pitch_midi, notes.pan, strict=True):
@@ -73,12 +73,12 @@ def play(notes: Notes, instruments: Instruments, n_samples: int) -> np.ndarray:
 
 
 def _wavetable(instruments: Instruments, f0_hz: float) -> np.ndarray:
-    """One period, (_TABLE,) float32, unit power, nothing above 9 kHz."""
+    """One period of the waveform, (_TABLE,) float32, with unit power and no harmonic above 9 kHz."""
     harmonic = np.arange(1, max(2, int(min(9000 / f0_hz, 60)) + 1))
     amplitude = harmonic**-instruments.rolloff * np.where(harmonic % 2 == 0, instruments.even, 1.0)
     amplitude = amplitude * (1 + 6 * np.exp(-0.5 * (np.log2(harmonic * f0_hz / instruments.body_hz) / 0.3) ** 2))
     spectrum = np.zeros(_TABLE // 2 + 1, complex)
-    spectrum[harmonic] = amplitude * np.exp(2j * np.pi * 0.618 * harmonic**2)  # spread phases: no spikes
+    spectrum[harmonic] = amplitude * np.exp(2j * np.pi * 0.618 * harmonic**2)  # different phases avoid spikes
     wave = np.fft.irfft(spectrum)
     return (wave / np.sqrt(np.mean(wave**2))).astype(np.float32)
 
@@ -90,11 +90,11 @@ def drum(
     n_samples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Kick, snare and hat, (N,) float32.
+    """The sound of kick, snare and hat, (N,) float32.
 
     Args:
         beat_s: length of a beat in seconds.
-        pattern_by_drum: "kick", "snare", "hat" -> (16,) amplitudes of the sixteenths of a bar, repeated.
+        pattern_by_drum: "kick", "snare" and "hat" -> (16,) amplitudes of the sixteenths of a bar; the bar is repeated.
     """
     time_s = np.arange(int(0.25 * RATE_HZ)) / RATE_HZ
     noise = rng.standard_normal(len(time_s))

@@ -1,4 +1,4 @@
-"""Titles: what languages, artists, albums and songs are called. Names say nothing of the sound; none comes twice."""
+"""Names of languages, artists, albums and songs. They are distinct and independent of the sound."""
 
 import itertools
 
@@ -45,7 +45,7 @@ _PLACES = (
 
 
 def _draw(names: list[str], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` distinct names in random order; once all are used they come again with a number."""
+    """`count` distinct names in random order; when all are used they are repeated with a number."""
     rounds = ([*names] if n == 1 else [f"{name} {n}" for name in names] for n in itertools.count(1))
     drawn: list[str] = []
     while len(drawn) < count:
@@ -60,6 +60,7 @@ def language_codes(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def artist_names(count: int, rng: np.random.Generator) -> list[str]:
+    """A given name and a family name for each artist."""
     return _draw([f"{given} {family}" for given in _GIVEN for family in _FAMILY], count, rng)
 
 
@@ -73,5 +74,5 @@ def works(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def slug(name: str) -> str:
-    """A name as a part of a path."""
+    """A name in lower case with hyphens, for use in a path."""
     return name.lower().replace(" ", "-")

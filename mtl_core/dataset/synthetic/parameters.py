@@ -1,8 +1,8 @@
-"""Cast: the languages and the artists, each a point of a unit cube; difficulty is how near the points lie together.
+"""Parameters of the sound of languages and artists, each a point in a unit cube.
 
-`spread` draws points; `language_at`, `singer_at` and `instruments_at` turn them into parameters of sound. Easy: the
-points of a Latin hypercube, well apart, and songs that stay near their artist. Hard: points crowded around the middle,
-and songs that stray from them.
+`spread` draws the points; `language_at`, `singer_at` and `instruments_at` turn a point into parameters. The difficulty
+is how close the points are. Easy: points of a Latin hypercube, far apart, and songs close to the point of their artist.
+Hard: points close to the middle of the cube, and songs that differ more from their artist.
 
 Legend: D dimensions of a cube, V vowels of a language.
 """
@@ -20,8 +20,8 @@ DifficultyName = Literal["easy", "hard"]
 LANGUAGE_DIMENSIONS = 10
 ARTIST_DIMENSIONS = 13
 
-#: First three formants in Hz of a tract of 17.5 cm, after Peterson & Barney, "Control methods used in a study of the
-#: vowels" (1952), rounded; the vowels that English lacks are interpolated.
+#: First three formants in Hz of a vocal tract of 17.5 cm, rounded. Source: Peterson & Barney, "Control methods used in
+#: a study of the vowels" (1952); vowels that English lacks are interpolated.
 _VOWELS_HZ = np.array(
     [
         (280, 2250, 2950),  # i
@@ -44,15 +44,16 @@ _VOWELS_HZ = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """How far apart the cast is and how much of it is heard.
+    """How far apart languages and artists are, and how much other sound covers them.
 
     Args:
-        artist_spread, language_spread: None is a Latin hypercube; else the standard deviation around the cube's middle.
-        song_variation: standard deviation of a song's point around its artist's.
-        shift_semitones: standard deviation of a song's register around its artist's.
-        voice_over_band_db, noise_below_db: ranges from which a song draws the band's and the noise's level.
-        equaliser_db: standard deviation of a song's equaliser.
-        level_dbfs: range from which a song's file draws its level.
+        artist_spread, language_spread: standard deviation around the middle of the cube; None is a Latin hypercube.
+        song_variation: standard deviation of the point of a song around that of its artist.
+        shift_semitones: standard deviation of the register of a song around that of its artist.
+        voice_over_band_db: range of the level of the voice over the accompaniment, drawn for each song.
+        noise_below_db: range of the level of the mix over the noise, drawn for each song.
+        equaliser_db: standard deviation of the equaliser gains of a song.
+        level_dbfs: range of the level of a file, drawn for each song.
     """
 
     artist_spread: float | None
@@ -91,16 +92,16 @@ DIFFICULTIES: dict[DifficultyName, Difficulty] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """How an invented language sounds.
+    """The sound of an invented language.
 
     Args:
         syllables_per_beat: mean number, 1 to 4.
-        contrast: length of a beat's first syllable over the others; 1 is syllable-timed, 3 stress-timed.
+        contrast: length of the first syllable of a beat relative to the others; 1 is syllable-timed, 3 stress-timed.
         phrase_beats: beats between pauses.
-        glide_semitones: rise (or fall) of the pitch within a syllable.
+        glide_semitones: rise of the pitch within a syllable; negative is a fall.
         onset_share: (3,) probabilities of FRICATIVE, STOP, NASAL.
         onset_s: length of a consonant.
-        noise_hz: centre of the consonants' noise.
+        noise_hz: centre frequency of the noise of consonants.
         vowel_hz: (V, 3) formants of its vowels.
         vowel_share: (V,) their probabilities.
     """
@@ -117,10 +118,14 @@ class Language:
 
 
 def spread(count: int, dimensions: int, deviation: float | None, rng: np.random.Generator) -> np.ndarray:
-    """Points (count, D) in [0, 1].
+    """Draw points (count, D) in [0, 1].
 
     Args:
-        deviation: standard deviation around the middle; None is a Latin hypercube, of some the widest.
+        count: number of points.
+        dimensions: D.
+        deviation: standard deviation around the middle. None draws several Latin hypercubes and takes the one with the
+            largest distance between its closest points.
+        rng: draws the points.
     """
     if deviation is not None:
         return np.clip(rng.normal(0.5, deviation, (count, dimensions)), 0, 1)
@@ -141,14 +146,14 @@ def _ratio(low: float, high: float, u: float) -> float:
 
 
 def language_at(point_D: np.ndarray) -> Language:
-    """The language at a point of its cube, (LANGUAGE_DIMENSIONS,) in [0, 1]."""
+    """The language at a point (LANGUAGE_DIMENSIONS,) in [0, 1]."""
     rate, contrast, phrase, glide, fricative, nasal, onset, noise, height, backness = point_D
-    # Its vowels gather around a place of its own in the chart of height and backness.
+    # The vowels of a language are the five closest to a point in the chart of vowel height and backness.
     chart = np.log2(_VOWELS_HZ[:, :2])
-    place = np.log2([_ratio(300, 700, height), _ratio(900, 2000, backness)])
-    far_V = np.sum(((chart - place) / np.ptp(chart, axis=0)) ** 2, axis=1)
-    chosen = np.argsort(far_V, kind="stable")[:5]
-    share_V = np.exp(-3 * far_V[chosen])
+    centre = np.log2([_ratio(300, 700, height), _ratio(900, 2000, backness)])
+    distance_V = np.sum(((chart - centre) / np.ptp(chart, axis=0)) ** 2, axis=1)
+    vowels = np.argsort(distance_V, kind="stable")[:5]
+    share_V = np.exp(-3 * distance_V[vowels])
     onset_share = np.array([_between(0.1, 1, fricative), 0.4, _between(0.1, 1, nasal)])
     return Language(
         syllables_per_beat=_between(1.2, 3.4, rate),
@@ -158,13 +163,13 @@ def language_at(point_D: np.ndarray) -> Language:
         onset_share=onset_share / onset_share.sum(),
         onset_s=_between(0.05, 0.12, onset),
         noise_hz=_ratio(2200, 6500, noise),
-        vowel_hz=_VOWELS_HZ[chosen].astype(float),
+        vowel_hz=_VOWELS_HZ[vowels].astype(float),
         vowel_share=share_V / share_V.sum(),
     )
 
 
 def singer_at(point_D: np.ndarray) -> Singer:
-    """The voice at a point of the artists' cube, (ARTIST_DIMENSIONS,) in [0, 1]."""
+    """The voice of the artist at a point (ARTIST_DIMENSIONS,) in [0, 1]."""
     register, tract, tilt, breath, rate, depth, ring = point_D[:7]
     return Singer(
         register_hz=_ratio(90, 420, register),
@@ -178,7 +183,7 @@ def singer_at(point_D: np.ndarray) -> Singer:
 
 
 def instruments_at(point_D: np.ndarray) -> Instruments:
-    """The band at a point of the artists' cube, (ARTIST_DIMENSIONS,) in [0, 1]."""
+    """The instruments of the artist at a point (ARTIST_DIMENSIONS,) in [0, 1]."""
     decay, rolloff, even, body, octave, hat = point_D[7:]
     return Instruments(
         decay_s=_ratio(0.12, 3, decay),

@@ -1,7 +1,7 @@
 """Song: composes in a key, a tempo and a language, has it sung and played, and mixes it.
 
-What an artist's songs share is the singer, the instruments and the language; key, scale, tempo, chords, patterns, mix,
-room, equaliser and noise belong to the song.
+The songs of an artist share the singer, the instruments and the language. Key, scale, tempo, chords, patterns, mix,
+room, equaliser and noise are drawn for each song.
 
 Legend: N samples at `voice.RATE_HZ`, C channels (2), K syllables, M notes.
 """
@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import fft, signal
 
-from mtl_core.dataset.synthetic import accompaniment as band
+from mtl_core.dataset.synthetic import accompaniment
+from mtl_core.dataset.synthetic.accompaniment import Notes
 from mtl_core.dataset.synthetic.parameters import Difficulty, Language, instruments_at, language_at, singer_at
 from mtl_core.dataset.synthetic.voice import RATE_HZ, Singer, Syllables, sing
 
@@ -23,12 +24,13 @@ _TEMPO_BPM = (84.0, 132.0)
 def render(
     language_D: np.ndarray, artist_D: np.ndarray, difficulty: Difficulty, duration_s: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """One song of the artist, (2, N) float32 at `voice.RATE_HZ`, of no particular level.
+    """Render one song of an artist, (2, N) float32 at `voice.RATE_HZ`; the level is arbitrary.
 
     Args:
-        language_D, artist_D: points of the cubes of `cast`.
+        language_D, artist_D: points of the cubes in `parameters`.
+        difficulty: how much the song differs from its artist, and the levels of the mix.
         duration_s: length in seconds.
-        rng: the song's own; everything that is the song's is drawn from it.
+        rng: of the song; everything that belongs to the song is drawn from it.
     """
     language_D = np.clip(rng.normal(language_D, difficulty.song_variation), 0, 1)
     artist_D = np.clip(rng.normal(artist_D, difficulty.song_variation), 0, 1)
@@ -40,12 +42,12 @@ def render(
     tonic, scale = int(rng.integers(12)), np.array(_SCALES[rng.integers(len(_SCALES))])
 
     voice = sing(_lyrics(language, singer, tonic, scale, beat_s, duration_s, rng), singer, n_samples, rng)
-    chords = _unit(band.play(_chords(tonic, scale, beat_s, duration_s, rng), instruments, n_samples))
-    drums = _unit(band.drum(instruments, beat_s, _beats(rng), n_samples, rng))
+    chords = _unit(accompaniment.play(_chords(tonic, scale, beat_s, duration_s, rng), instruments, n_samples))
+    drums = _unit(accompaniment.drum(instruments, beat_s, _beats(rng), n_samples, rng))
     drums_db = rng.uniform(-10, -6)
-    accompaniment = _unit(chords + 10 ** (drums_db / 20) * drums)
-    band_db = -rng.uniform(*difficulty.voice_over_band_db)
-    dry = _unit(voice) + 10 ** (band_db / 20) * accompaniment
+    backing = _unit(chords + 10 ** (drums_db / 20) * drums)
+    backing_db = -rng.uniform(*difficulty.voice_over_band_db)
+    dry = _unit(voice) + 10 ** (backing_db / 20) * backing
     wet_db = rng.uniform(-22, -12)
     room = _room(rng)
     wet = np.stack([signal.oaconvolve(side, echo)[:n_samples] for side, echo in zip(dry, room, strict=True)])
@@ -68,7 +70,7 @@ def _lyrics(
     duration_s: float,
     rng: np.random.Generator,
 ) -> Syllables:
-    """Syllables that fill the song: every beat a foot of the language, a pause of one beat after each phrase."""
+    """The syllables of a song: one rhythmic foot of the language a beat, one beat of silence after each phrase."""
     starts: list[float] = []
     lengths: list[float] = []
     stresses: list[float] = []
@@ -104,8 +106,8 @@ def _lyrics(
     )
 
 
-def _chords(tonic: int, scale: np.ndarray, beat_s: float, duration_s: float, rng: np.random.Generator) -> band.Notes:
-    """A chord a bar, held, strummed or broken, and its bass."""
+def _chords(tonic: int, scale: np.ndarray, beat_s: float, duration_s: float, rng: np.random.Generator) -> Notes:
+    """The notes of one chord a bar, held, strummed or broken, and of its bass."""
     progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
     per_bar = (1, 2, 4, 8)[rng.integers(4)]
     broken = per_bar > 2 and rng.random() < 0.6
@@ -121,11 +123,11 @@ def _chords(tonic: int, scale: np.ndarray, beat_s: float, duration_s: float, rng
             notes += [(start, step_s, chord[tone], 0.5 + width * (tone - 1)) for tone in tones]
         notes += [(4 * bar * beat_s + half * 2 * beat_s, 1.8 * beat_s, chord[0] - 12, 0.5) for half in range(2)]
     start_s, note_s, pitch_midi, pan = np.array(notes, float).T
-    return band.Notes(start_s=start_s, duration_s=note_s, pitch_midi=pitch_midi, pan=pan)
+    return Notes(start_s=start_s, duration_s=note_s, pitch_midi=pitch_midi, pan=pan)
 
 
 def _beats(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A pattern of sixteenths for each drum, (16,) amplitudes."""
+    """A pattern for each drum: the amplitudes (16,) of the sixteenths of a bar."""
     step = np.arange(16)
     kick = (step % 8 == 0) | (rng.random(16) < 0.08)
     snare = (step % 8 == 4) & (rng.random() < 0.8)
@@ -134,14 +136,14 @@ def _beats(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-    """Impulse responses (2, taps) of a room: noise that dies away by 60 dB in 0.3 to 0.9 s."""
+    """Impulse responses (2, taps) of a room: noise that decays by 60 dB in 0.3 to 0.9 s."""
     decay_s = rng.uniform(0.3, 0.9)
     time_s = np.arange(int(decay_s * RATE_HZ)) / RATE_HZ
     return (rng.standard_normal((2, len(time_s))) * 10 ** (-3 * time_s / decay_s)).astype(np.float32)
 
 
 def _equalise(x_CN: np.ndarray, deviation_db: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth gain over frequency, drawn at the octaves from 125 Hz to 8 kHz."""
+    """Apply a smooth gain over frequency, drawn at the octaves from 125 Hz to 8 kHz."""
     n_samples = x_CN.shape[1]
     length = fft.next_fast_len(n_samples + RATE_HZ // 10, real=True)
     octave = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / RATE_HZ), 20) / 125)

@@ -1,9 +1,9 @@
-"""Voice: a source-filter singing voice. Syllables in, mono sound out.
+"""Voice: a source-filter singing voice that turns syllables into mono sound.
 
-The source is a train of band-limited glottal pulses plus breath; the filter is a cascade of five formant resonances,
-whose magnitude is applied frame by frame (Fant, "Acoustic Theory of Speech Production", 1960; cascade as in Klatt,
-"Software for a cascade/parallel formant synthesizer", 1980). Consonants are shaped noise (fricatives, stops) or a nasal
-murmur.
+The source is a train of band-limited glottal pulses plus breath noise. The filter is a cascade of five formant
+resonances, whose magnitude response is applied frame by frame. Consonants are shaped noise (fricatives, stops) or a
+nasal murmur. Sources: Fant, "Acoustic Theory of Speech Production" (1960); for the cascade Klatt, "Software for a
+cascade/parallel formant synthesizer" (1980).
 
 Legend: N samples at `RATE_HZ`, P frames of `HOP` samples, F bins, K syllables, G pulses.
 """
@@ -25,15 +25,15 @@ _BURST_S = 0.025
 
 @dataclass(frozen=True, kw_only=True)
 class Singer:
-    """What stays the same whatever is sung.
+    """The properties of a singer's voice.
 
     Args:
-        register_hz: middle of the melodies' range.
-        tract_scale: factor on all formants; 1 is a vocal tract of 17.5 cm, more is shorter.
-        tilt_db: fall of the source's spectrum per octave; 4 is pressed, 12 is soft.
-        breath: level of the breath beside the pulses; 0 is none, 1 a breathy voice.
+        register_hz: middle of the range of the melodies.
+        tract_scale: factor on all formants; 1 is a vocal tract of 17.5 cm, and a larger factor a shorter tract.
+        tilt_db: decrease of the source spectrum per octave; 4 is a pressed voice, 12 a soft one.
+        breath: level of the breath noise; 0 is none, 1 a breathy voice.
         vibrato_hz: rate of the vibrato.
-        vibrato_semitones: its depth, to either side.
+        vibrato_semitones: depth of the vibrato in each direction.
         ring_db: gain of the singer's formant near 2.9 kHz.
     """
 
@@ -48,17 +48,17 @@ class Singer:
 
 @dataclass(frozen=True, kw_only=True)
 class Syllables:
-    """What is sung: K syllables in order of time, each an onset consonant and a vowel.
+    """K syllables in order of time, each a consonant (the onset) and a vowel.
 
     Args:
-        start_s, duration_s: (K,) seconds; between the end of one and the start of the next there is silence.
+        start_s, duration_s: (K,) seconds; there is silence between the end of one syllable and the start of the next.
         pitch_midi: (K,) MIDI note numbers.
-        glide_semitones: (K,) rise of the pitch from the syllable's start to its end.
+        glide_semitones: (K,) rise of the pitch from the start of the syllable to its end.
         stress: (K,) amplitude, 0 to 1.
-        vowel_hz: (K, 3) formants at tract_scale 1.
+        vowel_hz: (K, 3) formants for tract_scale 1.
         onset: (K,) FRICATIVE, STOP or NASAL.
         onset_s: (K,) length of the consonant.
-        noise_hz: (K,) centre of its noise.
+        noise_hz: (K,) centre frequency of its noise.
     """
 
     start_s: np.ndarray
@@ -73,7 +73,7 @@ class Syllables:
 
 
 def sing(syllables: Syllables, singer: Singer, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """The voice alone, (N,) float32 at `RATE_HZ`, of no particular level."""
+    """The sound of the voice, (N,) float32 at `RATE_HZ`; the level is arbitrary."""
     n_frames = n_samples // HOP + 2
     time_s = np.arange(n_frames) * (HOP / RATE_HZ)
     k = np.maximum(np.searchsorted(syllables.start_s, time_s, side="right") - 1, 0)
@@ -96,7 +96,8 @@ def sing(syllables: Syllables, singer: Singer, n_samples: int, rng: np.random.Ge
     formants_P3 = np.where(nasal[:, None], np.array(_NASAL_HZ), syllables.vowel_hz[k])
     formants_P3 = np.stack([_smooth(track, 7) for track in formants_P3.T], 1)
     tract_PF = _tract(formants_P3 * singer.tract_scale, singer)
-    tilt_F = np.maximum(_BINS_HZ / 120, 1) ** np.float32(-(singer.tilt_db - 6) / 6.02)  # lips give back 6 dB an octave
+    # The radiation from the lips adds 6 dB per octave.
+    tilt_F = np.maximum(_BINS_HZ / 120, 1) ** np.float32(-(singer.tilt_db - 6) / 6.02)
 
     sample = np.arange(n_samples)
     at = sample / HOP
@@ -109,13 +110,13 @@ def sing(syllables: Syllables, singer: Singer, n_samples: int, rng: np.random.Ge
 
 
 def _smooth(x_P: np.ndarray, width: int) -> np.ndarray:
-    """A Hann average over `width` frames (odd), so that nothing jumps."""
+    """A Hann-weighted average over `width` frames (odd), which removes jumps."""
     kernel = np.hanning(width + 2)[1:-1]
     return np.convolve(np.pad(x_P, width // 2, mode="edge"), kernel / kernel.sum(), mode="valid")
 
 
 def _tract(formants_P3: np.ndarray, singer: Singer) -> np.ndarray:
-    """Magnitude of the cascade at `_BINS_HZ`, (P, F) float32, 1 at 0 Hz."""
+    """Magnitude response of the cascade at `_BINS_HZ`, (P, F) float32; it is 1 at 0 Hz."""
     high = np.broadcast_to(np.array([3500.0, 4500.0]) * singer.tract_scale, (len(formants_P3), 2))
     squared_F = _BINS_HZ**2
     power_PF = np.ones((len(formants_P3), len(_BINS_HZ)), np.float32)
@@ -127,7 +128,7 @@ def _tract(formants_P3: np.ndarray, singer: Singer) -> np.ndarray:
 
 
 def _pulses(f0_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A train of windowed-sinc pulses, (N,), one a period: every harmonic equally strong and none aliased."""
+    """A train of windowed-sinc pulses (N,), one per period: all harmonics are equally strong and none is aliased."""
     phase_N = np.cumsum(f0_N / RATE_HZ)
     before_G = np.flatnonzero(np.diff(np.floor(phase_N)))
     fraction_G = (np.ceil(phase_N[before_G]) - phase_N[before_G]) / (phase_N[before_G + 1] - phase_N[before_G])
@@ -143,13 +144,13 @@ def _pulses(f0_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _filter(x_N: np.ndarray, gain_PF: np.ndarray) -> np.ndarray:
-    """Zero-phase filter whose gain changes every `HOP` samples: Hann frames of 2 HOP, overlapped and added."""
+    """Apply a zero-phase filter whose gain changes every `HOP` samples: overlap-add of Hann frames of 2 HOP samples."""
     n_frames = len(x_N) // HOP + 1
     padded = np.pad(x_N, (HOP, 2 * HOP))
     frames_PT = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP)[::HOP][:n_frames]
     window = np.hanning(2 * HOP + 1)[:-1].astype(np.float32)
     buffer = np.zeros((n_frames, _FFT), np.float32)
-    buffer[:, HOP : 3 * HOP] = frames_PT * window  # room on both sides for the filter's response
+    buffer[:, HOP : 3 * HOP] = frames_PT * window  # zeros on both sides hold the response of the filter
     out_PT = fft.irfft(fft.rfft(buffer) * gain_PF[:n_frames], n=_FFT)
     y = np.zeros((n_frames + 3, HOP), np.float32)
     for part in range(4):

@@ -1,4 +1,4 @@
-"""The synthetic catalogue: the plan, the samples, the files, and what can and cannot be learned from them."""
+"""The synthetic catalogue: its plan, samples and files, and what can and cannot be learned from them."""
 
 import io
 import itertools
@@ -31,7 +31,7 @@ SHAPE = {"languages": 4, "artists_per_language": 4, "songs_per_artist": 5}
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "values",
     [
         {"languages": 0},
         {"artists_per_language": 0},
@@ -42,13 +42,13 @@ SHAPE = {"languages": 4, "artists_per_language": 4, "songs_per_artist": 5}
         {"seed": -1},
     ],
 )
-def test_a_wrong_value_is_named(wrong):
-    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-        CatalogueConfig(**wrong)
+def test_an_error_names_the_wrong_value(values):
+    with pytest.raises(ValueError, match=str(next(iter(values.values())))):
+        CatalogueConfig(**values)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 5), (40, 50, 2), (17, 4, 5)])
-def test_plan_has_every_song_once(shape):
+def test_the_plan_has_every_song_once(shape):
     languages, artists, songs = shape
     tracks = plan_songs(CatalogueConfig(languages=languages, artists_per_language=artists, songs_per_artist=songs))
     assert len(tracks) == languages * artists * songs
@@ -57,20 +57,22 @@ def test_plan_has_every_song_once(shape):
         len({track.artist for track in tracks}) == languages * artists == len({(t.artist, t.language) for t in tracks})
     )
     assert len({track.language for track in tracks}) == languages
-    assert len({track.album for track in tracks}) == languages * artists * min(2, songs)  # no album is two artists'
+    assert len({track.album for track in tracks}) == languages * artists * min(
+        2, songs
+    )  # no two artists share an album
     assert not any(track.language in track.path.lower() for track in tracks)
 
 
-def test_files_are_dealt_evenly():
+def test_the_songs_of_an_artist_have_all_formats_equally_often():
     tracks = plan_songs(CatalogueConfig(songs_per_artist=8))
     for artist in {track.artist for track in tracks}:
-        mine = [track for track in tracks if track.artist == artist]
-        assert sorted(track.path.rsplit(".")[-1] for track in mine) == sorted(2 * list(ENCODINGS))
-        assert sorted(track.sample_rate_hz for track in mine) == sorted(2 * WRITTEN_RATES_HZ)
-        assert sorted(track.channels for track in mine) == 4 * [1] + 4 * [2]
+        songs = [track for track in tracks if track.artist == artist]
+        assert sorted(track.path.rsplit(".")[-1] for track in songs) == sorted(2 * list(ENCODINGS))
+        assert sorted(track.sample_rate_hz for track in songs) == sorted(2 * WRITTEN_RATES_HZ)
+        assert sorted(track.channels for track in songs) == 4 * [1] + 4 * [2]
 
 
-def test_same_seed_same_catalogue():
+def test_the_seed_decides_the_catalogue():
     config = CatalogueConfig(song_s=3)
     tracks = plan_songs(config)
     assert tracks == plan_songs(config)
@@ -78,10 +80,10 @@ def test_same_seed_same_catalogue():
     assert labels_csv(tracks) != labels_csv(plan_songs(CatalogueConfig(song_s=3, seed=1)))
     first = pcm(tracks[7])
     assert not np.array_equal(pcm(replace(tracks[7], seed=(5,)))[:1000], first[:1000])
-    np.testing.assert_array_equal(pcm(tracks[7]), first)  # whatever was made in between
+    np.testing.assert_array_equal(pcm(tracks[7]), first)  # songs made in between change nothing
 
 
-def test_labels_have_a_header_and_a_row_a_song():
+def test_labels_have_a_header_and_a_row_for_each_song():
     lines = labels_csv(plan_songs(CatalogueConfig())).decode().splitlines()
     assert lines[0] == "path,artist,language,album,song"
     assert len(lines) == 81
@@ -89,10 +91,10 @@ def test_labels_have_a_header_and_a_row_a_song():
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("extension", list(ENCODINGS))
-def test_file_is_what_the_plan_says(extension, channels):
-    some = plan_songs(CatalogueConfig(song_s=3, difficulty="hard"))[0]
+def test_a_file_has_the_planned_properties(extension, channels):
+    song = plan_songs(CatalogueConfig(song_s=3, difficulty="hard"))[0]
     for encoding in ENCODINGS[extension]:
-        track = replace(some, encoding=encoding, channels=channels, sample_rate_hz=22_050)
+        track = replace(song, encoding=encoding, channels=channels, sample_rate_hz=22_050)
         samples = pcm(track)
         assert samples.dtype == np.float32
         assert len(samples) == pytest.approx(track.duration_s * 22_050, abs=1)
@@ -106,7 +108,7 @@ def test_file_is_what_the_plan_says(extension, channels):
 
 
 def _features(track: Song) -> tuple[np.ndarray, np.ndarray]:
-    """What can be seen of the file without its spectrum, and mean and spread of the cepstrum (its spectrum's shape)."""
+    """Properties of the file without its spectrum, and mean and deviation of the cepstrum: the spectrum's shape."""
     data = encode(pcm(track), track)
     samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     info = soundfile.info(io.BytesIO(data))
@@ -120,16 +122,16 @@ def _features(track: Song) -> tuple[np.ndarray, np.ndarray]:
     frame = int(0.032 * rate_hz)
     frames = mono[: len(mono) // frame * frame].reshape(-1, frame) * np.hanning(frame)
     power = np.abs(np.fft.rfft(frames)) ** 2
-    edges = 700 * (10 ** (np.linspace(0, 2840, 41) / 2595) - 1)  # mel, to 8 kHz
+    edges = 700 * (10 ** (np.linspace(0, 2840, 41) / 2595) - 1)  # mel scale up to 8 kHz
     bins = np.searchsorted(np.fft.rfftfreq(frame, 1 / rate_hz), edges)
     bands = np.stack([power[:, a : max(b, a + 1)].mean(axis=1) for a, b in itertools.pairwise(bins)], 1)
-    cepstrum = scipy.fft.dct(np.log10(bands / frame + 1e-7), norm="ortho")[:, 1:25]  # 0, the level, is left out
+    cepstrum = scipy.fft.dct(np.log10(bands / frame + 1e-7), norm="ortho")[:, 1:25]  # without 0, the level
     return np.array([*file, *loudness], float), np.concatenate([cepstrum.mean(axis=0), cepstrum.std(axis=0)])
 
 
 @pytest.fixture(scope="module")
-def made():
-    """{difficulty: (tracks, file features, spectral features)} of one small catalogue each."""
+def features_of_difficulty():
+    """difficulty -> (tracks, file features, spectral features) of a small catalogue."""
     tracks = {
         name: plan_songs(CatalogueConfig(**SHAPE, song_s=4, difficulty=name, seed=3)) for name in ("easy", "hard")
     }
@@ -139,13 +141,13 @@ def made():
 
 
 def _folds(tracks: list[Song]) -> np.ndarray:
-    """The place of each song among its artist's."""
+    """The number of each song among the songs of its artist."""
     artists = [track.artist for track in tracks]
     return np.array([artists[:i].count(artist) for i, artist in enumerate(artists)])
 
 
-def _right(model, features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> int:
-    """Songs recognised, each by a model that has not heard it."""
+def _count_correct(model, features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> int:
+    """The number of songs that a model recognises after training on the other folds."""
     return sum(
         int(
             np.sum(
@@ -156,44 +158,44 @@ def _right(model, features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -
     )
 
 
-BLIND = {
+MODELS = {
     "neighbour": make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
     "forest": RandomForestClassifier(60, random_state=0),
 }
 
 
 @pytest.mark.parametrize("task", ["artist", "language"])
-@pytest.mark.parametrize("model", list(BLIND))
-def test_files_and_loudness_tell_nothing(made, model, task):
-    right = total = 0
-    for tracks, file_features, _ in made.values():
+@pytest.mark.parametrize("model", list(MODELS))
+def test_file_properties_and_loudness_predict_nothing(features_of_difficulty, model, task):
+    correct = total = 0
+    for tracks, file_features, _ in features_of_difficulty.values():
         labels = np.array([getattr(track, task) for track in tracks])
-        right += _right(BLIND[model], file_features, labels, _folds(tracks))
+        correct += _count_correct(MODELS[model], file_features, labels, _folds(tracks))
         total += len(tracks)
     chance = 1 / len(set(labels))
-    assert right <= scipy.stats.binom.ppf(0.999, total, chance), f"{right} of {total}, chance {chance:.3f}"
+    assert correct <= scipy.stats.binom.ppf(0.999, total, chance), f"{correct} of {total}, chance {chance:.3f}"
 
 
 @pytest.mark.parametrize("task", ["artist", "language"])
-def test_the_plans_of_many_seeds_tell_nothing(task):
-    right = total = 0
+def test_the_plans_of_many_seeds_predict_nothing(task):
+    correct = total = 0
     for seed in range(12):
         tracks = plan_songs(CatalogueConfig(**SHAPE, seed=seed))
         endings = [[track.path.endswith(name) for name in ENCODINGS] for track in tracks]
         drawn = [(t.sample_rate_hz, t.channels, t.duration_s, t.level_dbfs, t.crest_db) for t in tracks]
         labels = np.array([getattr(track, task) for track in tracks])
-        right += _right(BLIND["neighbour"], np.hstack([endings, drawn]), labels, _folds(tracks))
+        correct += _count_correct(MODELS["neighbour"], np.hstack([endings, drawn]), labels, _folds(tracks))
         total += len(tracks)
-    assert right <= scipy.stats.binom.ppf(0.999, total, 1 / len(set(labels)))
+    assert correct <= scipy.stats.binom.ppf(0.999, total, 1 / len(set(labels)))
 
 
-def test_timbre_tells_on_easy_and_less_on_hard(made):
+def test_timbre_predicts_labels_and_less_so_on_hard(features_of_difficulty):
     share = {}
-    for name, (tracks, _, spectral_features) in made.items():
+    for name, (tracks, _, spectral_features) in features_of_difficulty.items():
         for task in ("artist", "language"):
             labels = np.array([getattr(track, task) for track in tracks])
             model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            share[name, task] = _right(model, spectral_features, labels, _folds(tracks)) / len(tracks)
+            share[name, task] = _count_correct(model, spectral_features, labels, _folds(tracks)) / len(tracks)
     assert share["easy", "artist"] >= 0.8  # chance 0.0625
     assert share["easy", "language"] >= 0.8  # chance 0.25
     assert 0.12 < share["hard", "artist"] < share["easy", "artist"] - 0.15

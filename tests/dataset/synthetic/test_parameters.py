@@ -1,4 +1,4 @@
-"""The cast: points of the cube, and languages and singers made from any of them."""
+"""Points of the unit cube, and the languages and artists made from them."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from mtl_core.dataset.synthetic import parameters
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 150])
-def test_a_hypercube_fills_every_dimension_evenly(count):
+def test_the_points_of_a_hypercube_are_evenly_spread_in_each_dimension(count):
     points = parameters.spread(count, 5, None, np.random.default_rng(0))
     np.testing.assert_allclose(np.sort(points, axis=0), np.tile((np.arange(count) + 0.5)[:, None] / count, 5))
 
 
-def test_hard_points_crowd_the_middle():
+def test_points_with_a_deviation_are_around_the_middle():
     points = parameters.spread(2000, 5, 0.1, np.random.default_rng(0))
     assert points.min() >= 0 and points.max() <= 1
     np.testing.assert_allclose(points.mean(axis=0), 0.5, atol=0.02)
@@ -20,7 +20,7 @@ def test_hard_points_crowd_the_middle():
 
 
 @pytest.mark.parametrize("u", [0.0, 0.5, 1.0])
-def test_every_point_is_a_language_and_an_artist(u):
+def test_every_point_gives_a_possible_language_and_artist(u):
     language = parameters.language_at(np.full(parameters.LANGUAGE_DIMENSIONS, u))
     assert language.vowel_share.sum() == pytest.approx(1)
     assert language.onset_share.sum() == pytest.approx(1)

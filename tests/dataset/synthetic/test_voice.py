@@ -1,4 +1,4 @@
-"""The voice: pitch, formants and silences are those asked for."""
+"""The voice has the pitch, the formants and the silences of its syllables."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def _spectrum(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("pitch_midi", [45, 57, 69])
-def test_pitch_is_the_note(pitch_midi):
+def test_the_pitch_is_that_of_the_note(pitch_midi):
     y = sing(_syllables(pitch_midi, (500, 1500, 2500)), SINGER, 3 * RATE_HZ, np.random.default_rng(0))
     steady = y[RATE_HZ // 4 : 3 * RATE_HZ // 4]
     lag = np.correlate(steady, steady, "full")[len(steady) - 1 :]
@@ -43,7 +43,7 @@ def test_pitch_is_the_note(pitch_midi):
 @pytest.mark.parametrize(
     ("high_hz", "low_hz"), [((700, 1500, 2500), (300, 1500, 2500)), ((500, 2200, 3000), (500, 900, 3000))]
 )
-def test_formants_are_the_vowels_times_the_tract(high_hz, low_hz, tract_scale):
+def test_formants_are_those_of_the_vowel_scaled_by_the_tract(high_hz, low_hz, tract_scale):
     differs = int(np.argmax(np.array(high_hz) != np.array(low_hz)))
     ratio = []
     for formants_hz in (high_hz, low_hz):
@@ -55,14 +55,14 @@ def test_formants_are_the_vowels_times_the_tract(high_hz, low_hz, tract_scale):
     assert ratio[0] > 20 * ratio[1]
 
 
-def test_silence_between_syllables():
+def test_there_is_silence_between_syllables():
     y = sing(_syllables(57, (500, 1500, 2500)), SINGER, 3 * RATE_HZ, np.random.default_rng(0))
     loud = np.sqrt(np.mean(y[:RATE_HZ] ** 2))
     assert np.abs(y[int(1.2 * RATE_HZ) : int(1.8 * RATE_HZ)]).max() < 1e-4 * loud
     assert np.isfinite(y).all() and y.dtype == np.float32 and len(y) == 3 * RATE_HZ
 
 
-def test_a_softer_source_is_darker():
+def test_a_softer_voice_has_less_energy_above_2_khz():
     def above_2khz(tilt_db: float) -> float:
         singer = replace(SINGER, tilt_db=tilt_db)
         f, power = _spectrum(sing(_syllables(50, (500, 1500, 2500)), singer, 2 * RATE_HZ, np.random.default_rng(0)))

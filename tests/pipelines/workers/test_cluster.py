@@ -7,7 +7,7 @@ from mtl_core.pipelines.workers import cluster
 
 
 @pytest.mark.usefixtures("local_ray")  # of 4 logical CPUs
-def test_room_is_what_the_cluster_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_workers_is_limited_by_the_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     assert cluster.require_workers(4) == 4
     assert cluster.require_workers(8, num_cpus=0.5) == 8
     assert cluster.require_workers(None) == min(4, os.cpu_count() or 1)
