@@ -1,8 +1,10 @@
-"""The front end beside librosa, on the same tracks in one run: python bench/bench_front_end.py [FOLDER]
+"""Compare the front end with librosa on the same tracks in one run: python bench/bench_front_end.py [FOLDER]
 
-CPU milliseconds a track of this process and its child, single-threaded; contenders take turns, medians over tracks and
-repeats. Tracks are some of the mp3, ogg and flac files of 120 s or more in FOLDER (default: the real songs beside the
-checkout), or generated ones. Then, on the same tracks, the largest difference from librosa's mel after the log.
+It prints CPU milliseconds a track of this process and its child, single-threaded. The contenders take turns; figures
+are medians over tracks and repeats.
+
+The tracks are up to 6 mp3, ogg and flac files of 120 s or more in FOLDER (default: the real songs beside the checkout),
+or generated ones. The largest difference from librosa's mels after the log is printed, too.
 """
 
 import os
@@ -42,8 +44,8 @@ def generated_tracks(folder: Path) -> list[Path]:
     paths = [folder / f"generated.{suffix}" for suffix in ("mp3", "ogg", "flac")]
     for path in paths:
         with soundfile.SoundFile(path, "w", 44_100, 2) as sound:
-            for at in range(0, len(samples), 1 << 16):
-                sound.write(samples[at : at + (1 << 16)])
+            for start in range(0, len(samples), 1 << 16):
+                sound.write(samples[start : start + (1 << 16)])
     return paths
 
 
@@ -55,12 +57,12 @@ def librosa_mel(segment: np.ndarray) -> np.ndarray:
 
 
 def librosa_mels(recording: Recording) -> np.ndarray:
-    segments = [part for excerpt in recording.excerpts for part in excerpt.samples.reshape(-1, SEGMENT_SAMPLES)]
+    segments = [segment for excerpt in recording.excerpts for segment in excerpt.samples.reshape(-1, SEGMENT_SAMPLES)]
     return np.stack([librosa_mel(segment) for segment in segments])
 
 
 def cpu_ms(work: Callable[[], object], child: int | None = None) -> tuple[float, object]:
-    """CPU milliseconds of this process and of the child, and what the work gave."""
+    """CPU milliseconds of this process and of the child process, and the result of the work."""
 
     def now_s() -> float:
         stat = Path(f"/proc/{child}/schedstat").read_text() if child else "0"
@@ -85,7 +87,7 @@ def main() -> None:
                 data = path.read_bytes()
                 recording = read_recording(io.BytesIO(data))
                 contenders: dict[str, Callable[[], object]] = {
-                    "read: librosa.load, the whole": lambda data=data: librosa.load(
+                    "read: librosa.load, whole file": lambda data=data: librosa.load(
                         io.BytesIO(data), sr=SAMPLE_RATE_HZ
                     ),
                     "read: read_recording": lambda data=data: read_recording(io.BytesIO(data)),
@@ -107,12 +109,12 @@ def main() -> None:
         for name, values in times.items():
             print(f"  {name:32s}{medians[name]:8.1f}   ({min(values):.1f} to {max(values):.1f})")
         print("ratios")
-        for name, other, one in (
-            ("librosa / ours, reading", "read: librosa.load, the whole", "read: read_recording"),
+        for name, slower, faster in (
+            ("librosa / ours, reading", "read: librosa.load, whole file", "read: read_recording"),
             ("through the child / in process", "read: Decoder, bytes", "read: read_recording"),
             ("librosa / ours, mels", "mel: librosa, each segment", "mel: log_mel_segments"),
         ):
-            print(f"  {medians[other] / medians[one]:.2f} {name}")
+            print(f"  {medians[slower] / medians[faster]:.2f} {name}")
         print("largest difference from librosa after the log")
         for name, difference in differences.items():
             print(f"  {difference:.1e}  {name}")

@@ -4,13 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
 import pytest
 
 from mtl_core.audio.filter_bank import default_filter_bank, make_filter_bank, pack, unpack
-from mtl_core.audio.front_end import FrontEnd, Segments
+from mtl_core.audio.front_end import FrontEnd, Segments, define_front_end
 from mtl_core.audio.mel import MelConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
@@ -60,19 +61,37 @@ def front_end() -> FrontEnd:
     return replace(FrontEnd(), filter_bank=2 * FrontEnd().filter_bank)
 
 
+def _silent_track() -> Any:
+    from mtl_core.audio.track_reader import Track
+
+    segments = Segments(mel_STF=np.zeros((1, 187, 96), np.float32), start_s=np.zeros(1))
+    return Track({"track_id": "a", "artist": "b", "language": "c"}, segments, 3.0)
+
+
 def test_a_bank_travels_beside_the_mels(front_end: FrontEnd, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    from mtl_core.audio.track_reader import Track
     from mtl_core.dataset.mel_files import encode_mels, mels_schema, open_mel_dataset
     from mtl_core.schema import MANIFEST
     from mtl_core.storage.location import Location
 
-    segments = Segments(mel_STF=np.zeros((1, 187, 96), np.float32), start_s=np.zeros(1))
-    track = Track({"track_id": "a", "artist": "b", "language": "c"}, segments, 3.0)
-    (tmp_path / "mels.parquet").write_bytes(encode_mels([track], mels_schema(front_end, MANIFEST)))
+    (tmp_path / "mels.parquet").write_bytes(encode_mels([_silent_track()], mels_schema(front_end, MANIFEST)))
     dataset = open_mel_dataset(Location(str(tmp_path)))
     assert dataset.front_end == front_end
     np.testing.assert_array_equal(dataset.front_end.filter_bank, front_end.filter_bank)
+
+
+def test_mels_of_another_front_end_without_their_bank_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from mtl_core.dataset.mel_files import encode_mels, mels_schema, open_mel_dataset
+    from mtl_core.errors import InputError
+    from mtl_core.schema import FILTER_BANK, MANIFEST
+    from mtl_core.storage.location import Location
+
+    schema = mels_schema(define_front_end(mel=MelConfig(fmin_hz=100)), MANIFEST)
+    metadata = {key: value for key, value in schema.metadata.items() if key != FILTER_BANK}
+    (tmp_path / "mels.parquet").write_bytes(encode_mels([_silent_track()], schema.with_metadata(metadata)))
+    with pytest.raises(InputError, match=r"no filter bank is stored for .*fmin_hz=100"):
+        open_mel_dataset(Location(str(tmp_path)))
 
 
 def test_a_bank_travels_in_the_artifact_and_leaves_its_model_id_alone(front_end: FrontEnd, tmp_path: Path) -> None:
