@@ -43,7 +43,7 @@ def main(n: int = 100_000, folder: Path = SONGS) -> None:
         subprocess.run(
             [sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), temporary, str(folder), "28"], check=True
         )
-        tag = [sys.executable, str(ROOT / "jobs" / "tag_catalogue.py"), "--model", str(place / "float32")]
+        tag = [sys.executable, str(ROOT / "jobs" / "tag_catalogue.py"), "--model", str(place / "paper")]
         spent = run([*tag, "--manifest", str(place / "tracks-28.parquet"), "--out", str(place / "out-long")])
         print(f"worker and decoder, 28 long tracks: {spent.worker_mib:.0f} MiB; driver {spent.driver_mib:.0f} MiB")
         wav = place / "tracks-28" / "hours.wav"
@@ -59,7 +59,7 @@ def main(n: int = 100_000, folder: Path = SONGS) -> None:
         for count in (1000, n):
             manifest = many(place, count, rows["uri"][0].as_py())
             spent = run(
-                [sys.executable, str(ROOT / "bench" / "stubbed_night.py"), str(manifest), str(place / "int8"),
+                [sys.executable, str(ROOT / "bench" / "stubbed_night.py"), str(manifest), str(place / "best"),
                  str(place / f"out-{count}")],
                 PYTHONPATH=str(ROOT / "bench"),
             )  # fmt: skip

@@ -65,7 +65,7 @@ def phase(name: str, function: Callable[..., Any], found: list[dict[str, Any]]) 
 
 def frozen(root: Location, found: list[dict[str, Any]]) -> WorkPlan:
     """The plan of a first night, as `tag_catalogue` would have made it."""
-    model_id = load_cpu_model(root / "int8").model_id
+    model_id = load_cpu_model(root / "best").model_id
     scan, plan, freeze = (
         phase(name, function, found)
         for name, function in (("check", manifest.scan), ("plan", delta.plan_tracks), ("freeze", work_plan.write_plan))
@@ -120,7 +120,7 @@ def taken_up(root: Location, found: list[dict[str, Any]]) -> dict[str, Any]:
             measured = phase(name, getattr(module, function), found)
             stack.enter_context(mock.patch.object(module, function, measured))
         tagging = tag_catalogue.Tagging(workers=1)
-        (record,) = tag_catalogue.tag_catalogue(root / "manifest.parquet", root / "int8", root / "out", tagging).runs
+        (record,) = tag_catalogue.tag_catalogue(root / "manifest.parquet", root / "best", root / "out", tagging).runs
     return record
 
 

@@ -4,7 +4,7 @@ One worker tags the same N files (default 70) from a folder and from an S3 endpo
 a connection (slow_proxy.py before moto's server), in turns, REPEATS times (default 3). From S3 means all of it: audio,
 manifest, model, tables and the run's own files. Server and proxy have one core, the job and its Ray another. The rate
 is that of the tracks after the first, by the times at which they were tagged: start-up and commit are not in it, what
-happens between two shards is. MODEL is float32 (default) or int8; FOLDER as in bench_tagging.py.
+happens between two shards is. MODEL is paper (default) or best; FOLDER as in bench_tagging.py.
 
 The server and the wire are looked at alone first, as neither may be what limits. Prints medians and their ratio, writes
 bench-run/s3.json.
@@ -130,7 +130,7 @@ def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str,
     }
 
 
-def main(n: int = 70, repeats: int = 3, model: str = "float32", folder: Path = SONGS) -> None:
+def main(n: int = 70, repeats: int = 3, model: str = "paper", folder: Path = SONGS) -> None:
     runs: dict[str, list[dict[str, Any]]] = {"folder": [], "s3": []}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, server() as address:
         place = Path(temporary)

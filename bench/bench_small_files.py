@@ -69,11 +69,11 @@ def main(n: int = 5000) -> None:
             manifest = str(place / f"{name}.parquet")
             build = [sys.executable, str(ROOT / "jobs" / "build_manifest.py"), "--catalogue", str(place / name)]
             subprocess.run([*build, "--out", manifest], check=True, stdout=subprocess.DEVNULL)
-            tag = [sys.executable, str(ROOT / "jobs" / "tag_catalogue.py"), "--model", str(place / "float32")]
+            tag = [sys.executable, str(ROOT / "jobs" / "tag_catalogue.py"), "--model", str(place / "paper")]
             spent[name] = run([*tag, "--manifest", manifest, "--out", str(place / f"out-{name}")])
             print(f"{name}: {spent[name].wall_s:.1f} s wall, {spent[name].cpu_s:.1f} s CPU", flush=True)
         whole = (spent["small"].cpu_s - spent["few"].cpu_s) / (n - n // 5)
-        stages = run([sys.executable, __file__, "--stages", str(place / "small.parquet"), str(place / "float32")])
+        stages = run([sys.executable, __file__, "--stages", str(place / "small.parquet"), str(place / "paper")])
         four = float(stages.said)
         print(
             f"CPU milliseconds a file: {1000 * whole:.2f}, of which fetch, decode, mel and model {1000 * four:.2f}: "

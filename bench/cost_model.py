@@ -98,7 +98,7 @@ def instances(measured: dict[str, Any]) -> str:
 
 
 def catalogues(measured: dict[str, Any]) -> str:
-    core_s = measured["core_s"]["float32"] + measured["s3_core_s"]
+    core_s = measured["core_s"]["paper"] + measured["s3_core_s"]
     rows = []
     for millions in MILLIONS:
         n = millions * 1e6
@@ -141,7 +141,7 @@ def phases(measured: dict[str, Any]) -> str:
 
 
 def limits(measured: dict[str, Any]) -> str:
-    core_s = measured["core_s"]["float32"] + measured["s3_core_s"]
+    core_s = measured["core_s"]["paper"] + measured["s3_core_s"]
     rate = SMALL.tracks_per_s(core_s)
     handout_ms = measured["handout"]["driver_cpu_ms_a_shard"]
     per_s = {
@@ -159,8 +159,8 @@ def taken(measured: dict[str, Any]) -> dict[str, Any]:
     """The same with what lies in bench-run."""
     if (RUN / "tagging.json").exists():
         medians = json.loads((RUN / "tagging.json").read_text())["medians"]
-        for ours, name in (("ours, float32", "float32"), ("ours, int8", "8-bit integers")):
-            measured["core_s"][name] = round(medians[ours]["cpu_s_per_track"], 3)
+        for recipe in ("paper", "best"):
+            measured["core_s"][recipe] = round(medians[f"ours, {recipe}"]["cpu_s_per_track"], 3)
     for name in ("night", "handout"):
         if (RUN / f"{name}.json").exists():
             measured[name] = json.loads((RUN / f"{name}.json").read_text())

@@ -19,7 +19,6 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference import artifact
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.quantization import calibrate
 from mtl_core.model.recipes import recipe
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
@@ -45,20 +44,16 @@ def copies(tracks: list[Path], n: int, folder: Path) -> Path:
 
 
 def models(folder: Path) -> None:
-    """Untrained ones of the paper's size: what they say does not matter here, what they cost does."""
+    """Untrained models of the recipes `paper` and `best`: their tags do not matter here, their cost does."""
     torch.manual_seed(0)
     names = {"artist": tuple(f"a{i:02}" for i in range(68)), "language": tuple(f"l{i:02}" for i in range(17))}
     classes = {task: len(labels) for task, labels in names.items()}
-    model = MultitaskCNN(ModelConfig(classes=classes))
     vocabularies = {task: Vocabulary(labels) for task, labels in names.items()}
     splits = pa.table({"track_id": ["a"], "split": ["train"]})
-    quantization = calibrate(model.eval(), 3 * torch.rand(40, 1, 187, 96))
-    for name, choice in (("float32", None), ("int8", quantization)):
-        known = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies, quantization=choice)
-        artifact.save_artifact(known, splits, Location(str(folder / name)))
-    best = MultitaskCNN(ModelConfig(classes=classes, trunk=recipe("best").trunk)).eval()
-    known = Artifact(model=best, front_end=FrontEnd(), vocabularies=vocabularies)
-    artifact.save_artifact(known, splits, Location(str(folder / "best")))
+    for name in ("paper", "best"):
+        model = MultitaskCNN(ModelConfig(classes=classes, trunk=recipe(name).trunk)).eval()
+        untrained = Artifact(model=model, front_end=FrontEnd(), vocabularies=vocabularies)
+        artifact.save_artifact(untrained, splits, Location(str(folder / name)))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ from mtl_core.inference.artifact_files import (
 from mtl_core.inference.model_card import model_card
 from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.quantization import Quantization
 from mtl_core.storage.location import Location
 
 
@@ -56,7 +55,6 @@ class Artifact:
         front_end: what made its input.
         vocabularies: task -> classes, one for each head of the model.
         aggregation: how its segments become a track's tag.
-        quantization: of the convolutions' inputs to 8 bits on CPUs; None: float32.
         fingerprint: of the data it was trained on; "" where there is none.
         metrics: what training saw: split, seed, history, scores; JSON values.
         versions: of the software that made it; JSON values.
@@ -70,7 +68,6 @@ class Artifact:
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     aggregation: Aggregation = field(default_factory=Aggregation)
-    quantization: Quantization | None = None
     fingerprint: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -86,8 +83,8 @@ class Artifact:
 def model_id(artifact: Artifact) -> str:
     """16 hexadecimal digits of a SHA-256 over all that can change a tag.
 
-    These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization; not
-    metrics, recipe, dates and versions, nor the format of the weights' file.
+    These are the weights, the front end, the model, the vocabularies and the aggregation; not metrics, recipe, dates
+    and versions, nor the format of the weights' file.
     """
     return content_hash(_what_tags(artifact), {name: tensor.numpy() for name, tensor in _state(artifact).items()})
 
@@ -106,7 +103,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
     """
     table = io.BytesIO()
     pq.write_table(splits.select(["track_id", "split"]), table)
-    graph, weights = export_openvino(artifact.model, artifact.quantization)
+    graph, weights = export_openvino(artifact.model)
     files = {
         WEIGHTS_FILE: safetensors.torch.save(_state(artifact)),
         NETWORK_GRAPH: graph,
@@ -150,7 +147,6 @@ def load_artifact(location: Location) -> Artifact:
             front_end=FrontEnd.from_dict(values["front_end"]),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
             aggregation=Aggregation.from_dict(values["aggregation"]),
-            quantization=Quantization.from_dict(values["quantization"]) if "quantization" in values else None,
             fingerprint=values["fingerprint"],
             metrics=values["metrics"],
             versions=values["versions"],
@@ -172,13 +168,11 @@ def load_splits(location: Location) -> pa.Table:
 
 def _what_tags(artifact: Artifact) -> dict[str, Any]:
     """Everything beside the weights that can change a tag, as JSON values."""
-    quantization = {} if artifact.quantization is None else {"quantization": artifact.quantization.to_dict()}
     return {
         "front_end": artifact.front_end.to_dict(),
         "model": artifact.model.config.to_dict(),
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()},
         "aggregation": artifact.aggregation.to_dict(),
-        **quantization,
     }
 
 

@@ -27,7 +27,7 @@ def content_hash(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) 
     """The `model_id`: 16 hexadecimal digits of a SHA-256 over all that can change a tag.
 
     Args:
-        what_tags: front end, model, vocabularies, aggregation and quantization, as JSON values.
+        what_tags: front end, model, vocabularies and aggregation, as JSON values.
         state: every weight and running statistic.
     """
     canonical = json.dumps(what_tags, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -40,8 +40,7 @@ def content_hash(what_tags: Mapping[str, Any], state: Mapping[str, np.ndarray]) 
 
 def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of the content of model.json, what can change a tag."""
-    names = ("front_end", "model", "vocabularies", "aggregation", "quantization")
-    return {name: values[name] for name in names if name in values}
+    return {name: values[name] for name in ("front_end", "model", "vocabularies", "aggregation")}
 
 
 def read_values(location: Location) -> dict[str, Any]:
@@ -57,6 +56,11 @@ def read_values(location: Location) -> dict[str, Any]:
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version") if isinstance(values, dict) else None
         raise invalid_model(location, f"{MODEL_FILE} has format version {found!r}, allowed is {FORMAT_VERSION}")
+    if "quantization" in values:
+        raise invalid_model(
+            location,
+            f"{MODEL_FILE} has 8-bit weights, which only version 0.1 reads: use the model it was made from",
+        )
     for key, kind in _FIELDS.items():
         if not isinstance(values.get(key), kind):
             raise invalid_model(

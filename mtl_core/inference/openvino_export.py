@@ -17,16 +17,15 @@ from torch import Tensor, nn
 
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
-from mtl_core.model.quantization import Quantization, quantized
 
 
-def export_openvino(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
+def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
     """The graph (XML) and the constants of the network, the same bytes for the same model.
 
     Its input is "mel" (B, 1, 187, 96) float32, its outputs "embedding" (B, 96) and a task's logits (B, C) under the
     task's name.
     """
-    network = _Outputs(model if quantization is None else quantized(model, quantization)).eval()
+    network = _Outputs(model).eval()
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: what it warns of, values that steer the graph, are constants here
         # The reader does not keep what it reads from alive.
@@ -35,7 +34,7 @@ def export_openvino(model: MultitaskCNN, quantization: Quantization | None = Non
         graph = reader.convert(reader.load(source))
     graph.reshape([-1, 1, FRAMES, BANDS])
     folding = Manager()
-    folding.register_pass(ConstantFolding())  # integers are only recognised where the ranges of rounding are constants
+    folding.register_pass(ConstantFolding())  # the graph is smaller, and its bytes are those of version 0.1
     folding.run_passes(graph)
     graph.set_friendly_name("network")
     for number, operation in enumerate(graph.get_ordered_ops()):  # the reader counts on through a process

@@ -1,12 +1,10 @@
 """The statistics trunk: what it does not hear, what it does, and that CPUs run the same network."""
 
 import openvino
-import pytest
 import torch
 
 from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, parameter_count
-from mtl_core.model.quantization import calibrate
 
 CONFIG = ModelConfig(classes={"artist": 68, "language": 17}, trunk="statistics")
 
@@ -50,8 +48,3 @@ def test_exported_network_is_the_model():
     found = compiled({"mel": X_B1TF.numpy()})
     for task, logits in model(X_B1TF).items():
         torch.testing.assert_close(torch.from_numpy(found[task]), logits, rtol=1e-4, atol=1e-4)
-
-
-def test_integers_are_for_the_papers_trunk():
-    with pytest.raises(ValueError, match="got 'statistics'"):
-        calibrate(_trained(), torch.rand(2, 1, FRAMES, BANDS))
