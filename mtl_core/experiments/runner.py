@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_files import MelDataset
+from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
@@ -38,19 +39,13 @@ def plan_runs(
             raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, given)) or 'none'}")
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
-    if split == "artist" and tuple(tasks) != ("language",):
-        raise InputError("the split 'artist' has no artist in both train and test: --tasks language")
-    if split != "kfold" and tuple(folds) != (0,):
-        raise InputError(f"folds are of the split 'kfold' alone, got {split!r}")
+    learnt = {task for task in TASKS if task in tasks or BOTH in tasks}
+    splits.check_arguments(split, tasks=learnt, folds=folds, seeds=seeds)
     if alphas and BOTH not in tasks:
         raise InputError(f"alphas are of the model of both tasks alone, got --tasks {' '.join(tasks)}")
     models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
     for name in recipes:
-        batch = recipe(name, epochs=epochs).global_batch
-        if num_workers < 1 or batch % num_workers:
-            raise InputError(f"num-workers must divide the global batch of {batch} of {name}, got {num_workers}")
-    if not all(0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"seeds must be 0 to {2**32 - 1}, got {' '.join(map(str, seeds))}")
+        recipe(name, epochs=epochs).check_workers(num_workers)
     runs = [
         Run(
             recipe=name,

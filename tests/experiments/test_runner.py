@@ -24,7 +24,7 @@ def mels(songs=SONGS, **labels):
         "language": pa.array([LANGUAGE[artist] for artist, _ in names], pa.string()),
         "album": pa.array([None] * len(names), pa.string()),
     }
-    return MelDataset(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels), stretches=pa.table({}))
+    return MelDataset(files=(), front_end=FrontEnd(), tracks=pa.table(columns | labels), spans=pa.table({}))
 
 
 def test_a_stored_run_is_not_done_again_and_a_failing_one_stops_no_other(tmp_path, capsys):
@@ -79,18 +79,18 @@ def test_each_alpha_is_one_more_model_of_both_tasks():
         ({"recipes": ["papier"]}, "no recipe 'papier'"),
         ({"recipes": []}, "recipes must be one or more, each once, got none"),
         ({"seeds": [0, 0]}, "seeds must be one or more, each once, got 0 0"),
-        ({"seeds": [-1]}, "seeds must be 0 to"),
+        ({"seeds": [-1]}, "seed must be 0 to"),
         ({"tasks": ["mood"]}, "tasks must be of artist, language, both, got mood"),
         ({"split": "random"}, "no split 'random'"),
         ({"split": "artist"}, "--tasks language"),
-        ({"split": "paper", "folds": [1]}, "folds are of the split 'kfold' alone"),
+        ({"split": "paper", "folds": [1]}, "fold 1 needs the split 'kfold', got 'paper'"),
         ({"folds": [9]}, "no fold 9: allowed are 0 to 4"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"alphas": [-1.0]}, "alpha must be None, or >= 0 and finite, got -1.0"),
         ({"alphas": [float("inf")]}, "got inf"),
         ({"alphas": [1.0, 1.0]}, "alphas must be one or more, each once, got 1.0 1.0"),
         ({"alphas": [1.0], "tasks": ["artist"]}, "alphas are of the model of both tasks alone, got --tasks artist"),
-        ({"num_workers": 3}, "num-workers must divide the global batch of 32 of paper, got 3"),
+        ({"num_workers": 3}, "num-workers must divide the global batch of 32, got 3"),
         ({"mels": mels(artist=pa.array([None] * 20, pa.string()))}, "has a label for 'artist'"),
         ({"mels": mels(songs=1)}, "no artist has two units"),
     ],

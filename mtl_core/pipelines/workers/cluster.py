@@ -53,6 +53,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
             include_dashboard=False,
             logging_level=logging.ERROR,
+            # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
         )
     silence_ray_data()
     try:
