@@ -1,15 +1,13 @@
 """What a training costs: python bench/bench_training.py step | stream MELS [RECIPE]
 
-step: forward, backward and Adam of the paper's network on one thread, and its forward pass in validation, as its layers
-one by one (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout) and as `mtl_core.blocks` computes them.
-CPU milliseconds a segment; contenders take turns, medians.
+step: an update of each recipe's network, and its forward pass in validation, on one thread, in torch's default order of
+values and in channels_last, which training uses. CPU milliseconds a segment; contenders take turns, medians.
 
-stream: segments a second of Ray Train with one worker and streaming input, and of a plain loop over the same mels in
-memory (`screen_recipes`), with the same threads; training and validation of an epoch, the first epoch of each try left
-out. Tries take turns.
+stream: segments a second of Ray Train with one worker, which reads its mels anew in each epoch, and of a loop over the
+same mels in memory (`screen_recipes`), with the same threads. Training and validation of an epoch count; the first
+epoch of each try does not. Tries take turns.
 """
 
-import copy
 import os
 import sys
 import tempfile
@@ -19,105 +17,83 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from screen_recipes import Data, epochs, validate
-from torch import nn
+from screen_recipes import Data, epochs
 
 from mtl_core.inference import artifact
-from mtl_core.model.cnn import BANDS, FRAMES, ModelConfig, MultitaskCNN
-from mtl_core.model.losses import label_counts, multitask_loss, task_weights
-from mtl_core.model.recipes import RECIPES
+from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
+from mtl_core.model.recipes import RECIPES, Recipe
+from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
 from mtl_core.pipelines.train import train
 from mtl_core.storage.location import Location
 
 CLASSES = {"artist": 68, "language": 17}
 REPEATS = 9
 TRIES, EPOCHS = 3, 4
+ORDERS = {"default order": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def layer_by_layer(model: MultitaskCNN, *, channels_last: bool) -> MultitaskCNN:
-    """The same weights in torch's own layers."""
-    plain = copy.deepcopy(model)
-    for i, block in enumerate(plain.trunk):
-        plain.trunk[i] = nn.Sequential(*[*block][:4], nn.Dropout(block[4].share))
-    return plain.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def update(model: MultitaskCNN, batch: dict[str, torch.Tensor], recipe: Recipe) -> Callable[[], object]:
+    optimizer = make_optimizer(model, recipe)
+    return lambda: train_epoch(model, optimizer, [batch], recipe, classes=CLASSES, epoch=1, updates=1)
 
 
-def update(model: MultitaskCNN, X_B1TF: torch.Tensor) -> Callable[[], object]:
-    recipe = RECIPES["paper"]
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, eps=recipe.adam_eps)
-    targets = {task: torch.randint(0, count, X_B1TF.shape[:1]) for task, count in CLASSES.items()}
-    weights = task_weights(CLASSES)
-
-    def once() -> None:
-        model.train()
-        loss = multitask_loss(model(X_B1TF), targets, counts=label_counts(targets), weights=weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return once
-
-
-def validation(model: MultitaskCNN, X_B1TF: torch.Tensor) -> Callable[[], object]:
-    def once() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model(X_B1TF)
-
-    return once
+def forward(model: MultitaskCNN, batch: dict[str, torch.Tensor], recipe: Recipe) -> Callable[[], object]:
+    return lambda: predict_logits(model, [batch], CLASSES)
 
 
 def cpu_ms(work: Callable[[], object]) -> float:
-    began_s = time.thread_time()
+    start_s = time.thread_time()
     work()
-    return 1e3 * (time.thread_time() - began_s)
+    return 1e3 * (time.thread_time() - start_s)
 
 
 def bench_step() -> None:
     torch.set_num_threads(1)
-    for batch in (16, 32):
-        X_B1TF = torch.rand(batch, 1, FRAMES, BANDS)
-        torch.manual_seed(0)
-        ours = MultitaskCNN(ModelConfig(classes=CLASSES))
-        models = {
-            "layer by layer": layer_by_layer(ours, channels_last=False),
-            "layer by layer, channels_last": layer_by_layer(ours, channels_last=True),
-            "blocks": ours,
-        }
-        for what, make in (("update", update), ("validation", validation)):
-            contenders = {name: make(model, X_B1TF) for name, model in models.items()}
-            times: dict[str, list[float]] = {name: [] for name in contenders}
-            for repeat in range(-2, REPEATS):
-                for name, work in contenders.items():
-                    ms = cpu_ms(work) / batch
-                    if repeat >= 0:
-                        times[name].append(ms)
-            medians = {name: float(np.median(values)) for name, values in times.items()}
-            print(f"{what}, batch {batch}, CPU ms a segment: median (lowest to highest)")
-            for name, values in times.items():
-                ratio = medians["layer by layer"] / medians[name]
-                print(f"  {name:32s}{medians[name]:6.1f}   ({min(values):.1f} to {max(values):.1f})   {ratio:.2f} x")
+    for batch_size in (16, 32):
+        targets = {task: torch.randint(0, count, (batch_size,)) for task, count in CLASSES.items()}
+        batch = {"mel": torch.rand(batch_size, FRAMES, BANDS), "track": torch.arange(batch_size), **targets}
+        for name in ("paper", "best"):
+            for work in (update, forward):
+                contenders = {}
+                for order, memory_format in ORDERS.items():
+                    torch.manual_seed(0)
+                    model = MultitaskCNN(RECIPES[name].model_config(CLASSES))
+                    contenders[order] = work(model.to(memory_format=memory_format), batch, RECIPES[name])
+                print(f"{name}, {work.__name__}, batch {batch_size}, CPU ms a segment: median (lowest to highest)")
+                for order, times in take_turns(contenders, batch_size).items():
+                    print(f"  {order:16s}{np.median(times):6.1f}   ({min(times):.1f} to {max(times):.1f})")
+
+
+def take_turns(contenders: dict[str, Callable[[], object]], batch_size: int) -> dict[str, list[float]]:
+    """CPU ms a segment of each contender's repeats."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for repeat in range(-2, REPEATS):
+        for name, work in contenders.items():
+            ms = cpu_ms(work) / batch_size
+            if repeat >= 0:
+                times[name].append(ms)
+    return times
 
 
 def bench_stream(mels: str, recipe: str = "paper") -> None:
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     data, numbers = Data(mels), replace(RECIPES[recipe], epochs=EPOCHS)
-    segments = len(data.of("train")) + len(data.of("validation"))
+    segments = len(data.segments("train")) + len(data.segments("validation"))
     seconds: dict[str, list[float]] = {"plain loop": [], "Ray Train": []}
     for _ in range(TRIES):
-        began_s = time.monotonic()
+        start_s = time.monotonic()
         for epoch, model in enumerate(epochs(data, numbers, 0)):
-            validate(data, model, numbers)
+            validate(model, data.validation(), numbers, classes=data.classes)
             if epoch:
-                seconds["plain loop"].append(time.monotonic() - began_s)
-            began_s = time.monotonic()
+                seconds["plain loop"].append(time.monotonic() - start_s)
+            start_s = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             out = Location(folder)
             train(mels=Location(mels), out=out, recipe=recipe, split="kfold", epochs=EPOCHS)
             history = artifact.load_artifact(out).metrics["history"]
         seconds["Ray Train"] += [epoch["seconds"] for epoch in history[1:]]
-        print({name: [round(one, 2) for one in values] for name, values in seconds.items()}, file=sys.stderr)
+        print({name: [round(value, 2) for value in values] for name, values in seconds.items()}, file=sys.stderr)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     print(f"{recipe}, {segments} segments an epoch, {threads} threads; segments a second: median (lowest to highest)")
     for name, values in seconds.items():

@@ -1,9 +1,9 @@
 """Recipes side by side on the validation part: python bench/screen_recipes.py MELS RECIPE[,FIELD=VALUE]... [SEED]...
 
-A plain PyTorch loop over mels in memory with the model, augmentation and loss that training uses, no Ray, one thread.
-The split is `kfold`, fold 0, seed 0 (one song of each artist validates; the test part is never looked at); a SEED
-starts weights, batches and dropout. Prints for each recipe and seed the validation tracks' macro AUC-PR at the epoch
-with the best validation loss, which is what training would keep. Example: `best,mixup=0.0 best 0 1 2`.
+A loop over mels in memory with the mathematics of training (`model.train_step`), no Ray, one thread. The split is
+`kfold`, fold 0, seed 0: one song of each artist is in the validation part, and the test part is not used. A SEED sets
+initial weights, batches and dropout. Prints for each recipe and seed the validation tracks' macro AUC-PR at the epoch
+with the lowest validation loss, which training would keep. Example: `best,mixup=0.0 best 0 1 2`.
 """
 
 import sys
@@ -21,100 +21,89 @@ from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import track_probabilities
-from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.losses import label_counts, multitask_loss, task_weights
-from mtl_core.model.mixup import mixup
+from mtl_core.model.cnn import MultitaskCNN
 from mtl_core.model.recipes import RECIPES, Recipe
+from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
 from mtl_core.storage.location import Location
 
 VALIDATION_BATCH = 16
 
 
 class Data:
-    """Mels in memory: segments X_S1TF float16, `track_S`, a track's `part`, and labels a task and track."""
+    """Mels in memory.
+
+    Attributes:
+        part: (N,) the split of each track.
+        labels: task -> (N,) classes of the tracks.
+        classes: task -> number of classes.
+        track_S: the track of each segment.
+        mel_STF: segments, float16.
+    """
 
     def __init__(self, location: str) -> None:
         source = open_mel_dataset(Location(location))
-        ids = source.tracks["track_id"].to_pylist()
+        track_ids = source.tracks["track_id"].to_pylist()
         self.part = np.array(splits.split(source.tracks, kind="kfold", seed=0)["split"].to_pylist())
         train = self.part == "train"
-        labels = {task: np.array(source.tracks[task].to_pylist(), object) for task in TASKS}
-        vocabularies = {task: Vocabulary.of(labels[task][train]) for task in TASKS}
+        names = {task: np.array(source.tracks[task].to_pylist(), object) for task in TASKS}
+        vocabularies = {task: Vocabulary.of(names[task][train]) for task in TASKS}
         self.classes = {task: len(vocabulary) for task, vocabulary in vocabularies.items()}
-        self.labels = {task: vocabularies[task].encode(labels[task]) for task in TASKS}
-        place = {track_id: i for i, track_id in enumerate(ids)}
+        self.labels = {task: vocabularies[task].encode(names[task]) for task in TASKS}
+        position = {track_id: i for i, track_id in enumerate(track_ids)}
         tables = [pq.read_table(file.path, columns=["track_id", "mel"]) for file in source.files]
-        self.track_S = np.array([place[one] for table in tables for one in table["track_id"].to_pylist()])
-        mels = [table["mel"].combine_chunks().to_numpy_ndarray() for table in tables]
-        self.X_S1TF = torch.from_numpy(np.concatenate(mels))[:, None]
+        self.track_S = np.array([position[track_id] for table in tables for track_id in table["track_id"].to_pylist()])
+        self.mel_STF = torch.from_numpy(
+            np.concatenate([table["mel"].combine_chunks().to_numpy_ndarray() for table in tables])
+        )
 
-    def of(self, part: str) -> np.ndarray:
-        """Places of the part's segments."""
+    def segments(self, part: str) -> np.ndarray:
+        """Indices of the segments of a part."""
         return np.flatnonzero(self.part[self.track_S] == part)
 
-    def batch(self, places_B: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-        targets = {task: torch.from_numpy(self.labels[task][self.track_S[places_B]]) for task in TASKS}
-        return self.X_S1TF[places_B].float(), targets
+    def batch(self, segments_B: np.ndarray) -> dict[str, Tensor]:
+        """These segments, as `train_step` takes them."""
+        track_B = self.track_S[segments_B]
+        targets = {task: torch.from_numpy(self.labels[task][track_B]) for task in TASKS}
+        return {"mel": self.mel_STF[segments_B], "track": torch.from_numpy(track_B), **targets}
+
+    def validation(self) -> Iterator[dict[str, Tensor]]:
+        """Batches of the validation part."""
+        segments_S = self.segments("validation")
+        for first in range(0, len(segments_S), VALIDATION_BATCH):
+            yield self.batch(segments_S[first : first + VALIDATION_BATCH])
 
 
 def epochs(data: Data, recipe: Recipe, seed: int) -> Iterator[MultitaskCNN]:
-    """The model after each epoch of `training_loop`'s mathematics on one worker."""
+    """The model after each epoch."""
     torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
-    config = ModelConfig(
-        classes=data.classes,
-        trunk=recipe.trunk,
-        dropout=recipe.dropout,
-        batch_norm_momentum=recipe.batch_norm_momentum,
-    )
-    model = MultitaskCNN(config)
-    optimizer = torch.optim.AdamW(model.parameters(), eps=recipe.adam_eps, weight_decay=recipe.weight_decay)
-    weights = task_weights(data.classes, recipe.alpha)
-    places_S = data.of("train")
-    updates = -(-len(places_S) // recipe.global_batch)
-    for epoch in range(recipe.epochs):
-        model.train()
-        for update, places_B in enumerate(np.array_split(draw.permutation(places_S), updates)):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at((epoch + update / updates) / recipe.epochs)
-            X_B1TF, targets = data.batch(places_B)
-            parts = [(1.0, targets)]
-            if recipe.mixup:
-                X_B1TF, parts = mixup(X_B1TF, targets, recipe.mixup)
-            logits = model(X_B1TF)
-            counts = label_counts(targets)
-            losses = [share * multitask_loss(logits, part, counts=counts, weights=weights) for share, part in parts]
-            optimizer.zero_grad()
-            torch.stack(losses).sum().backward()
-            optimizer.step()
+    random = np.random.default_rng(seed)
+    model = MultitaskCNN(recipe.model_config(data.classes))
+    optimizer = make_optimizer(model, recipe)
+    segments_S = data.segments("train")
+    updates = -(-len(segments_S) // recipe.global_batch)
+    for epoch in range(1, recipe.epochs + 1):
+        batches = map(data.batch, np.array_split(random.permutation(segments_S), updates))
+        train_epoch(model, optimizer, batches, recipe, classes=data.classes, epoch=epoch, updates=updates)
         yield model
 
 
-@torch.inference_mode()
-def validate(data: Data, model: MultitaskCNN, recipe: Recipe) -> tuple[float, dict[str, float]]:
+def score(data: Data, model: MultitaskCNN, recipe: Recipe) -> tuple[float, dict[str, float]]:
     """Validation loss, and each task's macro AUC-PR on tracks."""
-    model.eval()
-    places_S = data.of("validation")
-    found = [
-        model(data.batch(places_S[first : first + VALIDATION_BATCH])[0])
-        for first in range(0, len(places_S), VALIDATION_BATCH)
-    ]
-    logits = {task: torch.cat([one[task] for one in found]) for task in TASKS}
-    targets = data.batch(places_S)[1]
-    weights = task_weights(data.classes, recipe.alpha)
-    loss = float(multitask_loss(logits, targets, counts=label_counts(targets), weights=weights))
-    tracks = np.unique(data.track_S[places_S])
+    loss = validate(model, data.validation(), recipe, classes=data.classes).loss
+    predictions = predict_logits(model, data.validation(), TASKS)
+    track_S = np.concatenate([track_B for track_B, _ in predictions])
+    tracks_N = np.unique(track_S)
     scores = {}
     for task in TASKS:
-        of_track = [logits[task].numpy()[data.track_S[places_S] == track] for track in tracks]
-        p_NC = np.stack([track_probabilities(one) for one in of_track])
-        true_N = data.labels[task][tracks]
+        logits_SC = np.concatenate([logits[task] for _, logits in predictions])
+        p_NC = np.stack([track_probabilities(logits_SC[track_S == track]) for track in tracks_N])
+        true_N = data.labels[task][tracks_N]
         precisions = [average_precision_score(true_N == c, p_NC[:, c]) for c in np.unique(true_N[true_N >= 0])]
         scores[task] = float(np.mean(precisions))
     return loss, scores
 
 
-def changed(text: str) -> Recipe:
+def modified_recipe(text: str) -> Recipe:
     """`NAME,FIELD=VALUE,…` -> that recipe with those fields."""
     name, *fields = text.split(",")
     recipe = RECIPES[name]
@@ -130,11 +119,11 @@ def main() -> None:
     data = Data(sys.argv[1])
     seeds = [int(argument) for argument in sys.argv[2:] if argument.isdigit()] or [0]
     for text in (argument for argument in sys.argv[2:] if not argument.isdigit()):
-        recipe = changed(text)
+        recipe = modified_recipe(text)
         for seed in seeds:
             began_s, history = time.process_time(), []
             for model in epochs(data, recipe, seed):
-                history.append(validate(data, model, recipe))
+                history.append(score(data, model, recipe))
             best = min(range(len(history)), key=lambda at: history[at][0])
             scores = ", ".join(f"{task} {100 * score:.1f}" for task, score in history[best][1].items())
             last = ", ".join(f"{task} {100 * score:.1f}" for task, score in history[-1][1].items())

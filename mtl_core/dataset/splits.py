@@ -17,7 +17,7 @@ each artist keeps at least one group to train on.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -85,6 +85,25 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
         held_out = _split_80_10_10(candidates, seed)
     splits = {track_id: held_out.get(name or "", "train") for track_id, name in zip(track_ids, names, strict=True)}
     return pa.table([sorted(splits), [splits[track_id] for track_id in sorted(splits)]], schema=SPLITS_SCHEMA)
+
+
+def check_arguments(kind: str, *, tasks: Collection[str], folds: Sequence[int], seeds: Sequence[int]) -> None:
+    """Check the arguments of splits that models of `tasks` are trained on, before any data is read.
+
+    Raises:
+        InputError: no such kind, a fold of another kind than `kfold`, a seed out of range, or the kind `artist` for a
+            model that learns artists.
+    """
+    if kind not in KINDS:
+        raise InputError(f"no split {kind!r}: allowed are {', '.join(KINDS)}")
+    if kind == "artist" and "artist" in tasks:
+        raise InputError("the split 'artist' has no artist in both train and test: use --tasks language")
+    for fold in folds:
+        if fold and kind != "kfold":
+            raise InputError(f"fold {fold} needs the split 'kfold', got {kind!r}")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
 def _values(manifest: pa.Table, column: str | None) -> list[str | None]:

@@ -7,10 +7,10 @@ import pyarrow.compute as pc
 
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset
+from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
-from mtl_core.model.training_check import check_training
 from mtl_core.storage.location import Location
 
 
@@ -47,15 +47,18 @@ def plan_runs(
             raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
+    trained_tasks = {task for task in TASKS if task in tasks or BOTH in tasks}
+    splits.check_arguments(split, tasks=trained_tasks, folds=folds, seeds=seeds)
     if alphas and BOTH not in tasks:
         raise InputError(f"alphas are only for the model of both tasks, got --tasks {' '.join(tasks)}")
     models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
+    for name in recipes:
+        recipe(name, epochs=epochs).check_workers(num_workers)
     runs = []
     for seed in seeds:
         for fold in folds:
             for name in recipes:
                 for variant, alpha in models:
-                    numbers = recipe(name, epochs=epochs, alpha=alpha)
                     run = Run(
                         recipe=name,
                         tasks=variant,
@@ -63,16 +66,8 @@ def plan_runs(
                         fold=fold,
                         group_column=group_column,
                         seed=seed,
-                        epochs=numbers.epochs,
+                        epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
                         alpha=alpha,
-                    )
-                    check_training(
-                        tasks=run.model_tasks,
-                        global_batch=numbers.global_batch,
-                        num_workers=num_workers,
-                        split=split,
-                        fold=fold,
-                        seed=seed,
                     )
                     runs.append(run)
     for seed in seeds:

@@ -39,7 +39,6 @@ from mtl_core.inference.artifact_files import (
 from mtl_core.inference.model_card import model_card
 from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.quantization import Quantization
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
 
@@ -53,7 +52,6 @@ class Artifact:
         front_end: makes the model's input.
         vocabularies: task -> classes, one for each head of the model.
         aggregation: turns segments into a track's tag.
-        quantization: of the convolutions' inputs to 8 bits on CPUs; None: float32.
         fingerprint: of the training data; "" where there is none.
         metrics: of the training: split, seed, history, scores; JSON values.
         versions: of the software that trained it; JSON values.
@@ -67,7 +65,6 @@ class Artifact:
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     aggregation: Aggregation = field(default_factory=Aggregation)
-    quantization: Quantization | None = None
     fingerprint: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -83,8 +80,8 @@ class Artifact:
 def model_id(artifact: Artifact) -> str:
     """16 hexadecimal digits of a SHA-256 over everything that can change a tag.
 
-    These are the weights, the front end, the model, the vocabularies, the aggregation and the quantization. Metrics,
-    recipe, dates, versions and the format of the weights' file do not count.
+    These are the weights, the front end, the model, the vocabularies and the aggregation. Metrics, recipe, dates,
+    versions and the format of the weights' file do not count.
     """
     return content_hash(_inference_fields(artifact), _weights(artifact))
 
@@ -97,7 +94,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         splits: track_id, split in train | validation | test.
         location: the folder.
     """
-    graph, constants = export_openvino(artifact.model, artifact.quantization)
+    graph, constants = export_openvino(artifact.model)
     weights, fields = _weights(artifact), _inference_fields(artifact)
     files = {
         WEIGHTS_FILE: safetensors.numpy.save(weights),
@@ -140,7 +137,6 @@ def load_artifact(location: Location) -> Artifact:
             front_end=header.front_end,
             vocabularies=header.vocabularies,
             aggregation=header.aggregation,
-            quantization=Quantization.from_dict(values["quantization"]) if "quantization" in values else None,
             fingerprint=values["fingerprint"],
             metrics=values["metrics"],
             versions=values["versions"],
@@ -167,13 +163,11 @@ def _weights(artifact: Artifact) -> dict[str, np.ndarray]:
 
 def _inference_fields(artifact: Artifact) -> dict[str, Any]:
     """Everything beside the weights that can change a tag, as JSON values."""
-    quantization = {} if artifact.quantization is None else {"quantization": artifact.quantization.to_dict()}
     return {
         "front_end": artifact.front_end.to_dict(),
         "model": artifact.model.config.to_dict(),
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()},
         "aggregation": artifact.aggregation.to_dict(),
-        **quantization,
     }
 
 

@@ -102,6 +102,10 @@ def read_header(location: Location) -> ArtifactHeader:
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise invalid_model(location, f"{MODEL_FILE} has format version {version!r}, allowed is {FORMAT_VERSION}")
+    if "quantization" in values:
+        raise invalid_model(
+            location, f"{MODEL_FILE} has 8-bit weights, which only version 0.1 reads: use the model it was made from"
+        )
     for key, json_type in _FIELDS.items():
         if not isinstance(values.get(key), json_type):
             raise invalid_model(
@@ -122,7 +126,7 @@ def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
     """The `model_id`: 16 hexadecimal digits of a SHA-256 over everything that can change a tag.
 
     Args:
-        fields: front end, model, vocabularies, aggregation and quantization, as JSON values.
+        fields: front end, model, vocabularies and aggregation, as JSON values.
         weights: every parameter and running statistic by name.
     """
     digest = hashlib.sha256(canonical_json(fields).encode())
@@ -134,8 +138,7 @@ def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
 
 def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of model.json that can change a tag."""
-    names = ("front_end", "model", "vocabularies", "aggregation", "quantization")
-    return {name: values[name] for name in names if name in values}
+    return {name: values[name] for name in ("front_end", "model", "vocabularies", "aggregation")}
 
 
 @contextlib.contextmanager

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
-from mtl_core.model.quantization import Quantization, quantized
 
 
-def export_openvino(model: MultitaskCNN, quantization: Quantization | None = None) -> tuple[bytes, bytes]:
+def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
     """The network's graph (XML) and its constants; the same model gives the same bytes.
 
     The input is "mel" (B, 1, 187, 96) float32. The outputs are "embedding" (B, 96) and, under each task's name, its
     logits (B, C).
     """
-    network = _Outputs(model if quantization is None else quantized(model, quantization)).eval()
+    network = _Outputs(model).eval()
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of values that steer the graph: here they are constants
         # `reader` keeps no reference to its source, so it stays in a variable.
@@ -34,7 +33,7 @@ def export_openvino(model: MultitaskCNN, quantization: Quantization | None = Non
         graph = reader.convert(reader.load(source))
     graph.reshape([-1, 1, FRAMES, BANDS])
     folding = Manager()
-    folding.register_pass(ConstantFolding())  # integers are only recognised where the ranges of rounding are constants
+    folding.register_pass(ConstantFolding())  # the graph is smaller, and its bytes are those of version 0.1
     folding.run_passes(graph)
     graph.set_friendly_name("network")
     for number, operation in enumerate(graph.get_ordered_ops()):  # the default names count on within a process

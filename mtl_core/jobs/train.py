@@ -9,23 +9,22 @@ from mtl_core.storage.location import Location
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train a tagger on mels, write its artifact; the same command takes up a run that crashed."""
+    """Train a model on mels and write its artifact; the same command resumes a training that was interrupted."""
 
     mels: str
     """Folder or s3:// prefix of mels, as extract_mels writes them."""
     out: str
-    """Folder or s3:// prefix of the artifact; a model that is there is replaced."""
+    """Folder or s3:// prefix of the artifact; a model in it is replaced."""
     tasks: tuple[str, ...] = ("artist", "language")
     """What to learn: artist, language, or both."""
-    recipe: str = "paper"
-    """The numbers of the training: paper (the source's, 100 epochs), best (what is known to be better) or
-    demo (short)."""
+    recipe: str = "best"
+    """The numbers of the training: best (30 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
     split: str = "paper"
-    """What is held out: paper, kfold, album or artist (for --tasks language alone)."""
+    """What is held out: paper, kfold, album or artist (with --tasks language only)."""
     fold: int = 0
     """Fold of --split kfold, from 0."""
     group_column: str | None = None
-    """Column whose values are never straddled by train and test, album or song, say; by default that of the split."""
+    """Column whose values are never shared by train and test, e.g. album or song; by default that of the split."""
     epochs: int | None = None
     """Passes over the training part, >= 1; by default the recipe's."""
     alpha: float | None = None
@@ -35,7 +34,7 @@ class Options:
     use_gpu: bool = False
     """One GPU for each worker."""
     drop_head: tuple[str, ...] = ()
-    """Task whose head is trained but left out of the artifact, language, say."""
+    """Tasks whose heads are trained but left out of the artifact, e.g. language."""
     seed: int = 0
     """Seed of the split and of the training, >= 0."""
 

@@ -1,15 +1,18 @@
-"""Losses: the masked multitask cross-entropy, L = CE_artist + alpha CE_language.
+"""The masked multitask cross-entropy, L = CE_artist + alpha CE_language, in nats.
 
-A missing label (`MISSING`, -1) is masked. Each head's loss is the sum over its labelled examples divided by the
-number of labelled examples of that head in the global batch, over all workers. Data-parallel training averages the
-workers' gradients; each worker therefore multiplies its sum by the number of workers, and the average is the gradient
-of the global L however unequally labels are spread. Source: Singh & Biswas (alpha); torch's DistributedDataParallel
-(the average).
+A missing label (`MISSING`, -1) is masked. The loss of a head is the sum over its labelled examples, divided by the
+number of its labelled examples in the global batch, over all workers. Data-parallel training averages the workers'
+gradients. Each worker therefore multiplies its loss by the number of workers: the average is then the gradient of the
+global L, even where labels are spread unequally. Sources: Singh & Biswas (alpha); torch's DistributedDataParallel (the
+average).
+
+Training may blend examples (`mixup`), so labels come as a mixture: pairs (share, targets). A share weights the
+cross-entropy of its targets, and their number. Without blending a mixture is [(1.0, targets)].
 
 Legend: B examples of this worker's batch, C classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,9 +20,12 @@ from torch.nn import functional
 
 from mtl_core.dataset.vocabulary import MISSING
 
+#: (share, targets) of each part of a blend; targets are task -> (B,) int64 classes, `MISSING` where there is no label.
+Mixture = Sequence[tuple[float, Mapping[str, Tensor]]]
+
 
 def task_weights(classes: Mapping[str, int], alpha: float | None = None) -> dict[str, float]:
-    """What each task's loss is multiplied by: 1 for artist and for a task alone, alpha for language beside artist.
+    """The factor of each task's loss: 1 for artist and for a single task, alpha for language beside artist.
 
     Args:
         classes: task -> number of classes.
@@ -36,52 +42,56 @@ def task_weights(classes: Mapping[str, int], alpha: float | None = None) -> dict
     return weights
 
 
-def label_counts(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Labelled examples of each task, float32 scalars; summed over the workers they are the global counts."""
-    return {task: (target_B != MISSING).sum().float() for task, target_B in targets.items()}
+def label_counts(mixture: Mixture) -> dict[str, Tensor]:
+    """Labelled examples of each task, float32 scalars. Their sums over the workers are the global counts."""
+
+    def counts(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {task: (targets_B != MISSING).sum().float() for task, targets_B in targets.items()}
+
+    return _weighted_sums([(share, counts(targets)) for share, targets in mixture])
 
 
-def cross_entropy_sums(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each task's cross-entropy in nats summed over the labelled examples: 0, with a graph, where there are none.
+def cross_entropy_sums(logits: Mapping[str, Tensor], mixture: Mixture) -> dict[str, Tensor]:
+    """Each task's cross-entropy, summed over the labelled examples.
+
+    A sum without any labelled example is 0 and still has a graph.
 
     Args:
         logits: task -> (B, C).
-        targets: task -> (B,) int64 indices, `MISSING` where there is no label.
+        mixture: labels of the same examples.
+
+    Returns:
+        task -> float32 scalar, in nats.
     """
-    return {
-        task: functional.cross_entropy(logits_BC.float(), targets[task], ignore_index=MISSING, reduction="sum")
-        for task, logits_BC in logits.items()
-    }
+
+    def sums(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            task: functional.cross_entropy(logits_BC.float(), targets[task], ignore_index=MISSING, reduction="sum")
+            for task, logits_BC in logits.items()
+        }
+
+    return _weighted_sums([(share, sums(targets)) for share, targets in mixture])
 
 
 def multitask_loss(
-    logits: Mapping[str, Tensor],
-    targets: Mapping[str, Tensor],
-    *,
-    counts: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    world_size: int = 1,
+    sums: Mapping[str, Tensor], counts: Mapping[str, Tensor], weights: Mapping[str, float], world_size: int = 1
 ) -> Tensor:
-    """This worker's loss: its mean over the workers is the L of the global batch, and so are the gradients'.
+    """This worker's loss. Its mean over the workers is the L of the global batch; the same holds for the gradients.
 
-    A head without any label in the global batch, and one of weight 0, gives itself and the trunk a gradient of zero.
+    A head gives itself and the trunk a gradient of zero where it has no label in the global batch or a weight of 0.
 
     Args:
-        logits: task -> (B, C) of this worker's examples.
-        targets: task -> (B,) int64 indices of the same, `MISSING` where there is no label.
-        counts: task -> labelled examples in the global batch, as `label_counts` summed over the workers.
-        weights: task -> factor, as `task_weights`.
+        sums: task -> sum of cross-entropies of this worker's examples, from `cross_entropy_sums`.
+        counts: task -> labelled examples in the global batch: `label_counts` summed over the workers.
+        weights: task -> factor, from `task_weights`.
         world_size: number of workers.
 
     Returns:
-        A scalar with a graph to every head.
+        A scalar, with a graph to every head.
     """
-    return loss_of_sums(cross_entropy_sums(logits, targets), counts=counts, weights=weights, world_size=world_size)
-
-
-def loss_of_sums(
-    sums: Mapping[str, Tensor], *, counts: Mapping[str, Tensor], weights: Mapping[str, float], world_size: int = 1
-) -> Tensor:
-    """`multitask_loss` of what `cross_entropy_sums` gives."""
     losses = [weights[task] * sums[task] * world_size / counts[task].clamp(min=1) for task in sums]
     return torch.stack(losses).sum()
+
+
+def _weighted_sums(values: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    return {task: torch.stack([share * of_tasks[task] for share, of_tasks in values]).sum(0) for task in values[0][1]}

@@ -1,7 +1,6 @@
-"""Augment: what a batch of training segments goes through before the network hears it.
+"""Mixup: training on blends of two segments of a batch, and of their labels.
 
-Mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018): each segment is blended with another of its
-batch, and its loss with that of the other's labels. Legend: B batch, T frames, F bands.
+Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018. Legend: B batch, T frames, F bands.
 """
 
 from collections.abc import Mapping
@@ -10,23 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_core.model.losses import Mixture
 
-def mixup(
-    X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float
-) -> tuple[Tensor, list[tuple[float, dict[str, Tensor]]]]:
-    """Blend each segment with another of the batch.
+
+def mixup(X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float) -> tuple[Tensor, Mixture]:
+    """Blend each segment with another one of the batch.
+
+    The share of a segment in its blend is drawn from Beta(strength, strength), once for the batch. The numbers come
+    from a numpy generator that is seeded by torch's global random state.
 
     Args:
         X_B1TF: segments (B, 1, T, F).
-        targets: task -> (B,) indices of labels.
-        strength: > 0; a segment's share in its blend is drawn from Beta(strength, strength), one for the batch, from
-            numpy's generator seeded by torch's global state.
+        targets: task -> (B,) classes.
+        strength: > 0.
 
     Returns:
-        The blends (B, 1, T, F), and (share, targets) twice: of the segments, and of their partners.
+        The blends (B, 1, T, F), and their labels: (share, targets) of the segments and of their partners.
     """
-    draw = np.random.default_rng(int(torch.randint(2**62, ())))
-    share = float(draw.beta(strength, strength))
-    partner_B = torch.from_numpy(draw.permutation(len(X_B1TF))).to(X_B1TF.device)
-    partners = {task: target_B[partner_B] for task, target_B in targets.items()}
-    return torch.lerp(X_B1TF[partner_B], X_B1TF, share), [(share, dict(targets)), (1 - share, partners)]
+    generator = np.random.default_rng(int(torch.randint(2**62, ())))
+    share = float(generator.beta(strength, strength))
+    partner_B = torch.from_numpy(generator.permutation(len(X_B1TF))).to(X_B1TF.device)
+    partner_targets = {task: targets_B[partner_B] for task, targets_B in targets.items()}
+    return torch.lerp(X_B1TF[partner_B], X_B1TF, share), [(share, dict(targets)), (1 - share, partner_targets)]

@@ -1,14 +1,15 @@
-"""Recipe: every number of a training, under a name.
+"""Recipes: all numbers of a training, under a name.
 
-`paper` is the source's (Singh & Biswas, completed by Keras' defaults) and stays as it is: better recipes stand beside
-it.
+`paper` is the recipe of Singh & Biswas, completed by Keras' defaults, and never changes. Better recipes get names of
+their own; docs/recipes.md says how they were chosen.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mtl_core.errors import InputError
+from mtl_core.model.cnn import ModelConfig
 
 Schedule = Literal["constant", "one_cycle"]
 
@@ -20,19 +21,16 @@ class Recipe:
     """The numbers of one training.
 
     Args:
-        learning_rate: Adam's, at its peak; > 0.
-        schedule: "constant"; "one_cycle" rises linearly over the first fifth, then falls to 0 on a cosine.
-        adam_eps: added to the root of Adam's second moment; Keras' 1e-7, not torch's 1e-8.
+        learning_rate: of Adam, at its peak; > 0.
+        schedule: "constant", or "one_cycle": a linear rise over the first fifth, then a cosine fall to 0.
         global_batch: segments of one update, over all workers; >= 1.
         epochs: passes over the training part; >= 1.
         alpha: weight of the language loss beside the artist loss, >= 0; None is N_artist / N_language.
-        trunk: of the model, one of `model.TRUNKS`.
-        weight_decay: the share of a weight that a learning rate of 1 would take off at each update (AdamW), >= 0.
-        mixup: each segment is blended with another, in shares drawn from Beta(mixup, mixup); 0 is without.
-        patience: epochs without a better validation loss after which training ends, >= 1; None: never early.
-        dropout: share of activations dropped after each block, in [0, 1).
+        trunk: of the model, one of `cnn.TRUNKS`.
+        weight_decay: AdamW's, >= 0: the share of a weight that one update takes off at a learning rate of 1.
+        mixup: each segment is blended with another in shares drawn from Beta(mixup, mixup); 0: no blending.
+        dropout: share of the activations that are dropped after each block, in [0, 1).
         batch_norm_momentum: weight of a batch in the running statistics, in (0, 1]; Keras' 0.99 is 0.01 here.
-        shuffle_segments: segments that a worker holds to draw its batches from, >= 1; 36 KB each.
 
     Raises:
         ValueError: a value is out of its range.
@@ -40,31 +38,26 @@ class Recipe:
 
     learning_rate: float = 1e-3
     schedule: Schedule = "constant"
-    adam_eps: float = 1e-7
     global_batch: int = 32
     epochs: int = 100
     alpha: float | None = None
     trunk: str = "paper"
     weight_decay: float = 0.0
     mixup: float = 0.0
-    patience: int | None = None
     dropout: float = 0.25
     batch_norm_momentum: float = 0.01
-    shuffle_segments: int = 4096
 
     def __post_init__(self) -> None:
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule must be one of {get_args(Schedule)}, got {self.schedule!r}")
-        if not self.learning_rate > 0 or not self.adam_eps > 0:
-            raise ValueError(f"learning_rate and adam_eps must be > 0, got {self.learning_rate} and {self.adam_eps}")
-        for name in ("global_batch", "epochs", "shuffle_segments"):
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        for name in ("global_batch", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("weight_decay", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be None or >= 1, got {self.patience}")
         if self.alpha is not None and not 0 <= self.alpha < math.inf:
             raise ValueError(f"alpha must be None, or >= 0 and finite, got {self.alpha}")
         if not 0 <= self.dropout < 1 or not 0 < self.batch_norm_momentum <= 1:
@@ -74,7 +67,7 @@ class Recipe:
             )
 
     def learning_rate_at(self, progress: float) -> float:
-        """The learning rate when `progress` (0 to 1) of all updates are done."""
+        """The learning rate when a share `progress`, 0 to 1, of all updates is done."""
         if self.schedule == "constant":
             return self.learning_rate
         if progress < WARM_UP_SHARE:
@@ -82,10 +75,20 @@ class Recipe:
         fall = (progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)
         return self.learning_rate * (1 + math.cos(math.pi * fall)) / 2
 
+    def check_workers(self, num_workers: int) -> None:
+        """Raises InputError where so many data-parallel workers cannot share the global batch."""
+        if num_workers < 1 or self.global_batch % num_workers:
+            raise InputError(f"num-workers must divide the global batch of {self.global_batch}, got {num_workers}")
+
+    def model_config(self, classes: dict[str, int]) -> ModelConfig:
+        """The network that this recipe trains, with one head for each task of `classes` (task -> number of classes)."""
+        return ModelConfig(
+            classes=classes, trunk=self.trunk, dropout=self.dropout, batch_norm_momentum=self.batch_norm_momentum
+        )
+
 
 RECIPES = {
     "paper": Recipe(),
-    # What helped on hard data, see docs/recipes.md.
     "best": Recipe(
         learning_rate=2e-3,
         schedule="one_cycle",
@@ -95,7 +98,7 @@ RECIPES = {
         mixup=0.4,
         batch_norm_momentum=0.1,
     ),
-    # A few hundred updates: the running statistics must follow them, and the learning rate end near 0.
+    # A few hundred updates: the running statistics must follow them, and the learning rate must end near 0.
     "demo": Recipe(
         learning_rate=4e-3,
         schedule="one_cycle",
@@ -108,16 +111,15 @@ RECIPES = {
 
 
 def recipe(name: str, *, epochs: int | None = None, alpha: float | None = None) -> Recipe:
-    """A recipe by its name, with another number of epochs and another alpha where they are given.
+    """The recipe of a name, with other values of `epochs` and `alpha` where they are given.
 
     Raises:
-        InputError: no such recipe, or a number that it may not have.
+        InputError: there is no such recipe, or a value is out of its range.
     """
     if name not in RECIPES:
         raise InputError(f"no recipe {name!r}: allowed are {', '.join(RECIPES)}")
-    found = RECIPES[name]
+    changes: dict[str, Any] = {"epochs": epochs, "alpha": alpha}
     try:
-        found = found if epochs is None else replace(found, epochs=epochs)
-        return found if alpha is None else replace(found, alpha=alpha)
+        return replace(RECIPES[name], **{field: value for field, value in changes.items() if value is not None})
     except ValueError as error:
         raise InputError(str(error)) from None

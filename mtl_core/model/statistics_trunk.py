@@ -1,14 +1,14 @@
-"""Statistics trunk: what a segment sounds like on the whole, whenever it sounds so.
+"""An x-vector-style trunk: convolutions over time, then mean and standard-deviation pooling.
 
-One small convolution over time and bands, then convolutions over time whose input channels are its maps' bands; the
-mean and the standard deviation over time of what they find, and of the bands themselves, are projected to the
-embedding. These are the x-vectors of speaker and language recognition (Snyder et al., "X-vectors: Robust DNN embeddings
-for speaker recognition", 2018), much smaller. The paper's trunk flattens a map of 3 moments instead, and has to learn a
-voice anew for each.
+A small 2-D convolution makes 8 maps. 1-D convolutions over time follow; their input channels are the bands of all maps.
+The mean and the standard deviation over time of their outputs, and of the bands themselves, are projected to the
+embedding. Source: Snyder et al., "X-vectors: Robust DNN embeddings for speaker recognition", 2018; this trunk is much
+smaller. The paper's trunk flattens a map of 3 moments instead, and has to learn a voice anew for each moment.
 
-The mean level of a segment is taken off first; each band is then normalised by its running statistics. Hidden values
-are normalised segment by segment (group norm): with their batch's statistics it scored less, docs/recipes.md.
-Legend: B batch, T frames, F bands, M maps, H hidden channels, P pooled values, E embedding.
+The mean level of a segment is subtracted first. Each band is then normalised by its running statistics. Hidden values
+are normalised within a segment (group norm): batch statistics scored less, see docs/recipes.md.
+
+Legend: B batch, T frames, F bands, M maps, H hidden channels, E embedding.
 """
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 MAPS = 8
 MAP_KERNEL, MAP_POOLING = (3, 5), (2, 4)  # frames, bands
 HIDDEN = 128
-LAYERS = ((3, 1), (3, 2), (1, 1))  # pooled frames of the kernel, and between two of them: 0.24 s in all
-GROUPS = 8  # of hidden channels: each is normalised over itself and time, segment by segment
+LAYERS = ((3, 1), (3, 2), (1, 1))  # kernel and dilation, in pooled frames; together they see 0.24 s
+GROUPS = 8  # of hidden channels; each is normalised over its channels and time
 POOLED_DROPOUT = 0.3
-LEAST_VARIANCE = 1e-5  # of a band over time: a standard deviation has no slope at 0
+MIN_VARIANCE = 1e-5  # of a band over time: the square root has no finite slope at 0
 
 
 class StatisticsTrunk(nn.Module):
@@ -29,8 +29,8 @@ class StatisticsTrunk(nn.Module):
     Args:
         bands: F.
         embedding: E.
-        dropout: share of the hidden values dropped after each layer.
-        eps, momentum: of the norms with running statistics: of the bands, and of what is pooled.
+        dropout: share of the hidden values that are dropped after each layer.
+        eps, momentum: of the two norms with running statistics: of the bands, and of the pooled values.
     """
 
     def __init__(self, bands: int, embedding: int, *, dropout: float, eps: float, momentum: float) -> None:
@@ -44,9 +44,9 @@ class StatisticsTrunk(nn.Module):
         )
         layers: list[nn.Module] = []
         channels = MAPS * (bands // MAP_POOLING[1])
-        for frames, apart in LAYERS:
+        for kernel, dilation in LAYERS:
             layers += [
-                nn.Conv1d(channels, HIDDEN, frames, dilation=apart, padding=(frames // 2) * apart),
+                nn.Conv1d(channels, HIDDEN, kernel, dilation=dilation, padding=(kernel // 2) * dilation),
                 nn.ReLU(),
                 nn.GroupNorm(GROUPS, HIDDEN),
                 nn.Dropout(dropout),
@@ -61,16 +61,17 @@ class StatisticsTrunk(nn.Module):
         )
 
     def forward(self, X_B1TF: Tensor) -> Tensor:
+        """The embeddings of segments."""
         X_BTF = X_B1TF.squeeze(1)
         X_BFT = self.bands_norm((X_BTF - X_BTF.mean((1, 2), keepdim=True)).transpose(1, 2))
         maps_BMTF = self.maps(X_BFT.transpose(1, 2).unsqueeze(1))
         hidden_BHT = self.layers(maps_BMTF.transpose(2, 3).flatten(1, 2))
         step_BF = (X_BFT[..., 1:] - X_BFT[..., :-1]).abs().mean(-1)
-        return self.project(torch.cat([_statistics(hidden_BHT), _statistics(X_BFT), step_BF], 1))
+        return self.project(torch.cat([_mean_and_std(hidden_BHT), _mean_and_std(X_BFT), step_BF], 1))
 
 
-def _statistics(X_BHT: Tensor) -> Tensor:
+def _mean_and_std(X_BHT: Tensor) -> Tensor:
     """Mean and standard deviation over time, (B, 2 H)."""
     mean_BH = X_BHT.mean(-1)
     variance_BH = (X_BHT - mean_BH[..., None]).square().mean(-1)
-    return torch.cat([mean_BH, variance_BH.clamp(min=LEAST_VARIANCE).sqrt()], 1)
+    return torch.cat([mean_BH, variance_BH.clamp(min=MIN_VARIANCE).sqrt()], 1)

@@ -84,7 +84,7 @@ def test_each_alpha_is_one_more_model_of_both_tasks():
         ({"tasks": ["mood"]}, "tasks must be of artist, language, both, got mood"),
         ({"split": "random"}, "no split 'random'"),
         ({"split": "artist"}, "--tasks language"),
-        ({"split": "paper", "folds": [1]}, "fold 1 is of the split 'kfold' alone"),
+        ({"split": "paper", "folds": [1]}, "fold 1 needs the split 'kfold', got 'paper'"),
         ({"folds": [9]}, "no fold 9: allowed are 0 to 4"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"alphas": [-1.0]}, "alpha must be None, or >= 0 and finite, got -1.0"),

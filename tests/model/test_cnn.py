@@ -1,17 +1,20 @@
-"""The network of SPEC: its counts, its shapes, its start, and its heads."""
+"""The multitask CNN: parameter counts, shapes, initial weights, heads."""
 
 import pytest
 import torch
 from torch import nn
 
-from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, drop_head, parameter_count
-from mtl_core.model.conv_block import Dropout
+from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, drop_head
 
 PAPER = {"artist": 68, "language": 17}
 
 
 def _segments(count: int) -> torch.Tensor:
     return torch.rand(count, 1, FRAMES, BANDS, generator=torch.Generator().manual_seed(0))
+
+
+def parameter_count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_parameter_counts_of_the_paper():
@@ -22,7 +25,7 @@ def test_parameter_counts_of_the_paper():
 
 
 @pytest.mark.parametrize("classes", [PAPER, {"artist": 3}, {"language": 1}])
-def test_one_head_a_task(classes):
+def test_there_is_one_head_for_each_task(classes):
     model = MultitaskCNN(ModelConfig(classes=classes)).eval()
     X_B1TF = _segments(2)
     assert model.embed(X_B1TF).shape == (2, EMBEDDING)
@@ -33,10 +36,10 @@ def test_one_head_a_task(classes):
 
 def test_relu_comes_before_the_norm_and_the_pool_after_it():
     block = MultitaskCNN(ModelConfig(classes=PAPER)).trunk[0]
-    assert [type(layer) for layer in block] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, Dropout]
+    assert [type(layer) for layer in block] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout]
 
 
-def test_starts_as_keras_does():
+def test_initial_weights_are_those_of_keras():
     model = MultitaskCNN(ModelConfig(classes=PAPER))
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -51,7 +54,7 @@ def test_starts_as_keras_does():
 
 
 @pytest.mark.parametrize("classes", [{"artist": 68}, {"language": 17}])
-def test_one_seed_gives_one_trunk_whatever_the_tasks(classes):
+def test_one_seed_gives_the_same_trunk_for_any_tasks(classes):
     states = []
     for tasks in (PAPER, classes):
         torch.manual_seed(7)
@@ -61,7 +64,7 @@ def test_one_seed_gives_one_trunk_whatever_the_tasks(classes):
     assert all(torch.equal(states[0][name], states[1][name]) for name in shared)
 
 
-def test_a_dropped_head_leaves_the_rest_as_it_was():
+def test_dropping_a_head_changes_nothing_else():
     model = MultitaskCNN(ModelConfig(classes=PAPER)).eval()
     dropped = drop_head(model, "language")
     X_B1TF = _segments(2)
@@ -74,7 +77,7 @@ def test_a_dropped_head_leaves_the_rest_as_it_was():
         drop_head(dropped, "artist")
 
 
-def test_config_survives_a_round_trip_and_refuses_nonsense():
+def test_config_survives_a_round_trip_and_refuses_wrong_values():
     config = ModelConfig(classes=PAPER, padding="same", dropout=0.1)
     assert ModelConfig.from_dict(config.to_dict()) == config
     for wrong in (

@@ -1,4 +1,4 @@
-"""Mixup: what a blend is made of."""
+"""Mixup: the segments and labels of a blend."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch
 from mtl_core.model.mixup import mixup
 
 
-def test_a_blend_is_of_two_segments_and_their_labels():
+def test_a_blend_has_two_segments_and_their_labels():
     torch.manual_seed(0)
-    X_B1TF = torch.eye(6)[:, None, :, None]  # which segments a blend holds can be read off it
+    X_B1TF = torch.eye(6)[:, None, :, None]  # a blend shows which segments are in it
     targets = {"artist": torch.arange(6), "language": torch.tensor([0, 1, -1, 0, 1, -1])}
     shares = []
     for _ in range(50):
@@ -24,7 +24,7 @@ def test_a_blend_is_of_two_segments_and_their_labels():
     assert min(shares) < 0.1 < 0.9 < max(shares)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_blends():
     X_B1TF, targets = torch.rand(4, 1, 3, 2), {"artist": torch.arange(4)}
     blends = []
     for _ in range(2):

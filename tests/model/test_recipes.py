@@ -1,23 +1,21 @@
-"""Recipes: the paper's numbers, and what no recipe may be."""
+"""Recipes: the paper's numbers, the schedule, and values that are refused."""
 
 import pytest
 
 from mtl_core.errors import InputError
-from mtl_core.model.cnn import EMBEDDING, ModelConfig
+from mtl_core.model.cnn import EMBEDDING
 from mtl_core.model.recipes import RECIPES, Recipe, recipe
 
 
-def test_paper_is_the_papers():
+def test_paper_has_the_papers_numbers():
     assert RECIPES["paper"] == Recipe(
         learning_rate=1e-3,
         schedule="constant",
-        adam_eps=1e-7,
         global_batch=32,
         epochs=100,
         alpha=None,
         dropout=0.25,
         batch_norm_momentum=0.01,
-        shuffle_segments=4096,
     )
     assert {RECIPES["paper"].learning_rate_at(progress) for progress in (0, 0.5, 1)} == {1e-3}
 
@@ -25,12 +23,8 @@ def test_paper_is_the_papers():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_an_embedding_of_96(name):
     numbers = RECIPES[name]
-    config = ModelConfig(
-        classes={"artist": 2},
-        trunk=numbers.trunk,
-        dropout=numbers.dropout,
-        batch_norm_momentum=numbers.batch_norm_momentum,
-    )
+    config = numbers.model_config({"artist": 2})
+    assert (config.trunk, config.dropout) == (numbers.trunk, numbers.dropout)
     assert config.embedding == EMBEDDING
 
 
@@ -57,16 +51,14 @@ def test_epochs_replace_the_recipes_own():
     "wrong",
     [
         {"learning_rate": 0.0},
-        {"adam_eps": -1.0},
         {"schedule": "cosine"},
         {"global_batch": 0},
         {"epochs": 0},
         {"alpha": -0.1},
         {"dropout": 1.0},
         {"batch_norm_momentum": 0.0},
-        {"shuffle_segments": 0},
     ],
 )
-def test_refuses(wrong):
+def test_wrong_values_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*got"):
         Recipe(**wrong)

@@ -1,4 +1,4 @@
-"""Training for real: two Ray Train workers on small mels, crashes of a worker and of the driver, and the door."""
+"""Training with Ray Train workers on small mels: results, killed workers and drivers, wrong arguments."""
 
 import os
 import runpy
@@ -20,7 +20,7 @@ from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_trac
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference import artifact
-from mtl_core.pipelines.train import train
+from mtl_core.pipelines.train import STATE_FILE, STATE_FOLDER, train
 from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
@@ -32,36 +32,31 @@ def mels(tmp_path_factory):
     return write_mels(tmp_path_factory.mktemp("mels"))
 
 
-def _once_checkpointed(out, action):
-    """Call `action` from a thread when the first checkpoint is there; returns what says whether it was called."""
-    called = []
+def _after_first_epoch(out, action):
+    """Call `action` from a thread once an epoch is done; returns a list that takes its result."""
+    results = []
 
     def watch():
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not called:
-            files = [path for path, _ in (out / "_train").walk() if path.endswith("checkpoint_manager_snapshot.json")]
-            if any(b"checkpoint_2" in (out / "_train" / path).read_bytes() for path in files):
-                called.append(action())
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not results:
+            if any(path.endswith(STATE_FILE) for path, _ in (out / STATE_FOLDER).walk()):
+                results.append(action())
             time.sleep(0.1)
 
     threading.Thread(target=watch, daemon=True).start()
-    return called
+    return results
 
 
 def _kill_worker():
-    """SIGKILL one of the training workers of this Ray, whatever else runs on this machine; returns its id."""
-    raylet = ray.nodes()[0]["RayletSocketName"]
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                name = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-                of_ours = raylet in Path("/proc", parent, "cmdline").read_text()
-            except OSError:
-                continue
-            if "RayTrainWorker" in name and of_ours:
-                os.kill(int(process.name), signal.SIGKILL)
-                return int(process.name)
+    """SIGKILL one of the training workers of this process's Ray; returns its process id."""
+    ours = [os.getpid()]
+    for pid in ours:  # grows: every process below this one
+        for thread in Path("/proc", str(pid), "task").glob("*/children"):
+            ours += [int(child) for child in thread.read_text().split()]
+    for pid in ours:
+        if b"RayTrainWorker" in Path("/proc", str(pid), "cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            return pid
     return None
 
 
@@ -81,7 +76,7 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     split = dict(zip(*artifact.load_splits(out).to_pydict().values(), strict=True))
     assert len(split) == ARTISTS * SONGS + 1
     assert split["None-0"] == "train"
-    assert not (out / "_train").exists()
+    assert not (out / STATE_FOLDER).exists()
     assert artifact.model_id(loaded) in summary
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert len(lines) == 4
@@ -94,13 +89,13 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
-    """Although one of three trainings loses a worker."""
+    """One of the three trainings loses a worker."""
     weights = []
     for name, action in (("a", _kill_worker), ("b", lambda: None), ("c", lambda: None)):
         out = Location(str(tmp_path / name))
-        called = _once_checkpointed(out, action)
+        results = _after_first_epoch(out, action)
         train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
-        assert (called[0] is not None) == (name == "a")
+        assert (results[0] is not None) == (name == "a")
         weights.append((out / artifact.WEIGHTS_FILE).read_bytes())
     assert weights[0] == weights[1] == weights[2]
 
@@ -125,22 +120,22 @@ def test_unequal_data(local_ray, tmp_path):
     assert loaded.metrics["best_epoch"] == 2
 
 
-def test_a_killed_worker_costs_no_run_and_a_model_is_replaced_on_s3(local_ray, mels, bucket):
+def test_a_killed_worker_is_replaced_and_so_is_a_model_on_s3(local_ray, mels, bucket):
     out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
     for file in mels.files():
         (mels_on_s3 / file.name).write_bytes(file.read_bytes())
     (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
-    killed = _once_checkpointed(out, _kill_worker)
+    killed = _after_first_epoch(out, _kill_worker)
     train(mels=mels_on_s3, out=out, recipe="demo", epochs=3, num_workers=2, drop_heads=("language",))
     assert killed[0] is not None
     loaded = artifact.load_artifact(out)
     assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
     assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
-    assert not list((out / "_train").walk())
+    assert not list((out / STATE_FOLDER).walk())
 
 
 @pytest.mark.slow
-def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tmp_path, capfd):
+def test_the_same_command_resumes_after_its_driver_was_killed(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
     ray_folder = tempfile.mkdtemp(prefix="r-", dir="/tmp")
     flags = ["--mels", mels.uri, "--out", out.uri, "--recipe", "demo", "--epochs", "3", "--num-workers", "1"]
@@ -149,7 +144,7 @@ def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tm
     driver = subprocess.Popen(
         [sys.executable, str(JOB), *flags], env=environment, stderr=subprocess.PIPE, start_new_session=True
     )
-    killed = _once_checkpointed(out, driver.kill)
+    killed = _after_first_epoch(out, driver.kill)
     driver.communicate(timeout=120)
     assert killed
     assert driver.returncode == -signal.SIGKILL
@@ -159,7 +154,7 @@ def test_the_same_command_takes_up_what_a_killed_driver_left(local_ray, mels, tm
     train(mels=mels, out=out, recipe="demo", epochs=3, num_workers=1)
     assert [epoch["epoch"] for epoch in artifact.load_artifact(out).metrics["history"]] == [1, 2, 3]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
-    assert 1 <= len(lines) <= 2  # those epochs alone that the killed driver had not finished
+    assert 1 <= len(lines) <= 2  # the epochs that the killed driver had not finished
 
 
 def _run_job(monkeypatch, capsys, *flags):
@@ -205,7 +200,7 @@ def _no_parquet(folder):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda folder: None, "there are no mels"),
         (lambda folder: folder.mkdir(), "there are no mels"),
@@ -218,11 +213,11 @@ def _no_parquet(folder):
         (lambda folder: write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
     ],
 )
-def test_wrong_mels(tmp_path, monkeypatch, capsys, make, said):
+def test_wrong_mels(tmp_path, monkeypatch, capsys, make, message):
     make(tmp_path / "mels")
     code, error = _run_job(monkeypatch, capsys, "--mels", str(tmp_path / "mels"), "--out", str(tmp_path / "model"))
     assert code == 2
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 

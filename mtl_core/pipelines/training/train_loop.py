@@ -1,22 +1,17 @@
-"""Training loop: what every data-parallel worker runs, epoch by epoch, and how it is taken up again.
+"""The training loop of a Ray Train worker: epoch by epoch, resumed where it was interrupted.
 
-Each worker feeds its share of the global batch; labels are counted over all workers, so the update is that of one
-worker at the same global batch (`losses`). BatchNorm normalises with the statistics of the worker's own share of the
-batch (local, not synchronised); its running statistics are averaged over the workers at the end of each epoch.
+`model.train_step` has the mathematics; here are the workers, the batches, the state on disk and the reports. Random
+numbers are seeded from (seed, epoch, rank) at the start of each epoch. The state therefore needs no random state, and
+an epoch that is trained again gives the same model.
 
-Random numbers are seeded anew from (seed, epoch, rank), so a checkpoint needs no random state and an epoch that is
-trained again drops the same activations.
-
-Legend: B batch, T frames, F bands, C classes, S segments.
+Legend: S segments, N tracks, C classes.
 """
 
-import logging
 import math
 import os
 import time
 import warnings
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,28 +20,34 @@ import ray.train.torch
 import torch
 import torch.distributed
 from ray.util.queue import Queue
-from torch import Tensor
 
 from mtl_core.dataset.loader import SplitSegments
-from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.inference.calibration import fit_temperature
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
-from mtl_core.model.losses import cross_entropy_sums, label_counts, loss_of_sums, task_weights
-from mtl_core.model.mixup import mixup
 from mtl_core.model.recipes import Recipe
-from mtl_core.pipelines.training import checkpoints
+from mtl_core.model.train_step import (
+    Workers,
+    make_optimizer,
+    predict_logits,
+    seed_epoch,
+    train_epoch,
+    training_dtype,
+    validate,
+)
 from mtl_core.pipelines.training.train_input import TrainInput
+from mtl_core.pipelines.training.train_state import TrainState, load_state, save_state
+from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """All that a worker needs to know.
+    """What is trained, and how.
 
     Args:
         recipe: the numbers of the training.
-        model: what is trained.
+        model: the network.
         seed: of the initial weights, the dropout and the shuffling.
-        validates: whether there is a validation part with labels.
+        has_validation: whether there is a validation part with labels.
     """
 
     recipe: Recipe
@@ -57,9 +58,15 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What came of one epoch; losses in nats, `top1` task -> share of labelled validation segments that are right.
+    """The result of one epoch.
 
-    Without a validation part `validation_loss` is None, the others are empty.
+    Args:
+        epoch: from 1.
+        train_loss: L in nats.
+        validation_loss: L in nats; None without a validation part.
+        top1: task -> share of its labelled validation segments that are classified correctly.
+        labelled: task -> number of its labelled validation segments.
+        seconds: wall clock.
     """
 
     epoch: int
@@ -70,197 +77,137 @@ class Epoch:
     seconds: float
 
 
-def train_worker(arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """Train from the last checkpoint, or from the start, to the recipe's last epoch.
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training returns.
 
     Args:
-        arguments: `plan`; `parts`, a reference to the `Part` of "train" and of "validation"; `start`, the checkpoint to
-            begin from where Ray Train knows none, or None; and `progress`, the queue that takes an `Epoch` as each
-            ends.
+        weights: name -> array, of the epoch with the lowest validation loss; of the last epoch without validation.
+        best_epoch: the epoch of `weights`, from 1.
+        history: an `Epoch` each, as JSON values.
+        temperature: task -> temperature that calibrates the validation tracks; empty without validation.
+    """
+
+    weights: dict[str, np.ndarray]
+    best_epoch: int
+    history: list[dict[str, Any]]
+    temperature: dict[str, float]
+
+
+def train_worker(arguments: dict[str, Any]) -> TrainResult | None:
+    """Train to the recipe's last epoch, from the state file or from the start.
+
+    Args:
+        arguments: `spec`, a `TrainSpec`; `parts`, a reference to the `SplitSegments` of "train" and "validation";
+            `state_file`, where the state is kept; `progress`, a queue that takes an `Epoch` as each one ends.
 
     Returns:
-        On rank 0: `weights` of the epoch with the best validation loss (of the last one, without validation),
-        `best_epoch`, `history` and the `temperature` of each task.
+        On rank 0 the result, on other workers None.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # Ray's line for each report; the level of its own loggers is apart
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in every torch we allow
-    plan: TrainSpec = arguments["plan"]
+    spec: TrainSpec = arguments["spec"]
+    state_file: Location = arguments["state_file"]
     progress: Queue = arguments["progress"]
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
+    rank = context.get_world_rank()
+    workers = Workers(size=context.get_world_size(), all_reduce=torch.distributed.all_reduce)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
-    device = ray.train.torch.get_device()
-    torch.manual_seed(plan.seed)  # the same start on every worker
+    torch.manual_seed(spec.seed)  # the same initial weights on every worker
     parts: dict[str, SplitSegments] = ray.get(arguments["parts"])
-    data = TrainInput(parts["train"], parts["validation"], plan.recipe, plan.seed)
-    model = MultitaskCNN(plan.model).to(device)
-    parallel = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
-    optimizer = torch.optim.AdamW(  # Adam, to the bit, without decay
-        model.parameters(),
-        lr=plan.recipe.learning_rate,
-        eps=plan.recipe.adam_eps,
-        weight_decay=plan.recipe.weight_decay,
-    )
-    state = checkpoints.load(model, optimizer, arguments["start"])
-    while (epoch := len(state["history"]) + 1) <= plan.recipe.epochs and not _has_stopped(state, plan.recipe):
-        start = time.monotonic()
-        torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
-        train_loss = _train_epoch(parallel, optimizer, plan, epoch, data)
-        if epoch < plan.recipe.epochs:
-            data.begin(epoch + 1)
-        _average_running_statistics(model, world_size)
-        validation_loss, top1, labelled, _ = _validate(model, plan, data)
-        result = Epoch(
-            epoch=epoch,
-            train_loss=train_loss,
-            validation_loss=validation_loss,
-            top1=top1,
-            labelled=labelled,
-            seconds=time.monotonic() - start,
-        )
-        state["history"].append(asdict(result))
-        loss = float("inf") if validation_loss is None or math.isnan(validation_loss) else validation_loss
-        if validation_loss is None or state["best_weights"] is None or loss < state["best_loss"]:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            state.update(best_loss=loss, best_epoch=epoch, best_weights=weights)
-        checkpoints.save(state, model, optimizer, rank)
+    data = TrainInput(parts["train"], parts["validation"], spec.recipe, spec.seed)
+    model = MultitaskCNN(spec.model).to(ray.train.torch.get_device())
+    wrapped = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
+    optimizer = make_optimizer(model, spec.recipe)
+    state = load_state(state_file, model, optimizer, rank=rank, world_size=workers.size)
+    for epoch in range(len(state.history) + 1, spec.recipe.epochs + 1):
+        start_s = time.monotonic()
+        seed_epoch(spec.seed, epoch, rank)
+        result = _train_and_validate(spec, data, model, wrapped, optimizer, workers, epoch)
+        result = replace(result, seconds=time.monotonic() - start_s)
+        _add_epoch(state, result, model)
         if rank == 0:
+            save_state(state_file, state, model, optimizer)
             progress.put(result)
-    model.load_state_dict(state["best_weights"])
-    temperature = _validate(model, plan, data, calibrate=True)[-1]
+    assert state.best_weights is not None
+    model.load_state_dict(state.best_weights)
+    temperature = _temperatures(model, parts["validation"], data, workers) if spec.has_validation else {}
     if rank != 0:
         return None
-    return {
-        "weights": {name: tensor.numpy() for name, tensor in state["best_weights"].items()},
-        "best_epoch": state["best_epoch"],
-        "history": state["history"],
-        "temperature": temperature,
-    }
+    return TrainResult(
+        weights={name: tensor.numpy() for name, tensor in state.best_weights.items()},
+        best_epoch=state.best_epoch,
+        history=state.history,
+        temperature=temperature,
+    )
 
 
-def _train_epoch(
-    parallel: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    plan: TrainSpec,
-    epoch: int,
+def _train_and_validate(
+    spec: TrainSpec,
     data: TrainInput,
-) -> float:
-    """One pass over this worker's share; returns L over the epoch's examples of all workers."""
-    recipe = plan.recipe
-    world_size = ray.train.get_context().get_world_size()
-    weights = task_weights(plan.model.classes, recipe.alpha)
-    parallel.train()
-    device = ray.train.torch.get_device()
-    totals = {task: torch.zeros(2, device=device) for task in plan.model.classes}
-    for update, batch in enumerate(data.epoch(epoch)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at((epoch - 1 + update / data.updates) / recipe.epochs)
-        X_B1TF = batch["mel"].float().unsqueeze(1)
-        targets = {task: batch[task] for task in plan.model.classes}
-        parts = [(1.0, targets)]
-        if recipe.mixup:
-            X_B1TF, parts = mixup(X_B1TF, targets, recipe.mixup)
-        with precision(device):
-            logits = parallel(X_B1TF)
-        sums = _weighted_sum([(share, cross_entropy_sums(logits, part)) for share, part in parts])
-        own = _weighted_sum([(share, label_counts(part)) for share, part in parts])
-        counts = _all_reduce(own, world_size)
-        loss = loss_of_sums(sums, counts=counts, weights=weights, world_size=world_size)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        for task, total in totals.items():
-            total += torch.stack((sums[task].detach(), own[task]))
-    return _total_loss(_all_reduce(totals, world_size), weights)
+    model: MultitaskCNN,
+    wrapped: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    workers: Workers,
+    epoch: int,
+) -> Epoch:
+    """One epoch; its `seconds` are 0."""
+    recipe, classes = spec.recipe, spec.model.classes
+    train_loss = train_epoch(
+        wrapped,
+        optimizer,
+        data.epoch(epoch),
+        recipe,
+        classes=classes,
+        epoch=epoch,
+        updates=data.updates,
+        workers=workers,
+        dtype=training_dtype(next(model.parameters()).device),
+    )
+    if epoch < recipe.epochs:
+        data.begin(epoch + 1)
+    workers.average_running_statistics(model)
+    if not spec.has_validation:
+        return Epoch(epoch=epoch, train_loss=train_loss, validation_loss=None, top1={}, labelled={}, seconds=0)
+    scores = validate(model, data.validation(), recipe, classes=classes, workers=workers)
+    return Epoch(
+        epoch=epoch,
+        train_loss=train_loss,
+        validation_loss=scores.loss,
+        top1=scores.top1,
+        labelled=scores.labelled,
+        seconds=0,
+    )
 
 
-@torch.no_grad()
-def _validate(
-    model: MultitaskCNN, plan: TrainSpec, data: TrainInput, *, calibrate: bool = False
-) -> tuple[float | None, dict[str, float], dict[str, int], dict[str, float]]:
-    """The masked L over the whole validation part, top-1 and number of labelled segments a task, and the temperatures.
+def _add_epoch(state: TrainState, result: Epoch, model: MultitaskCNN) -> None:
+    """Add an epoch to the state, with the model's weights where they are the best so far."""
+    state.history.append(asdict(result))
+    loss = math.inf if result.validation_loss is None or math.isnan(result.validation_loss) else result.validation_loss
+    if result.validation_loss is None or state.best_weights is None or loss < state.best_loss:
+        state.best_loss, state.best_epoch = loss, result.epoch
+        state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
-    Each worker computes its share. The temperatures (rank 0, `calibrate`) need every track's logits at once: 4 bytes a
-    class and segment.
+
+def _temperatures(
+    model: MultitaskCNN, validation: SplitSegments, data: TrainInput, workers: Workers
+) -> dict[str, float]:
+    """On rank 0 the temperature of each task that calibrates the validation tracks; {} on the other workers.
+
+    The workers exchange the logits of all validation segments, 4 bytes a class and segment.
     """
-    if not plan.has_validation:
-        return None, {}, {}, {}
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    tasks = list(plan.model.classes)
-    totals = {task: torch.zeros(3, device=ray.train.torch.get_device()) for task in tasks}
-    seen: list[tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-    model.eval()
-    for batch in data.validation():
-        logits = model(batch["mel"].float().unsqueeze(1))
-        sums, counts = cross_entropy_sums(logits, batch), label_counts({task: batch[task] for task in tasks})
-        for task, logits_BC in logits.items():
-            right = ((logits_BC.argmax(1) == batch[task]) & (batch[task] != MISSING)).sum()
-            totals[task] += torch.stack((sums[task], counts[task], right))
-        if calibrate:
-            here, there = ({task: x[task].cpu().numpy() for task in tasks} for x in (logits, batch))
-            seen.append((batch["track"].cpu().numpy(), here, there))
-    totals = _all_reduce(totals, world_size)
-    top1 = {task: float(right / max(1.0, float(count))) for task, (_, count, right) in totals.items()}
-    labelled = {task: int(count) for task, (_, count, _) in totals.items()}
-    loss = _total_loss(totals, task_weights(plan.model.classes, plan.recipe.alpha))
-    return loss, top1, labelled, _temperatures(seen, tasks, rank, world_size) if calibrate else {}
-
-
-def _temperatures(seen: list[Any], tasks: list[str], rank: int, world_size: int) -> dict[str, float]:
-    """On rank 0 the temperature of each task that calibrates the validation tracks, out of what all workers saw."""
-    parts: list[Any] = [seen]
-    if world_size > 1:
-        parts = [None] * world_size
-        torch.distributed.all_gather_object(parts, seen)
-    if rank != 0:
+    tasks = list(model.config.classes)
+    of_workers: list[Any] = [predict_logits(model, data.validation(), tasks)]
+    if workers.size > 1:
+        predictions, of_workers = of_workers[0], [None] * workers.size
+        torch.distributed.all_gather_object(of_workers, predictions)
+    if ray.train.get_context().get_world_rank() != 0:
         return {}
+    batches = [batch for of_worker in of_workers for batch in of_worker]
+    track_S = np.concatenate([track_B for track_B, _ in batches])
+    order_S = np.argsort(track_S, kind="stable")
+    tracks_N, starts_N = np.unique(track_S[order_S], return_index=True)
     temperatures = {}
     for task in tasks:
-        logits, targets = defaultdict(list), {}
-        for tracks_B, logits_BC, targets_B in (batch for part in parts for batch in part):
-            for track, logits_C, target in zip(tracks_B, logits_BC[task], targets_B[task], strict=True):
-                logits[track].append(logits_C)
-                targets[track] = target
-        ordered = sorted(logits)
-        temperatures[task] = fit_temperature(
-            [np.stack(logits[track]) for track in ordered], np.array([targets[track] for track in ordered])
-        )
+        logits_SC = np.concatenate([logits[task] for _, logits in batches])[order_S]
+        temperatures[task] = fit_temperature(np.split(logits_SC, starts_N[1:]), validation.targets[task][tracks_N])
     return temperatures
-
-
-def precision(device: torch.device) -> torch.autocast:
-    """Convolutions and products in bfloat16 where a GPU has it; norms, losses and weights stay float32."""
-    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
-
-
-def _has_stopped(state: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether the last `patience` epochs brought no better validation loss."""
-    return recipe.patience is not None and len(state["history"]) - state["best_epoch"] >= recipe.patience
-
-
-def _weighted_sum(parts: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    return {task: torch.stack([share * values[task] for share, values in parts]).sum(0) for task in parts[0][1]}
-
-
-def _total_loss(totals: dict[str, Tensor], weights: dict[str, float]) -> float:
-    """L out of each task's (sum of cross-entropies, labelled examples, …)."""
-    return float(sum(weights[task] * total[0] / total[1].clamp(min=1) for task, total in totals.items()))
-
-
-def _all_reduce(values: dict[str, Tensor], world_size: int) -> dict[str, Tensor]:
-    """Sums over the workers, in one message."""
-    if world_size == 1:
-        return values
-    together = torch.stack(list(values.values()))
-    torch.distributed.all_reduce(together)
-    return dict(zip(values, together, strict=True))
-
-
-def _average_running_statistics(model: torch.nn.Module, world_size: int) -> None:
-    if world_size > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer)
-                buffer /= world_size

@@ -1,7 +1,7 @@
-"""Live: what a training says while it runs: a line an epoch on the terminal, and the same for TensorBoard.
+"""The progress of a training: a line for each epoch on the terminal, and the same figures for TensorBoard.
 
-`OUT/_tensorboard/RUN/` takes an event file of each try, replaced as it grows (a store of objects cannot append):
-`tensorboard --logdir OUT/_tensorboard`.
+Each run of the command writes one event file to `OUT/_tensorboard/RUN/`, which is replaced as it grows because object
+stores cannot append. Show it with `tensorboard --logdir OUT/_tensorboard`.
 """
 
 import sys
@@ -17,12 +17,12 @@ from mtl_core.storage.location import Location
 
 
 def report_epochs(progress: Queue, epochs: int, folder: Location) -> None:
-    """Report each epoch that comes until None comes.
+    """Report the epochs of the queue until it gives None.
 
     Args:
-        progress: gives an `Epoch` as each ends.
-        epochs: of the whole training.
-        folder: takes the event file.
+        progress: gives an `Epoch` as each one ends.
+        epochs: number of epochs of the whole training.
+        folder: of the event file.
     """
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as scratch, SummaryWriter(scratch, flush_secs=3600) as writer:

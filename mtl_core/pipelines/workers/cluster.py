@@ -64,6 +64,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
             include_dashboard=False,
             logging_level="ERROR",
+            # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
         )
     _silence_ray_data()
     try:

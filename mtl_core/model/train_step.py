@@ -1,0 +1,229 @@
+"""The mathematics of data-parallel training: updates, an epoch, validation. It knows no framework that runs workers.
+
+Each worker calls these functions with its own share of the batches. What must be summed over the workers goes through
+`Workers`. Labels are counted over all workers, so an update equals that of one worker at the same global batch. Each
+worker's BatchNorm normalises with the statistics of its own share; the running statistics are averaged over the workers
+at the end of an epoch.
+
+A batch is a dict of tensors on the model's device: "mel" (B, 187, 96), any float type; "track" (B,) int64, the track of
+each segment; and each task's classes (B,) int64, `MISSING` where there is no label.
+
+Contents: `Workers`, `make_optimizer`, `seed_epoch`, `train_epoch`, `validate`, `predict_logits`, `training_dtype`.
+
+Legend: B batch, T frames, F bands, C classes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtl_core.dataset.vocabulary import MISSING
+from mtl_core.model.losses import cross_entropy_sums, label_counts, multitask_loss, task_weights
+from mtl_core.model.mixup import mixup
+from mtl_core.model.recipes import Recipe
+
+ADAM_EPS = 1e-7  # Keras' default; torch's is 1e-8
+
+Batch = Mapping[str, Tensor]
+
+
+def _all_reduce_of_one(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The data-parallel workers of a training.
+
+    Args:
+        size: their number.
+        all_reduce: replaces a tensor by its sum over the workers, in place: `torch.distributed.all_reduce`.
+    """
+
+    size: int = 1
+    all_reduce: Callable[[Tensor], object] = _all_reduce_of_one
+
+    def sum(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the workers of tensors of one shape, in one message."""
+        if self.size == 1:
+            return dict(values)
+        stacked = torch.stack(list(values.values()))
+        self.all_reduce(stacked)
+        return dict(zip(values, stacked, strict=True))
+
+    def average_running_statistics(self, model: nn.Module) -> None:
+        """Give every worker the mean of the workers' BatchNorm statistics."""
+        for buffer in model.buffers() if self.size > 1 else ():
+            if buffer.is_floating_point():
+                self.all_reduce(buffer)
+                buffer /= self.size
+
+
+ONE_WORKER = Workers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Scores over the segments of the validation part.
+
+    Args:
+        loss: the masked L, in nats.
+        top1: task -> share of its labelled segments that are classified correctly.
+        labelled: task -> number of its labelled segments.
+    """
+
+    loss: float
+    top1: dict[str, float]
+    labelled: dict[str, int]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe: AdamW, which without weight decay equals Adam to the bit."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, eps=ADAM_EPS, weight_decay=recipe.weight_decay
+    )
+
+
+def seed_epoch(seed: int, epoch: int, rank: int) -> None:
+    """Seed torch for one epoch of one worker, so that an epoch that is trained again draws the same numbers."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0] >> 1))
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that has it, else float32. Norms, losses and weights are float32 in both cases."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    recipe: Recipe,
+    *,
+    classes: Mapping[str, int],
+    epoch: int,
+    updates: int,
+    workers: Workers = ONE_WORKER,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Train on one pass over this worker's share of the training part.
+
+    Args:
+        model: a `MultitaskCNN`, or one wrapped in DistributedDataParallel; set to training mode.
+        optimizer: from `make_optimizer`.
+        batches: of this worker.
+        recipe: gives learning rate, alpha and mixup.
+        classes: task -> number of classes.
+        epoch: from 1.
+        updates: number of batches of an epoch.
+        workers: of the training.
+        dtype: of convolutions and products, see `training_dtype`.
+
+    Returns:
+        L over the epoch's examples of all workers, as the model was at each update.
+    """
+    model.train()
+    weights = task_weights(classes, recipe.alpha)
+    totals: dict[str, Tensor] = {}
+    for update, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at((epoch - 1 + update / updates) / recipe.epochs)
+        targets = {task: batch[task] for task in classes}
+        for task, sum_and_count in _update(
+            model, optimizer, batch["mel"], targets, weights, mixup_strength=recipe.mixup, workers=workers, dtype=dtype
+        ).items():
+            totals[task] = totals[task] + sum_and_count if task in totals else sum_and_count
+    return float(_loss_of_totals(workers.sum(totals), weights))
+
+
+def _update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    mel_BTF: Tensor,
+    targets: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    *,
+    mixup_strength: float,
+    workers: Workers,
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """One update; returns task -> (sum of this worker's cross-entropies, number of its labels)."""
+    X_B1TF = mel_BTF.float().unsqueeze(1)
+    X_B1TF, mixture = mixup(X_B1TF, targets, mixup_strength) if mixup_strength else (X_B1TF, [(1.0, targets)])
+    with torch.autocast(X_B1TF.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(X_B1TF)
+    sums, counts = cross_entropy_sums(logits, mixture), label_counts(mixture)
+    loss = multitask_loss(sums, workers.sum(counts), weights, workers.size)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {task: torch.stack((sums[task].detach(), counts[task])) for task in sums}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    recipe: Recipe,
+    *,
+    classes: Mapping[str, int],
+    workers: Workers = ONE_WORKER,
+) -> Validation:
+    """Score the model on the validation part; each worker passes its share and gets the scores of the whole.
+
+    Args:
+        model: a `MultitaskCNN`; set to evaluation mode. It computes in float32.
+        batches: of this worker.
+        recipe: gives alpha.
+        classes: task -> number of classes.
+        workers: of the training.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    totals = {task: torch.zeros(3, device=device) for task in classes}
+    for batch in batches:
+        logits = model(batch["mel"].float().unsqueeze(1))
+        targets = {task: batch[task] for task in classes}
+        sums, counts = cross_entropy_sums(logits, [(1.0, targets)]), label_counts([(1.0, targets)])
+        for task, logits_BC in logits.items():
+            correct = ((logits_BC.argmax(1) == targets[task]) & (targets[task] != MISSING)).sum()
+            totals[task] += torch.stack((sums[task], counts[task], correct))
+    totals = workers.sum(totals)
+    return Validation(
+        loss=float(_loss_of_totals(totals, task_weights(classes, recipe.alpha))),
+        top1={task: float(correct / count.clamp(min=1)) for task, (_, count, correct) in totals.items()},
+        labelled={task: int(count) for task, (_, count, _) in totals.items()},
+    )
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, batches: Iterable[Batch], tasks: Iterable[str]
+) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """The model's logits of each batch.
+
+    Args:
+        model: a `MultitaskCNN`; set to evaluation mode.
+        batches: any number.
+        tasks: heads to keep.
+
+    Returns:
+        For each batch the tracks of its segments (B,) int64, and task -> logits (B, C) float32.
+    """
+    model.eval()
+    predictions = []
+    for batch in batches:
+        logits = model(batch["mel"].float().unsqueeze(1))
+        predictions.append((batch["track"].cpu().numpy(), {task: logits[task].cpu().numpy() for task in tasks}))
+    return predictions
+
+
+def _loss_of_totals(totals: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """L of each task's totals: sum of cross-entropies, number of labels, and what follows."""
+    return multitask_loss(
+        {task: total[0] for task, total in totals.items()}, {task: total[1] for task, total in totals.items()}, weights
+    )
