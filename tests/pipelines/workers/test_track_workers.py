@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtl_core import ExtractMels, TagTracks
-from mtl_core.dataset.mel_files import read_tracks
+from mtl_core.dataset.mel_dataset import read_tracks
 from mtl_core.pipelines.workers.track_workers import MEL_RESULTS, TAG_RESULTS
 from mtl_core.storage.location import Location
 
