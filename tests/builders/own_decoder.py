@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from mtl_core.audio.decode import Recording, read_recording
-from mtl_core.audio.decoder_process import serve
+from mtl_core.audio.decoder_child import serve
 
 MAGIC = b"OWN "
 RATE_HZ = 16_000
