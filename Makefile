@@ -9,9 +9,9 @@ EXPERIMENT_FLAGS ?= --epochs 30
 
 .PHONY: demo experiment test test-long test-librosa-1 chaos lint types walls check bench clean
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
@@ -53,6 +53,26 @@ test-librosa-1: .venv-librosa/.ready  ## exactness against librosa 1.x, which ne
 	PYTHONPATH=. .venv-librosa/bin/python bench/exactness.py
 	.venv-librosa/bin/python -m pytest tests/audio/test_filter_bank.py tests/audio/test_mel.py tests/audio/test_front_end.py tests/audio/test_decode.py
 
+.venv-newest-ray/.ready: pyproject.toml requirements-dev.lock
+	$(PYTHON) -m venv .venv-newest-ray
+	.venv-newest-ray/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	.venv-newest-ray/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "ray[data,default,train]"
+	.venv-newest-ray/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test-newest-ray: .venv-newest-ray/.ready  ## the same tests with the newest Ray there is, whatever pyproject.toml allows
+	.venv-newest-ray/bin/python -c "import ray; print('ray', ray.__version__)"
+	.venv-newest-ray/bin/python -m pytest -m "not slow"
+
+.venv-lowest/.ready: pyproject.toml requirements-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+test-lowest: .venv-lowest/.ready  ## the same tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -m "not slow"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,4 +93,4 @@ bench: $(READY)  ## measured side by side, see bench/
 	$(BIN)/python bench/bench_tables.py 1 bench-run
 
 clean:
-	rm -rf .venv demo-run build *.egg-info
+	rm -rf .venv .venv-* demo-run build *.egg-info

@@ -18,13 +18,21 @@ from typing import Any
 import numpy as np
 
 from mtl_core.audio.mel import MelConfig
+from mtl_core.errors import InputError
 
 _DEFAULT_FILE = Path(__file__).with_name("default_filter_bank.npz")
 
 
 def make_filter_bank(config: MelConfig) -> np.ndarray:
-    """Weights (F, K) float32, >= 0, of triangular mel bands with equal area; imports librosa."""
-    from librosa.filters import mel
+    """Weights (F, K) float32, >= 0, of triangular mel bands with equal area.
+
+    Raises:
+        InputError: librosa is not installed.
+    """
+    try:
+        from librosa.filters import mel
+    except ModuleNotFoundError:
+        raise InputError("mel extraction needs librosa: pip install 'mtl-core[train]'") from None
 
     return mel(**_parameters(config), htk=False, norm="slaney", dtype=np.float32)
 
