@@ -46,10 +46,9 @@ def scores(
     Raises:
         ValueError: the shapes do not fit, or a target is not a class.
     """
-    targets_N = np.asarray(targets_N)
     labelled = is_labelled(probabilities_NC, targets_N)
-    p, t = np.asarray(probabilities_NC, np.float64)[labelled], targets_N[labelled]
-    songs = (np.arange(len(targets_N)) if songs_N is None else np.asarray(songs_N))[labelled]
+    p, t = np.asarray(probabilities_NC, np.float64)[labelled], np.asarray(targets_N)[labelled]
+    songs = (np.arange(len(labelled)) if songs_N is None else np.asarray(songs_N))[labelled]
     n, n_classes = len(t), p.shape[1]
     ap_C, roc_C = (areas[:, 0] for areas in ap_and_auroc_per_class(p, t, np.ones((1, n))))
     hits_KN = top_k_hits(p, t)
@@ -67,21 +66,20 @@ def scores(
     }
     resampled = score_resamples(p, t, songs, draw_songs(songs, resamples=resamples, seed=seed))
     support_C = np.bincount(t, minlength=n_classes)
+    per_class = {
+        "support": support_C.tolist(),
+        "auc_pr_chance": np.where(support_C > 0, random_order_ap(support_C, n), 0).tolist(),
+        "auc_pr": [_to_json(x) for x in ap_C],
+        "auc_roc": [_to_json(x) for x in roc_C],
+        "recall": [_mean(hits_KN[0][t == c]) for c in range(n_classes)],
+    }
+    counts = {"n": n, "n_songs": len(np.unique(songs)), "classes": n_classes, "classes_covered": len(covered)}
     return {
-        "n": n,
-        "n_songs": len(np.unique(songs)),
-        "classes": n_classes,
-        "classes_covered": len(covered),
+        **counts,
         **values,
         "ci": share_intervals(resampled, values),
         "chance": chance(t, n_classes),
-        "per_class": {
-            "support": support_C.tolist(),
-            "auc_pr_chance": np.where(support_C > 0, random_order_ap(support_C, n), 0).tolist(),
-            "auc_pr": [_to_json(x) for x in ap_C],
-            "auc_roc": [_to_json(x) for x in roc_C],
-            "recall": [_mean(hits_KN[0][t == c]) for c in range(n_classes)],
-        },
+        "per_class": per_class,
         "reliability": reliability(p, t),
     }
 

@@ -166,14 +166,8 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
                 best = int(np.argmin(y))
                 ax.scatter([x[best]], [y[best]], s=42, color=colour, zorder=3)
                 side = "left" if 2 * best < len(x) else "right"  # into the axes, away from their edge
-                ax.annotate(
-                    f"best: epoch {x[best]}",
-                    (x[best], y[best]),
-                    xytext=(0, -14),
-                    textcoords="offset points",
-                    ha=side,
-                    fontsize=8,
-                )
+                at, text = (x[best], y[best]), f"best: epoch {x[best]}"
+                ax.annotate(text, at, xytext=(0, -14), textcoords="offset points", ha=side, fontsize=8)
         ax.set(xlabel="epoch", ylabel="loss (nats)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.margins(x=0.02, y=0.15)

@@ -1,7 +1,9 @@
 """Runner: the runs of an experiment are planned, then done one after the other. A stored run is not done again."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -41,10 +43,7 @@ def plan_runs(
     Raises:
         InputError: a value is not allowed, or a training or test set would have no label for a task.
     """
-    lists = {"recipes": recipes, "tasks": tasks, "seeds": seeds, "folds": folds, "alphas": alphas}
-    for name, values in lists.items():
-        if (not values and name != "alphas") or len(set(values)) < len(values):
-            raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
+    _check_lists(recipes=recipes, tasks=tasks, seeds=seeds, folds=folds, alphas=alphas)
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
     trained_tasks = {task for task in TASKS if task in tasks or BOTH in tasks}
@@ -54,26 +53,28 @@ def plan_runs(
     models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
     for name in recipes:
         recipe(name, epochs=epochs).check_workers(num_workers)
-    runs = []
-    for seed in seeds:
-        for fold in folds:
-            for name in recipes:
-                for variant, alpha in models:
-                    run = Run(
-                        recipe=name,
-                        tasks=variant,
-                        split=split,
-                        fold=fold,
-                        group_column=group_column,
-                        seed=seed,
-                        epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
-                        alpha=alpha,
-                    )
-                    runs.append(run)
-    for seed in seeds:
-        for fold in folds:
-            _check_labels(mels, split, fold, group_column, seed, {task for run in runs for task in run.model_tasks})
+    runs = [
+        Run(
+            recipe=name,
+            tasks=variant,
+            split=split,
+            fold=fold,
+            group_column=group_column,
+            seed=seed,
+            epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
+            alpha=alpha,
+        )
+        for seed, fold, name, (variant, alpha) in itertools.product(seeds, folds, recipes, models)
+    ]
+    for seed, fold in itertools.product(seeds, folds):
+        _check_labels(mels, split, fold, group_column, seed, {task for run in runs for task in run.model_tasks})
     return runs
+
+
+def _check_lists(**lists: Sequence[Any]) -> None:
+    for name, values in lists.items():
+        if (not values and name != "alphas") or len(set(values)) < len(values):
+            raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
 
 
 def _check_labels(

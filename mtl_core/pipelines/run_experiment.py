@@ -91,8 +91,7 @@ def run_experiment(
     results = _stored_results(out, split, group_column)
     if not results:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {split!r} is stored")
-    songs = source.groups(group_column) if group_column else None
-    _write_tables(results, out, resamples, songs)
+    _write_tables(results, out, resamples, songs=source.groups(group_column) if group_column else None)
     if failed:
         raise RunError(f"{len(failed)} of {len(runs)} runs failed, e.g. {failed[0]}; the same command tries them again")
 
