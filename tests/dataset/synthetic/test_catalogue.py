@@ -57,9 +57,8 @@ def test_the_plan_has_every_song_once(shape):
         len({track.artist for track in tracks}) == languages * artists == len({(t.artist, t.language) for t in tracks})
     )
     assert len({track.language for track in tracks}) == languages
-    assert len({track.album for track in tracks}) == languages * artists * min(
-        2, songs
-    )  # no two artists share an album
+    n_albums = languages * artists * min(2, songs)  # no two artists share an album
+    assert len({track.album for track in tracks}) == n_albums
     assert not any(track.language in track.path.lower() for track in tracks)
 
 
