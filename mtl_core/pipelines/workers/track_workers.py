@@ -13,7 +13,7 @@ in all other rows. This module imports neither Ray nor torch.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ TAG_RESULTS = pa.schema([*TAGS, *_FAILURE_FIELDS])
 #: One row a segment: the columns of MELS, then stage, error and message. A failed track has one row with a null mel.
 MEL_RESULTS = pa.schema([*(field.with_nullable(True) for field in MELS), *_FAILURE_FIELDS])
 
-Batch = Mapping[str, Any] | pa.Table
+Batch: TypeAlias = Mapping[str, Any] | pa.Table
 
 
 class TagTracks:
