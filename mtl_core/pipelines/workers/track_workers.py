@@ -12,7 +12,8 @@ A file that cannot be read does not raise: its row has `stage`, `error` and `mes
 in all other rows. This module imports neither Ray nor torch.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ TAG_RESULTS = pa.schema([*TAGS, *_FAILURE_FIELDS])
 #: One row a segment: the columns of MELS, then stage, error and message. A failed track has one row with a null mel.
 MEL_RESULTS = pa.schema([*(field.with_nullable(True) for field in MELS), *_FAILURE_FIELDS])
 
-Batch = Any  # a dict of numpy arrays, a pyarrow table or a pandas data frame
+Batch: TypeAlias = Mapping[str, Any] | pa.Table
 
 
 class TagTracks:
