@@ -28,7 +28,7 @@ def night(root: Location, number: int) -> None:
     staged = root / "staged" / f"{number}.parquet"
     staged.write_bytes(memoryview(buffer.getvalue()))
     failures = pa.Table.from_pylist(failed_rows, schema=FAILURES)
-    outcome = delta.merge_shards(
+    outcome = commit.verify_and_merge(
         [(staged, len(tags))],
         pa.table({"track_id": [f"{track:05}" for track in planned]}),
         failures,

@@ -14,7 +14,7 @@ from nightly import JOB, run, small_artifact
 from mtl_core.inference import artifact
 from mtl_core.schema import TAGS
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta
+from mtl_core.tables import commit, delta
 
 N = 100_000
 
@@ -37,8 +37,8 @@ def test_an_unchanged_catalogue_takes_seconds(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns, schema=TAGS), staged.path)
     planned, failures = pa.table({"track_id": ids}), delta.TABLE_SCHEMAS["failures"].empty_table()
     out = root / "out"
-    night = delta.merge_shards([(staged, N)], planned, failures, out, run_id="first", model_id=model_id)
-    delta.commit(out, night, lambda: None)
+    night = commit.verify_and_merge([(staged, N)], planned, failures, out, run_id="first", model_id=model_id)
+    commit.commit_run(out, night, lambda: None)
     command = [str(JOB), "--manifest", f"{root}/manifest.parquet", "--model", f"{root}/model", "--out", f"{out}"]
     with head(num_cpus=2) as env:
         for name, environment in (("its own Ray", {}), ("a running cluster", env)):

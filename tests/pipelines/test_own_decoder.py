@@ -1,4 +1,4 @@
-"""A deployment can replace the decoder, for formats of its own, in tagging."""
+"""A deployment can replace the decoder, for formats of its own, in extraction and in tagging."""
 
 from pathlib import Path
 
@@ -8,8 +8,10 @@ from builders import own_decoder
 from builders.catalogue import write_audio
 from builders.models import save
 
+from mtl_core.dataset.mel_dataset import read_tracks
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.pipelines.extract_mels import Extraction, extract_mels
 from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
@@ -40,3 +42,12 @@ def test_tagging_with_an_own_decoder(catalogue: Location, untrained: Artifact) -
     assert (au["track_id"], wav["track_id"]) == ("song.au", "song.wav")
     assert au["duration_s"] == wav["duration_s"] == 4.0
     np.testing.assert_allclose(au["embedding"], wav["embedding"], atol=1e-4)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_extraction_with_an_own_decoder(catalogue: Location) -> None:
+    manifest, mels = catalogue / "manifest.parquet", catalogue / "mels"
+    assert "1 of 2 tracks" in extract_mels(manifest, mels, Extraction())
+    assert "2 of 2 tracks" in extract_mels(manifest, mels, Extraction(decoder="builders.own_decoder"))
+    frames = read_tracks(mels, ["song.au", "song.wav"])
+    np.testing.assert_allclose(frames["song.au"], frames["song.wav"], atol=0.02)  # the wav has 16 bits
