@@ -37,7 +37,7 @@ def _after_first_epoch(out, action):
     results = []
 
     def watch():
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and not results:
             if any(path.endswith(STATE_FILE) for path, _ in (out / STATE_FOLDER).walk()):
                 results.append(action())
@@ -91,11 +91,11 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
 def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
     """One of the three trainings loses a worker."""
     weights = []
-    for name, action in (("a", _kill_worker), ("b", lambda: None), ("c", lambda: None)):
+    for name in ("disturbed", "b", "c"):
         out = Location(str(tmp_path / name))
-        results = _after_first_epoch(out, action)
-        train(mels=mels, out=out, recipe="best", epochs=3, num_workers=2)
-        assert (results[0] is not None) == (name == "a")
+        killed = _after_first_epoch(out, _kill_worker) if name == "disturbed" else [0]
+        train(mels=mels, out=out, recipe="best", epochs=6, num_workers=2)
+        assert killed[0] is not None
         weights.append((out / artifact.WEIGHTS_FILE).read_bytes())
     assert weights[0] == weights[1] == weights[2]
 
@@ -145,7 +145,7 @@ def test_the_same_command_resumes_after_its_driver_was_killed(local_ray, mels, t
         [sys.executable, str(JOB), *flags], env=environment, stderr=subprocess.PIPE, start_new_session=True
     )
     killed = _after_first_epoch(out, driver.kill)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=600)
     assert killed
     assert driver.returncode == -signal.SIGKILL
     time.sleep(4)  # its workers outlive it by some 3 s
