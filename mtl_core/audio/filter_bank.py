@@ -6,7 +6,6 @@ of version 0.1 carry no bank: for them this package ships the bank of the defaul
 (`python -m mtl_core.audio.filter_bank` makes the file anew).
 
 Legend: F mel bands, K bins of the FFT (n_fft / 2 + 1).
-Contents: `make_filter_bank`, `default_filter_bank`, `pack` and `unpack`.
 """
 
 import io
@@ -33,7 +32,6 @@ def make_filter_bank(config: MelConfig) -> np.ndarray:
         from librosa.filters import mel
     except ModuleNotFoundError:
         raise InputError("mel extraction needs librosa: pip install 'mtl-core[train]'") from None
-
     return mel(**_parameters(config), htk=False, norm="slaney", dtype=np.float32)
 
 
