@@ -36,11 +36,7 @@ def make_filter_bank(config: MelConfig) -> np.ndarray:
 
 
 def default_filter_bank(config: MelConfig) -> np.ndarray:
-    """The bank (F, K) float32 that this package ships; read-only.
-
-    Raises:
-        ValueError: `config` needs another bank.
-    """
+    """The bank (F, K) float32 that this package ships, read-only; ValueError if `config` needs another one."""
     if _parameters(config) != _parameters(MelConfig()):
         raise ValueError(f"no filter bank is stored for {config}: define_front_end makes it with librosa")
     return _read_default()
@@ -54,11 +50,7 @@ def pack(filter_bank_FK: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes) -> np.ndarray:
-    """The bank in the bytes that `pack` made.
-
-    Raises:
-        ValueError: they hold no filter bank.
-    """
+    """The bank in the bytes that `pack` made; ValueError if they hold none."""
     try:
         return np.load(io.BytesIO(data))["filter_bank"]
     except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:

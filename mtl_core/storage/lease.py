@@ -55,11 +55,7 @@ class Lease:
         self._loss: str | None = None
 
     def renew(self) -> None:
-        """Renew the lease now. If this returns, no other run can take over for another `DEAD_AFTER_S`.
-
-        Raises:
-            LeaseLostError: another run holds it.
-        """
+        """Renew the lease, or raise LeaseLostError. If this returns, no other run can take over for `DEAD_AFTER_S`."""
         with self._lock:
             if self._loss is None and time.monotonic() - self._renewed_at_s > DEAD_AFTER_S:
                 self._loss = f"it was not renewed for {time.monotonic() - self._renewed_at_s:.0f} s"

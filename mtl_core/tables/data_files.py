@@ -53,20 +53,16 @@ class DataFile:
         statistics = {"minValues": self.min_values, "maxValues": self.max_values, "nullCount": self.null_counts}
         values = {"numRecords": self.n_rows} | (statistics if self.null_counts else {})
         encoded = json.dumps(values, default=_delta_timestamp)
-        return AddAction(self.path, self.size_bytes, {}, _now_ms(), data_change, encoded)
+        return AddAction(self.path, self.size_bytes, {}, int(time.time() * 1000), data_change, encoded)
 
     def remove(self, *, data_change: bool = True) -> RemoveAction:
         """The log entry that removes the file from a table."""
-        return RemoveAction(self.path, data_change, _now_ms(), self.size_bytes, {})
+        return RemoveAction(self.path, data_change, int(time.time() * 1000), self.size_bytes, {})
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def _delta_timestamp(time: datetime) -> str:
+def _delta_timestamp(value: datetime) -> str:
     """Delta's format of a timestamp, truncated to milliseconds. Readers of Delta allow for the truncation."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def flat_columns(schema: pa.Schema) -> list[str]:

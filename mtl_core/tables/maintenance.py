@@ -18,16 +18,8 @@ from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, flat_columns, read_track_ids
-from mtl_core.tables.delta import (
-    OTHER_TABLE_VERSION,
-    TABLE_SCHEMAS,
-    commit_actions,
-    open_table,
-    require_known_columns,
-)
+from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, require_known_columns
 from mtl_core.tables.rewriting import FileRemainder, rewrite_files, rewrite_without
-
-_DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +161,9 @@ def clean(
     """
     changes = {}
     unneeded: list[Location] = []
+    since_s = time.time() - keep_days * 24 * 3600
     for name, table in _open_all(root).items():
-        needed = _needed_since(root, name, table, int(time.time() * 1000) - keep_days * _DAY_MS)
+        needed = _needed_since(root, name, table, since_s)
         files = _walk_files(root, name)
         unneeded += [root / name / path for path, _ in files if path not in needed]
         needed_sizes = [size for path, size in files if path in needed]
@@ -186,13 +179,13 @@ def clean(
     return changes
 
 
-def _needed_since(root: Location, name: str, table: DeltaTable, since_ms: int) -> set[str]:
+def _needed_since(root: Location, name: str, table: DeltaTable, since_s: float) -> set[str]:
     """The paths of the files of every version that was the latest at some moment since then."""
     needed = {file.path for file in active_files(table)}
     for commit in sorted(table.history(), key=lambda commit: -int(commit["version"])):  # the latest first
         version = open_table(root, name, int(commit["version"]))
         if version is not None:
             needed |= {file.path for file in active_files(version)}
-        if commit["timestamp"] < since_ms:
+        if commit["timestamp"] < 1000 * since_s:
             break
     return needed
