@@ -107,12 +107,10 @@ def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> commit.V
             yield table
 
     files = write_files(with_ids_noted(), root / "tags", run_id, TAGS)
-    failed = pa.chunked_array([], pa.string())
     return commit.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
         tagged=pa.chunked_array(ids, pa.string()),
-        failed=failed,
         tags=files,
         failures=FAILURES.empty_table(),
     )

@@ -19,9 +19,5 @@ def canonical_sha256(value: Any) -> str:
 
 
 def run_sha256(value: Any) -> str:
-    """SHA-256 (hexadecimal) for the ids of extractions and trainings.
-
-    The ids of version 0.1 are hashes of JSON with spaces and ASCII alone. This form is kept, so that runs of that
-    version can be resumed.
-    """
+    """SHA-256 (hexadecimal) of version 0.1's JSON, with spaces and ASCII alone, so that its runs can be resumed."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,11 +1,9 @@
 """Command line: a frozen dataclass defines the flags of a job, and errors become its exit status.
 
-    0  done
-    1  the run failed; the same command resumes it
-    2  arguments or inputs are wrong; one line says which and what is allowed
-    3  done, but too many tracks failed
-
-Contents: `main`, `parse_flags`, `flag_errors`.
+0  done
+1  the run failed; the same command resumes it
+2  arguments or inputs are wrong; one line says which and what is allowed
+3  done, but too many tracks failed
 """
 
 import contextlib
@@ -24,32 +22,18 @@ Options = TypeVar("Options")
 DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED = 0, 1, 2, 3
 
 
-def parse_flags(options: type[Options], arguments: list[str] | None = None) -> Options:
-    """Parse flags into a dataclass.
-
-    Args:
-        options: the dataclass; its docstrings are the help.
-        arguments: None: those of the process.
-
-    Raises:
-        InputError: a flag is unknown, missing, or has a value that is not allowed (also a `ValueError` of the
-            dataclass's `__post_init__`).
-    """
+def _parse_flags(options: type[Options]) -> Options:
+    """The process's flags. One that is not allowed, also by the dataclass's `__post_init__`, is an InputError."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(options, args=arguments)
+            return tyro.cli(options)
     except SystemExit as error:
         if error.code != WRONG_INPUT:
             raise
-        raise InputError(_first_paragraph(printed.getvalue())) from None
-
-
-def _first_paragraph(box: str) -> str:
-    """The first paragraph of tyro's error, which is a box of several lines, as one line."""
-    paragraph = re.split(r"│ ─+ │", box)[0]
-    lines = [line.strip("│ ") for line in paragraph.splitlines() if not line.startswith(("╭", "╰"))]
-    return one_line(" ".join(lines))
+    first_paragraph = re.split(r"│ ─+ │", printed.getvalue())[0]  # of tyro's error, which is drawn as a box
+    lines = [line.strip("│ ") for line in first_paragraph.splitlines() if not line.startswith(("╭", "╰"))]
+    raise InputError(one_line(" ".join(lines)))
 
 
 @contextlib.contextmanager
@@ -62,14 +46,12 @@ def flag_errors() -> Iterator[None]:
 
 
 def main(function: Callable[[Options], int | None], options: type[Options]) -> None:
-    """Run a job: parse the process's flags, call `function` with them, and exit with its status (None is 0).
+    """Run a job: parse the process's flags into `options`, call `function` with them, exit with its status (None is 0).
 
-    Args:
-        function: the job.
-        options: the dataclass of its flags.
+    The docstrings of the dataclass `options` are the help.
     """
     try:
-        status = function(parse_flags(options)) or DONE
+        status = function(_parse_flags(options)) or DONE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = WRONG_INPUT

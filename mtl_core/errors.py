@@ -40,17 +40,11 @@ class RunError(Exception):
 
 @dataclass
 class TrackError(Exception):
-    """This track cannot be tagged.
+    """This track cannot be tagged."""
 
-    Args:
-        stage: one of `ERRORS`.
-        error: one of `ERRORS[stage]`.
-        message: details, any text.
-    """
-
-    stage: str
-    error: str
-    message: str
+    stage: str  # one of ERRORS
+    error: str  # one of ERRORS[stage]
+    message: str  # details, any text
 
     def __post_init__(self) -> None:
         if self.error not in ERRORS.get(self.stage, {}):

@@ -26,11 +26,7 @@ ZERO = StageTimes(seconds={}, cpu_s=0.0)
 
 
 class StageTimer:
-    """Measures the stages of this process. Stages may run in any thread.
-
-    Args:
-        others_cpu_s: returns the CPU seconds so far of other processes that work for this one.
-    """
+    """Measures the stages of this process, in any thread; `others_cpu_s` returns the CPU seconds of its children."""
 
     def __init__(self, others_cpu_s: Callable[[], float] = lambda: 0.0) -> None:
         self._others_cpu_s = others_cpu_s

@@ -7,8 +7,6 @@ channels, then soxr HQ.
 
 Samples are in [-1, 1] for integer formats; a float file may hold any value, also NaN. Only numpy, soundfile and soxr
 are imported, because this runs in a child process that must start fast (`decoder_child.py`).
-
-Contents: `Excerpt`, `Recording`, `excerpt_frames`, `resample`, `read_recording`.
 """
 
 from collections.abc import Iterator
@@ -46,25 +44,17 @@ _SUPPORTED = [
 ]
 _UNSUPPORTED = [
     *[(4, b"ftyp"), (4, b"moov"), (8, b"AVI "), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x1a\x45\xdf\xa3")],
-    *[
-        (0, magic)
-        for magic in (b"MAC ", b"wvpk", b"DSD ", b"FRM8", b"TTA1", b"TTA2", b"MPCK", b"MP+", b"OFR ", b"ADIF")
-    ],
-    *[(0, magic) for magic in (b"#!AMR", b".RMF", b".ra\xfd", b"FLV\x01", b"tBaK", b"LA0", b"\x0b\x77")],
+    *[(0, magic) for magic in (b"MAC ", b"wvpk", b"DSD ", b"FRM8", b"TTA1", b"TTA2", b"MPCK", b"MP+", b"OFR ")],
+    *[(0, magic) for magic in (b"ADIF", b"#!AMR", b".RMF", b".ra\xfd", b"FLV\x01", b"tBaK", b"LA0", b"\x0b\x77")],
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
-    """A stretch of a recording.
+    """A stretch of a recording."""
 
-    Args:
-        samples: (N,) float32, mono, at `SAMPLE_RATE_HZ`.
-        start_s: seconds from the recording's start to the first sample.
-    """
-
-    samples: np.ndarray
-    start_s: float
+    samples: np.ndarray  # (N,) float32, mono, at SAMPLE_RATE_HZ
+    start_s: float  # from the recording's start to the first sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +88,9 @@ def resample(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 def read_recording(file: BinaryIO) -> Recording:
     """The excerpts of a sound file.
 
-    The length in a header may be wrong. Where decoding ends before the planned excerpts do, they are planned again from
-    the length that was decoded, so that a truncated file counts as a shorter recording.
-
-    Args:
-        file: seekable, open for reading. It is not closed; its position afterwards is undefined.
+    The length in a header may be wrong. If decoding ends before the planned excerpts do, they are planned again from
+    the length that was decoded, so that a truncated file counts as a shorter recording. The file must be seekable; it
+    is not closed, and its position afterwards is undefined.
 
     Raises:
         TrackError: stage decode: `not_audio` (no known signature), `unsupported` (a known container or codec that
@@ -171,7 +159,8 @@ def _decode(source: _Source) -> Recording:
     n, seek = n_claimed, n_claimed != _UNKNOWN_LENGTH
     for _ in range(3):  # with the claimed length, with the length at which decoding ended, with the counted length
         if not seek:
-            n = _count_frames(source)
+            with _open(source) as sound:
+                n = sum(len(block) for block in _blocks(sound, _UNKNOWN_LENGTH))
         if n == 0 < n_claimed:
             raise TrackError("decode", "corrupt", f"the header claims {n_claimed} frames, none can be decoded")
         if n * SHORTEST_PER_S < rate_hz:
@@ -187,10 +176,7 @@ def _decode(source: _Source) -> Recording:
 def _decode_excerpts(source: _Source, n_frames: int, seek: bool) -> tuple[tuple[Excerpt, ...], int]:
     """The excerpts of a recording of n frames, and n; or no excerpts, and where decoding ended (0: unknown).
 
-    Args:
-        source: the file.
-        n_frames: the length to plan the excerpts from.
-        seek: seek to an excerpt; False: decode everything before it.
+    Without `seek`, everything before an excerpt is decoded.
     """
     excerpts = []
     with _open(source) as sound:
@@ -226,18 +212,8 @@ def _read_mono(sound: soundfile.SoundFile, start: int, length: int, seek: bool) 
     return samples[:n]
 
 
-def _count_frames(source: _Source) -> int:
-    """Decode the whole file and count its frames."""
-    with _open(source) as sound:
-        return sum(len(block) for block in _blocks(sound, _UNKNOWN_LENGTH))
-
-
 def _blocks(sound: soundfile.SoundFile, n_frames: int) -> Iterator[np.ndarray]:
-    """The next n frames, fewer where decoding ends, in blocks (frames, channels) float32.
-
-    Yields:
-        A view of one buffer: a block is valid until the next one.
-    """
+    """The next n frames, fewer where decoding ends, in blocks (frames, channels) float32, each valid until the next."""
     buffer = np.empty((max(1, _BLOCK_SAMPLES // sound.channels), sound.channels), np.float32)
     position = sound.tell()
     while n_frames > 0:
@@ -256,7 +232,6 @@ def _blocks(sound: soundfile.SoundFile, n_frames: int) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _open(source: _Source) -> Iterator[soundfile.SoundFile]:
-    """The file as libsndfile opens it; closed at the end."""
     source.seek(0)
     try:
         sound = _SoundFile(source)
@@ -275,7 +250,7 @@ def _open(source: _Source) -> Iterator[soundfile.SoundFile]:
 
 
 def _check_signature(source: _Source) -> None:
-    """Raise TrackError where the first bytes, after an ID3 tag, are not those of a format that libsndfile decodes.
+    """Raise TrackError if the first bytes, after an ID3 tag, are not those of a format that libsndfile decodes.
 
     libsndfile is not asked, because its answer may depend on a file's extension.
     """

@@ -1,8 +1,7 @@
 """The child process of `decoder_process.Decoder`: it decodes one recording after another, until its parent hangs up.
 
-It runs as `python -m mtl_core.audio.decoder_child SOCKET_FD PARENT_PID MEMORY_LIMIT_BYTES`. A deployment with formats
-of its own runs a module that calls `serve` with its own reader. It must start fast, in 0.2 s: numpy, soundfile and soxr
-are the only packages that are imported.
+It runs as `python -m mtl_core.audio.decoder_child SOCKET_FD PARENT_PID MEMORY_LIMIT_BYTES`, and must start fast, in
+0.2 s. A deployment with formats of its own runs a module that calls `serve` with its own reader.
 
 The protocol, JSON in packets of a socket:
 
@@ -11,8 +10,6 @@ The protocol, JSON in packets of a socket:
     child:  {"read": [offset, size]}  the bytes of such a file; the parent answers with b"+" and the bytes
     child:  {"lengths": [samples of each excerpt], "starts_s": [...], "duration_s": ...}, fd of all samples in float32
             or {"error": [stage, error, message]}
-
-Contents: `serve`; `MESSAGE_BYTES`, the size of the largest packet of JSON.
 """
 
 import ctypes
@@ -29,17 +26,13 @@ from typing import Any, BinaryIO
 from mtl_core.audio.decode import Recording, read_recording
 from mtl_core.errors import TrackError
 
-MESSAGE_BYTES = 1 << 16
+MESSAGE_BYTES = 1 << 16  # the largest packet of JSON
 _READ_BYTES = 1 << 17  # of one request to the parent; must be below the socket's buffer of about 200 KiB
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
 
 
 def serve(read: Callable[[BinaryIO], Recording] = read_recording) -> None:
-    """Decode recordings for the parent that started this process, until it closes the connection.
-
-    Args:
-        read: turns a file into a recording; may raise TrackError.
-    """
+    """Decode recordings by `read`, which may raise TrackError, until the parent closes the connection."""
     socket_fd, parent_pid, memory_limit_bytes = map(int, sys.argv[1:4])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:  # the parent ended before the line above
@@ -60,14 +53,14 @@ def serve(read: Callable[[BinaryIO], Recording] = read_recording) -> None:
 
 def _answer(connection: socket.socket, read: Callable[[BinaryIO], Recording], fds: list[int], size: int | None) -> None:
     """Decode the file of a request, whose parameters are `fds` and `size`, and send the result."""
-    samples_fd = None
+    samples_fds: list[int] = []
     try:
         raw = io.FileIO(fds[0]) if size is None else _ParentFile(connection, size)
         with io.BufferedReader(raw, _READ_BYTES) as file:
             file.seek(0)  # a received descriptor keeps the position that it had in the parent
             recording = read(file)
-        samples_fd = os.memfd_create("samples")
-        with open(samples_fd, "wb", closefd=False) as samples:
+        samples_fds.append(os.memfd_create("samples"))
+        with open(samples_fds[0], "wb", closefd=False) as samples:
             for excerpt in recording.excerpts:
                 samples.write(excerpt.samples.data)
         answer: dict[str, Any] = {
@@ -81,9 +74,9 @@ def _answer(connection: socket.socket, read: Callable[[BinaryIO], Recording], fd
         answer = {"error": ["decode", "out_of_memory", str(error)[:1000] or "out of memory"]}
     except OSError as error:  # a local disk or a mount fails
         answer = {"error": ["fetch", "unavailable", str(error)[:1000]]}
-    socket.send_fds(connection, [json.dumps(answer).encode()], [samples_fd] if samples_fd is not None else [])
-    if samples_fd is not None:
-        os.close(samples_fd)
+    socket.send_fds(connection, [json.dumps(answer).encode()], samples_fds)
+    for fd in samples_fds:
+        os.close(fd)
 
 
 class _ParentFile(io.RawIOBase):

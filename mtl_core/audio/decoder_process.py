@@ -6,8 +6,6 @@ the protocol). Whole files go to the child, and samples come back, as memory fil
 A remote file stays in the parent, which reads the parts that the child asks for.
 
 The child inherits nothing but the socket and stderr, and it dies with its parent, however the parent ends.
-
-Contents: `DecoderLimits`, `Decoder`.
 """
 
 import contextlib
@@ -63,13 +61,9 @@ class DecoderLimits:
 
 
 class Decoder:
-    """Runs `decode.read_recording` in a child process.
+    """Runs `decode.read_recording` in a child process: the module `child`, which calls `decoder_child.serve`.
 
     Use it from one thread at a time; close it, or use it as a context manager.
-
-    Args:
-        limits: what decoding one track may cost.
-        child: the module that runs as the child; it calls `decoder_child.serve`.
     """
 
     def __init__(self, limits: DecoderLimits | None = None, child: str = DECODER) -> None:
@@ -80,14 +74,11 @@ class Decoder:
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
 
     def decode(self, source: bytes | str | BinaryIO) -> Recording:
-        """The excerpts of a recording.
+        """The excerpts of a recording. Their samples are read-only and stay valid after the next call.
 
         Args:
             source: the bytes of a file, the path of a local file, or a seekable file of this process, of which only
                 the parts that decoding needs are read.
-
-        Returns:
-            The recording. Its samples are read-only and stay valid after the next call.
 
         Raises:
             TrackError: stage decode: those of `decode.read_recording`, `crashed`, `timed_out`, `out_of_memory`; stage
@@ -96,9 +87,8 @@ class Decoder:
             Exception: what reading the source raised.
             RuntimeError: the child does not start: the installation is broken, not the track.
         """
-        if self._process is not None and self._process.poll() is not None:  # it died between two tracks
+        if self._process is None or self._process.poll() is not None:  # it may have died between two tracks
             self._stop()
-        if self._process is None:
             self._start()
         opened = _open_source(source)
         try:
@@ -167,11 +157,7 @@ class Decoder:
             os.close(self._stderr)
 
     def _exchange(self, source: int | BinaryIO) -> tuple[dict[str, Any], list[int]]:
-        """Send a descriptor or a file to the child; of a file, read the parts that it asks for.
-
-        Returns:
-            Its answer, and the descriptor of the samples.
-        """
+        """Send a descriptor or a file to the child, and return its answer and the descriptor of the samples."""
         if isinstance(source, int):
             self._send(b'{"size": null}', [source])
         else:
@@ -244,7 +230,6 @@ def _map_recording(answer: dict[str, Any], fd: int) -> Recording:
     with open(fd, "rb") as file:
         mapped = mmap.mmap(fd, os.fstat(file.fileno()).st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     samples = np.split(np.frombuffer(mapped, np.float32), np.cumsum(answer["lengths"])[:-1])
-    excerpts = tuple(
-        Excerpt(samples=part, start_s=start_s) for part, start_s in zip(samples, answer["starts_s"], strict=True)
-    )
+    parts = zip(samples, answer["starts_s"], strict=True)
+    excerpts = tuple(Excerpt(samples=part, start_s=start_s) for part, start_s in parts)
     return Recording(excerpts=excerpts, duration_s=answer["duration_s"])

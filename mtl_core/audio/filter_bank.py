@@ -6,7 +6,6 @@ of version 0.1 carry no bank: for them this package ships the bank of the defaul
 (`python -m mtl_core.audio.filter_bank` makes the file anew).
 
 Legend: F mel bands, K bins of the FFT (n_fft / 2 + 1).
-Contents: `make_filter_bank`, `default_filter_bank`, `pack` and `unpack`.
 """
 
 import io
@@ -33,16 +32,11 @@ def make_filter_bank(config: MelConfig) -> np.ndarray:
         from librosa.filters import mel
     except ModuleNotFoundError:
         raise InputError("mel extraction needs librosa: pip install 'mtl-core[train]'") from None
-
     return mel(**_parameters(config), htk=False, norm="slaney", dtype=np.float32)
 
 
 def default_filter_bank(config: MelConfig) -> np.ndarray:
-    """The bank (F, K) float32 that this package ships; read-only.
-
-    Raises:
-        ValueError: `config` needs another bank.
-    """
+    """The bank (F, K) float32 that this package ships, read-only; ValueError if `config` needs another one."""
     if _parameters(config) != _parameters(MelConfig()):
         raise ValueError(f"no filter bank is stored for {config}: define_front_end makes it with librosa")
     return _read_default()
@@ -56,11 +50,7 @@ def pack(filter_bank_FK: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes) -> np.ndarray:
-    """The bank in the bytes that `pack` made.
-
-    Raises:
-        ValueError: they hold no filter bank.
-    """
+    """The bank in the bytes that `pack` made; ValueError if they hold none."""
     try:
         return np.load(io.BytesIO(data))["filter_bank"]
     except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:

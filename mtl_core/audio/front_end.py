@@ -4,7 +4,6 @@
 tells whether two of them were made alike.
 
 Legend: S segments, T frames (187), F mel bands (96), N samples, K bins of the FFT.
-Contents: `FrontEnd`, `define_front_end`, `Segments`, `log_mel_segments`.
 """
 
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,7 @@ import numpy as np
 
 from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
 from mtl_core.audio.filter_bank import default_filter_bank, make_filter_bank, unpack
-from mtl_core.audio.mel import MEL_SHAPE, MelConfig, log_mel
+from mtl_core.audio.mel import MelConfig, log_mel
 from mtl_core.audio.segments import (
     MAX_SEGMENTS_PER_EXCERPT,
     SEGMENT_SAMPLES,
@@ -24,6 +23,7 @@ from mtl_core.audio.segments import (
 )
 from mtl_core.canonical import canonical_json, canonical_sha256
 from mtl_core.errors import TrackError
+from mtl_core.schema import MEL_SHAPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,10 @@ class FrontEnd:
             raise ValueError(f"hop_samples must leave {self.mel.frames} frames in 3 s, got {self.mel.hop_samples}")
         if self.filter_bank is None:
             object.__setattr__(self, "filter_bank", default_filter_bank(self.mel))
-        shape = (self.mel.bands, self.mel.n_fft // 2 + 1)
-        if self.filter_bank.shape != shape or self.filter_bank.dtype != np.float32:
+        bank, shape = self.filter_bank, (self.mel.bands, self.mel.n_fft // 2 + 1)
+        if bank.shape != shape or bank.dtype != np.float32:
             raise ValueError(
-                f"the filter bank must be float32 of shape {shape}, got {self.filter_bank.dtype} of shape "
-                f"{self.filter_bank.shape}"
+                f"the filter bank must be float32 of shape {shape}, got {bank.dtype} of shape {bank.shape}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,15 +91,14 @@ class FrontEnd:
         return canonical_json(self.to_dict())
 
     def hash(self) -> str:
-        """SHA-256 (hex) of `to_json`: equal exactly where the front ends are."""
+        """SHA-256 (hexadecimal) of `to_json`: two front ends with the same hash make the same mels."""
         return canonical_sha256(self.to_dict())
 
 
 def define_front_end(*, mel: MelConfig | None = None, segments_per_excerpt: int = MAX_SEGMENTS_PER_EXCERPT) -> FrontEnd:
     """A new front end, whose filter bank librosa makes now. Everyone else reads the bank from mels or an artifact.
 
-    Raises:
-        ValueError: a value is out of its range.
+    Raises what `FrontEnd` and `make_filter_bank` raise.
     """
     mel = mel or MelConfig()
     return FrontEnd(mel=mel, segments_per_excerpt=segments_per_excerpt, filter_bank=make_filter_bank(mel))
@@ -121,15 +119,10 @@ def _check_names(config: type, values: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """The segments of a track, in order: row i is `segment` i.
+    """The segments of a track, in order: row i is `segment` i."""
 
-    Args:
-        mel_STF: (S, T, F) float32, compressed mel power, >= 0 and finite.
-        start_s: (S,) float64, seconds from the recording's start.
-    """
-
-    mel_STF: np.ndarray
-    start_s: np.ndarray
+    mel_STF: np.ndarray  # (S, T, F) float32, compressed mel power, >= 0 and finite
+    start_s: np.ndarray  # (S,) float64, from the recording's start
 
 
 def log_mel_segments(
@@ -138,11 +131,8 @@ def log_mel_segments(
     """The network's input for a recording.
 
     Args:
-        recording: of `decode.read_recording`.
-        front_end: the parameters.
         draws: 0 for the fixed grid; N > 0 for N random segments a slot, the draws of a slot adjacent.
-        seed: of the random starts; not used with 0 draws.
-        track_id: the random starts depend on it, too.
+        seed, track_id: the random starts depend on both.
 
     Raises:
         TrackError: features, `not_finite`: a sample is NaN or infinite, or so large that its power is.

@@ -5,7 +5,6 @@ all frames of a few segments go through one real FFT and one matrix product. The
 (`filter_bank.py`); librosa itself is not called, because importing it costs every worker 1.5 s.
 
 Legend: S segments, T frames, F mel bands, N samples, K bins of the FFT (n_fft / 2 + 1).
-Contents: `MEL_SHAPE`, `MelConfig`, `log_mel`.
 """
 
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
-#: (frames, bands) of a segment: what the network takes and what the table of mels holds (`schema.MELS`).
-MEL_SHAPE = (187, 96)
+from mtl_core.schema import MEL_SHAPE
+
 _CHUNK_SEGMENTS = 2  # measured: the frames and spectra of a chunk stay in a core's cache
 
 
@@ -24,7 +23,6 @@ class MelConfig:
     """How a segment becomes a mel spectrum.
 
     Args:
-        sample_rate_hz: of the samples.
         n_fft: samples of a frame, even; the window is a periodic Hann of that length.
         hop_samples: from the centre of a frame to that of the next. The first frame is centred on sample 0, with zeros
             before it.
@@ -69,7 +67,6 @@ def log_mel(segments_SN: np.ndarray, config: MelConfig, filter_bank_FK: np.ndarr
 
     Args:
         segments_SN: (S, N) float32. Each segment is transformed on its own, with zeros before and after it.
-        config: the parameters.
         filter_bank_FK: (F, K) float32, the weights of the mel bands.
 
     Returns:

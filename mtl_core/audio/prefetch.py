@@ -23,26 +23,15 @@ Row = dict[str, Any]
 
 @dataclass(eq=False)
 class PendingFetch:
-    """A track that was submitted and whose result is not yet taken.
+    """A track that was submitted and whose result is not yet taken."""
 
-    Args:
-        row: of a manifest.
-        n_bytes: memory that it takes, or will take when it is downloaded.
-        source: its audio; None until the download starts.
-    """
-
-    row: Row
-    n_bytes: int
-    source: "Future[Source] | None" = None
+    row: Row  # of a manifest
+    n_bytes: int  # memory that it takes, or will take when it is downloaded
+    source: "Future[Source] | None" = None  # None until the download starts
 
 
 class Prefetcher:
-    """Downloads tracks for one worker.
-
-    Args:
-        max_tracks: how many may be pending or downloaded and not yet taken.
-        max_bytes: their total size. One track alone may be larger.
-    """
+    """Downloads tracks for one worker: at most `max_tracks`, of `max_bytes` together; one alone may be larger."""
 
     def __init__(self, max_tracks: int = MAX_TRACKS, max_bytes: int = MAX_BYTES) -> None:
         self._max_tracks, self._max_bytes = max_tracks, max_bytes
@@ -54,9 +43,8 @@ class Prefetcher:
     def submit(self, rows: Iterable[Row]) -> deque[PendingFetch]:
         """Fetch tracks, after those of earlier calls.
 
-        Args:
-            rows: each with `uri` (and, where known, `content_id` and `size_bytes`), or with the audio itself in
-                `bytes`, for which nothing is downloaded.
+        A row has `uri` (and, where known, `content_id` and `size_bytes`), or the audio itself in `bytes`, for which
+        nothing is downloaded.
 
         Returns:
             A fetch for each row. Call `result` on each, in this order, or `cancel` on all that are left.
@@ -68,10 +56,9 @@ class Prefetcher:
         return fetches
 
     def result(self, fetch: PendingFetch) -> Source:
-        """Wait for a track's audio and return it, as `source.open_track` does. It no longer counts against the bounds.
+        """Wait for a track's audio, and return it or raise TrackError, as `source.open_track` does.
 
-        Raises:
-            TrackError: as `source.open_track` does.
+        The track no longer counts against the bounds.
         """
         assert fetch.source is not None, "results must be taken in the order of submit"
         try:
@@ -81,7 +68,7 @@ class Prefetcher:
             self.cancel([fetch])
 
     def cancel(self, fetches: Iterable[PendingFetch]) -> None:
-        """Drop these fetches: their results are let go, and downloads that have not started never will."""
+        """Drop these fetches: their results are released, and downloads that have not started never will."""
         cancelled = set(fetches)
         with self._lock:
             self._started -= cancelled
@@ -90,16 +77,13 @@ class Prefetcher:
 
     def _start_allowed(self) -> None:
         """Start the downloads that the bounds allow. The caller holds the lock."""
-        while self._waiting and self._is_allowed(self._waiting[0].n_bytes):
+        while self._waiting:
+            n_bytes = self._waiting[0].n_bytes + sum(fetch.n_bytes for fetch in self._started)
+            if self._started and (len(self._started) >= self._max_tracks or n_bytes > self._max_bytes):
+                return
             fetch = self._waiting.popleft()
             self._started.add(fetch)
             fetch.source = self._threads.submit(self._open, fetch)
-
-    def _is_allowed(self, n_bytes: int) -> bool:
-        if not self._started:
-            return True
-        total_bytes = sum(fetch.n_bytes for fetch in self._started)
-        return len(self._started) < self._max_tracks and total_bytes + n_bytes <= self._max_bytes
 
     def _open(self, fetch: PendingFetch) -> Source:
         row = fetch.row

@@ -4,7 +4,6 @@ Positions are in samples at 16 kHz from the excerpt's start, by integer arithmet
 m = max(1, floor(N / 48000)) segments back to back; of every 20 of these `segments_per_excerpt` are kept, evenly spread.
 
 Legend: N samples, S segments, D draws.
-Contents: `segment_starts` (the fixed grid), `random_starts`, `slice_segments`.
 """
 
 import hashlib
@@ -20,12 +19,8 @@ def segment_starts(n_samples: int, segments_per_excerpt: int) -> np.ndarray:
 
     S = ceil(m segments_per_excerpt / 20); segment i is centred in the i-th of S equal parts. Under 3 s: one, at 0.
 
-    Args:
-        n_samples: length of the excerpt, 1 or more.
-        segments_per_excerpt: 1 to 20, of an excerpt of 60 s; 20 is back to back.
-
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: `n_samples` is not 1 or more, or `segments_per_excerpt` not 1 to 20.
     """
     m, n_kept = _count_segments(n_samples, segments_per_excerpt)
     return (2 * np.arange(n_kept) + 1) * m * SEGMENT_SAMPLES // (2 * n_kept) - SEGMENT_SAMPLES // 2
@@ -40,11 +35,9 @@ def random_starts(
     the excerpt's ends allow. The result depends on the arguments alone.
 
     Args:
-        n_samples: length of the excerpt, 1 or more.
-        segments_per_excerpt: 1 to 20, of an excerpt of 60 s.
+        n_samples, segments_per_excerpt: as for `segment_starts`.
         draws: segments a slot, 1 or more.
-        seed: of the draws.
-        track_id: of the excerpt's track.
+        seed, track_id: of the draws and of the track.
         excerpt_index: the excerpt's place in its track.
 
     Raises:

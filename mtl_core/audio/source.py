@@ -1,10 +1,6 @@
-"""Source: a track's audio as its storage has it, ready for the decoder. What goes wrong is a TrackError.
-
-Contents: `Source`, `open_track`, `as_fetch_error`.
-"""
+"""Source: a track's audio as its storage has it, ready for the decoder. What goes wrong is a TrackError."""
 
 import contextlib
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +30,7 @@ def is_audio_file(path: str) -> bool:
 
 
 def open_track(uri: str, expected_content_id: str | None = None) -> Source:
-    """A track's audio, ready for the decoder.
-
-    Args:
-        uri: of the manifest.
-        expected_content_id: of the manifest; None where it has none.
+    """A track's audio, ready for the decoder. An `expected_content_id` of None is not checked.
 
     Raises:
         TrackError: stage fetch: `not_found`, `forbidden`, `unavailable`, or `changed` since the manifest was built.
@@ -85,9 +77,9 @@ def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
     _check_unchanged(location.uri, actual, expected)
     if not is_large:
         return data
-    file = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
+    file: Any = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
     _check_unchanged(location.uri, content_id(file.details), expected)  # the ranges are of the object of this moment
-    return io.BufferedReader(_RangedFile(file, location.uri))
+    return file
 
 
 async def _read_body(body: Any, needs_body: bool) -> bytes:
@@ -100,11 +92,7 @@ async def _read_body(body: Any, needs_body: bool) -> bytes:
 
 @contextlib.contextmanager
 def as_fetch_error(name: str) -> Iterator[None]:
-    """Turn errors of a store or a disk into a TrackError of stage fetch.
-
-    Args:
-        name: of the track in the message, usually its URI.
-    """
+    """Turn errors of a store or a disk into a TrackError of stage fetch that begins with `name`, usually a URI."""
     from botocore.exceptions import BotoCoreError
     from fsspec.exceptions import FSTimeoutError
 
@@ -117,32 +105,3 @@ def as_fetch_error(name: str) -> Iterator[None]:
     except (BotoCoreError, FSTimeoutError, OSError) as error:
         changed = is_unmet_condition(error)
         raise TrackError("fetch", "changed" if changed else "unavailable", f"{name}: {one_line(error)}") from None
-
-
-class _RangedFile(io.RawIOBase):
-    """A remote file whose read errors are errors of fetching, not of decoding."""
-
-    def __init__(self, file: BinaryIO, uri: str) -> None:
-        self._file, self._uri = file, uri
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        with as_fetch_error(self._uri):
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

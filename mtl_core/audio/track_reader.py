@@ -2,15 +2,12 @@
 
 Fetch, decode, compute the mels: extraction and tagging share this one path. The next tracks are fetched while one is
 decoded. A `TrackError` is caught here and becomes data.
-
-Contents: `Track`, `FailedTrack`, `TrackReader`.
 """
 
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -44,10 +41,7 @@ class FailedTrack:
     def as_row(self, *, attempts: int, model_id: str | None, run_id: str) -> Row:
         """A row of `schema.FAILURES`.
 
-        Args:
-            attempts: in how many runs the track failed, this one included.
-            model_id: of the model that would have tagged it; None in an extraction.
-            run_id: of the run.
+        `attempts` counts the runs in which the track failed, this one included. `model_id` is None in an extraction.
         """
         return {
             "track_id": self.row["track_id"],
@@ -67,12 +61,11 @@ class FailedTrack:
 class TrackReader:
     """Reads tracks for one worker. It has a decoder child, fetching threads, and a `timer` of its stages.
 
-    A row has `track_id`, and `uri` or the audio itself in `bytes`, of which nothing is fetched.
+    A row has `track_id`, and what `Prefetcher.submit` needs.
 
     Args:
         front_end: makes the segments.
-        limits: of the decoder child, for one track.
-        decoder: the module that runs as the decoder child; it calls `decoder_child.serve`.
+        limits, decoder: of the child that decodes, see `decoder_process.Decoder`.
         draws: random starts a segment slot; 0 is the fixed grid. See `front_end.log_mel_segments`.
         seed: of the random starts.
     """
@@ -101,29 +94,23 @@ class TrackReader:
         """Read the tracks of several callers, one caller after another; for callers in several threads.
 
         While one caller is served, the rows and the audio of the next are fetched: no time is lost between two shards.
-
-        Args:
-            rows: returns the rows; called in the order of the calls to this method.
-            use: is given their tracks; called in the same order.
-
-        Returns:
-            What `use` returned.
-
-        Raises:
-            Exception: what `rows` or `use` raised; the next caller is served all the same.
+        `rows` and `use` are called in the order of the calls to this method. What one of them raises is raised here;
+        the next caller is served all the same. What `use` returns is returned.
         """
         with self._lock:
-            fetches = self._submitter.submit(lambda: self._prefetcher.submit(rows()))
-            result = self._consumer.submit(self._use, fetches, use)
+            submitted = self._submitter.submit(lambda: self._prefetcher.submit(rows()))
+
+            def consume() -> Result:
+                fetches = submitted.result()
+                try:
+                    return use(self._tracks(fetches))
+                finally:
+                    self._prefetcher.cancel(fetches)  # those that `use` has not read
+
+            result = self._consumer.submit(consume)
         return result.result()
 
-    def _use(
-        self, fetches: "Future[deque[PendingFetch]]", use: Callable[[Iterator[Track | FailedTrack]], Result]
-    ) -> Result:
-        with contextlib.closing(self._tracks(fetches.result())) as tracks:  # cancels what `use` has not read
-            return use(tracks)
-
-    def _tracks(self, fetches: deque[PendingFetch]) -> Generator[Track | FailedTrack, None, None]:
+    def _tracks(self, fetches: deque[PendingFetch]) -> Iterator[Track | FailedTrack]:
         try:
             while fetches:
                 fetch = fetches.popleft()
@@ -138,7 +125,8 @@ class TrackReader:
         row = fetch.row
         with self.timer.timed("fetch"):
             source = self._prefetcher.result(fetch)
-        with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):  # it reads local files
+        # Decoding reads local files and large objects.
+        with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):
             recording = self._decoder.decode(source)
         with self.timer.timed("features"):
             segments = log_mel_segments(

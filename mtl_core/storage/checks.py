@@ -1,7 +1,4 @@
-"""Checks of a location before a job starts work: a location that cannot be used is an `InputError`.
-
-Contents: `check_reachable`, `check_writable`, `as_input_error`.
-"""
+"""Checks of a location before a job starts work: a location that cannot be used is an `InputError`."""
 
 import contextlib
 import os
@@ -32,11 +29,7 @@ def check_reachable(location: Location) -> None:
 
 
 def check_writable(location: Location, *, folder: bool = True) -> None:
-    """Check that a folder, or a file, can be created here. Nothing is created.
-
-    Raises:
-        InputError: it cannot be created, or the store cannot be reached.
-    """
+    """Raise InputError unless a folder, or a file, can be created here. Nothing is created."""
     check_reachable(location)
     if location.on_s3:
         return
@@ -52,11 +45,7 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
 
 @contextlib.contextmanager
 def as_input_error(location: Location) -> Iterator[None]:
-    """Turn the errors of a store into an `InputError` that names the location.
-
-    Raises:
-        InputError: nothing is there, access is denied, or the store cannot be reached.
-    """
+    """Turn the errors of a store into an InputError: nothing is there, access is denied, or it cannot be reached."""
     from botocore.exceptions import BotoCoreError  # not an OSError: the base class of the client's own errors
 
     endpoint = f" at {os.environ['AWS_ENDPOINT_URL']}" if location.on_s3 and "AWS_ENDPOINT_URL" in os.environ else ""

@@ -5,8 +5,6 @@ changes, someone holds it; otherwise the new run takes it over. Clocks of differ
 only sees whether the file changes. If the holder ran on this machine and has exited, it is taken over at once. Every
 write is conditional on the version read before. So of two runs that take over at the same time one succeeds, and a
 holder that was paused finds that it lost the lease.
-
-Contents: `acquire`, `Lease`, `LeaseLostError`.
 """
 
 import contextlib
@@ -16,8 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mtl_core.errors import InputError, RunError
@@ -35,26 +32,15 @@ class LeaseLostError(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class _LeaseRecord:
-    """The content of the lease file.
+    """The content of the lease file."""
 
-    Args:
-        owner: of the run that holds it; unique for every process.
-        host: name of its machine, for messages.
-        process: identifies the process on its machine, see `_process`.
-        renewals: increases with every renewal.
-    """
-
-    owner: str
-    host: str
-    process: str
-    renewals: int
+    owner: str  # of the run that holds it; unique for every process
+    host: str  # name of its machine, for messages
+    process: str  # see _process
+    renewals: int  # increases with every renewal
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> "_LeaseRecord":
-        return cls(**json.loads(data))
 
 
 class Lease:
@@ -69,41 +55,30 @@ class Lease:
         self._loss: str | None = None
 
     def renew(self) -> None:
-        """Renew the lease now. If this returns, no other run can take over for another `DEAD_AFTER_S`.
-
-        Raises:
-            LeaseLostError: another run holds it.
-        """
+        """Renew the lease, or raise LeaseLostError. If this returns, no other run can take over for `DEAD_AFTER_S`."""
         with self._lock:
-            self._renew()
+            if self._loss is None and time.monotonic() - self._renewed_at_s > DEAD_AFTER_S:
+                self._loss = f"it was not renewed for {time.monotonic() - self._renewed_at_s:.0f} s"
+            if self._loss is None:
+                record = replace(self._record, renewals=self._record.renewals + 1)
+                try:
+                    self._version = self._file.compare_and_swap(record.encode(), self._version)
+                except VersionConflict:
+                    self._loss = "another run has taken it over"
+                else:
+                    self._record, self._renewed_at_s = record, time.monotonic()
+            self.raise_if_lost()
 
     def raise_if_lost(self) -> None:
-        """Check the result of the last renewal, without a request to the store.
-
-        Raises:
-            LeaseLostError: another run holds it.
-        """
+        """Raise LeaseLostError if a renewal has failed because of another run, without a request to the store."""
         if self._loss is not None:
             raise LeaseLostError(f"{self._file}: the lease is lost: {self._loss}")
-
-    def _renew(self) -> None:
-        if self._loss is None and time.monotonic() - self._renewed_at_s > DEAD_AFTER_S:
-            self._loss = f"it was not renewed for {time.monotonic() - self._renewed_at_s:.0f} s"
-        if self._loss is None:
-            record = _LeaseRecord(**asdict(self._record) | {"renewals": self._record.renewals + 1})
-            try:
-                self._version = self._file.compare_and_swap(record.encode(), self._version)
-            except VersionConflict:
-                self._loss = "another run has taken it over"
-            else:
-                self._record, self._renewed_at_s = record, time.monotonic()
-        self.raise_if_lost()
 
     def _renew_until_stopped(self) -> None:
         while not self._stop.wait(RENEW_S):
             # The run's own thread reports a loss (`raise_if_lost`). A store that fails now may answer next time.
-            with self._lock, contextlib.suppress(LeaseLostError, OSError):
-                self._renew()
+            with contextlib.suppress(LeaseLostError, OSError):
+                self.renew()
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -120,9 +95,8 @@ class Lease:
                 raise
 
 
-@contextlib.contextmanager
-def acquire(folder: Location) -> Iterator[Lease]:
-    """Hold the lease of `folder` while the body runs.
+def acquire(folder: Location) -> Lease:
+    """Take the lease of `folder`; to be used in a `with` statement, which renews it and gives it up.
 
     Raises:
         InputError: another run holds it, or it cannot be written.
@@ -130,31 +104,25 @@ def acquire(folder: Location) -> Iterator[Lease]:
     file = folder / LEASE_FILE
     record = _LeaseRecord(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
     with as_input_error(folder):
-        version = _take(file, record)
-    with Lease(file, record, version) as lease:
-        yield lease
+        return Lease(file, record, _take(file, record))
 
 
 def _take(file: Location, record: _LeaseRecord) -> str:
     """Write the lease file. Returns its version."""
     while True:
-        current = file.read_with_etag()
-        try:
-            if current is None:
-                return file.compare_and_swap(record.encode(), None)
-            data, version = current
-            holder = _LeaseRecord.decode(data)
+        data, version = file.read_with_etag() or (None, None)
+        if data is not None:
+            holder = _LeaseRecord(**json.loads(data))
             if not _holder_has_exited(holder) and _is_renewed(file, version):
                 raise InputError(
                     f"{file.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} "
                     f"({holder.process}): wait for it, or stop it"
                 )
+        with contextlib.suppress(VersionConflict):  # another run was faster
             return file.compare_and_swap(record.encode(), version)
-        except VersionConflict:
-            continue  # another run was faster
 
 
-def _is_renewed(file: Location, version: str) -> bool:
+def _is_renewed(file: Location, version: str | None) -> bool:
     """Whether the lease file changes within `DEAD_AFTER_S`."""
     deadline = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < deadline:
@@ -168,14 +136,10 @@ def _is_renewed(file: Location, version: str) -> bool:
 
 
 def _process(pid: int) -> str:
-    """A name unique to one process: boot id, pid namespace, pid, and start time in clock ticks.
-
-    Raises:
-        FileNotFoundError: there is no such process, or it is a zombie.
-    """
+    """A name unique to one process: boot id, pid namespace, pid, and start time. FileNotFoundError if it has ended."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    if state in "ZX":
+    if state in "ZX":  # a zombie
         raise FileNotFoundError
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}/{pid}/{fields[18]}"
 

@@ -3,8 +3,6 @@
 A URI is a path, `file:///path` or `s3://bucket/key`. It is used as it is: never percent-decoded, never globbed. S3 is
 configured by the standard AWS environment variables, including `AWS_ENDPOINT_URL`. Every write is atomic: on S3 an
 object appears when its upload ends, on a disk a file is renamed into place.
-
-Contents: `Location`, `content_id`, and `open_filesystem` with the timeouts and the retry policy of S3.
 """
 
 import contextlib
@@ -36,11 +34,9 @@ CONNECTIONS = 32  # kept open per process; more than a worker's concurrent downl
 
 @functools.lru_cache
 def open_filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileSystem:
-    """The filesystem of a protocol, one per process.
+    """The filesystem of a protocol, "file" or "s3"; one per process.
 
-    Args:
-        protocol: "file" or "s3".
-        attempts: per request. With fewer than `ATTEMPTS` the read timeout is short too.
+    With fewer `attempts` per request than `ATTEMPTS` the read timeout is short too.
     """
     if protocol == "file":
         return LocalFileSystem()
@@ -69,14 +65,11 @@ class VersionConflict(Exception):  # noqa: N818 (an outcome, not an error: anoth
 class Location:
     """A file or a folder. It need not exist.
 
-    Args:
-        uri: a path, `file://…` or `s3://bucket/key`; stored as an absolute path or s3://….
-
     Raises:
-        ValueError: another protocol, or no bucket.
+        ValueError: the URI is not a path, `file://…` or `s3://bucket/key`.
     """
 
-    uri: str
+    uri: str  # stored as an absolute path or s3://…
 
     def __post_init__(self) -> None:
         uri = self.uri
@@ -127,11 +120,13 @@ class Location:
         """The filesystem as a `pyarrow.fs.FileSystem`."""
         import pyarrow.fs
 
-        return (
-            pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem))
-            if self.on_s3
-            else pyarrow.fs.LocalFileSystem()
-        )
+        if self.on_s3:
+            return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem))
+        return pyarrow.fs.LocalFileSystem()
+
+    def open_arrow(self) -> Any:
+        """Open the file for random access as a `pyarrow.NativeFile`, a context manager."""
+        return self.arrow_filesystem.open_input_file(self.path)
 
     def exists(self) -> bool:
         """Whether a file or folder is here."""
@@ -147,10 +142,9 @@ class Location:
         """Write or replace the file atomically, creating its parent folders."""
         if self.on_s3:
             self.filesystem.pipe_file(self.path, bytes(data))
-            return
-        with self._unnamed_file() as draft:
-            draft.write_bytes(data)
-            draft.replace(self.path)
+        else:
+            with self.write_via() as draft:
+                draft.write_bytes(data)
 
     def write_json(self, value: Any, *, allow_nan: bool = False) -> None:
         """Write `value` as JSON, atomically. Raises ValueError for NaN and infinities unless they are allowed."""
@@ -245,14 +239,13 @@ class Location:
 
     def files(self, suffix: str = "") -> list["Location"]:
         """The files directly inside this folder, sorted by name. Names that start with `_` or `.` are left out."""
-        return [Location(f"{self.uri}/{name}") for name in sorted(self._names()) if name.endswith(suffix)]
-
-    def _names(self) -> Iterator[str]:
-        with contextlib.suppress(FileNotFoundError):
-            for entry in self.filesystem.ls(self.path, detail=True):
-                name = posixpath.basename(entry["name"])
-                if entry["type"] == "file" and name and not name.startswith(("_", ".")) and entry["name"] != self.path:
-                    yield name
+        try:
+            entries = self.filesystem.ls(self.path, detail=True)
+        except FileNotFoundError:
+            return []
+        paths = (entry["name"] for entry in entries if entry["type"] == "file" and entry["name"] != self.path)
+        names = sorted(posixpath.basename(path) for path in paths)
+        return [self / name for name in names if name.endswith(suffix) and name and not name.startswith(("_", "."))]
 
     def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(path relative to this folder, the store's entry) of every file below, sorted by path.
@@ -281,11 +274,7 @@ class Location:
 
 
 def content_id(entry: dict[str, Any]) -> str:
-    """A tag that changes when a file's bytes change: the store's ETag, or size and modification time in microseconds.
-
-    Args:
-        entry: of `Location.walk`.
-    """
+    """A tag that changes when a file's bytes change: the store's ETag, or the size and the time of change in µs."""
     if "ETag" in entry:
         return str(entry["ETag"]).strip('"')
     return f"{entry['size']}-{round(entry['mtime'] * 1e6)}"

@@ -1,7 +1,4 @@
-"""Parquet: small tables to bytes, and tables of an older schema to today's.
-
-Contents: `to_bytes`, `conform`.
-"""
+"""Parquet: small tables to bytes, and tables of an older schema to today's."""
 
 from typing import Any
 
@@ -10,12 +7,7 @@ import pyarrow.parquet as pq
 
 
 def to_bytes(table: pa.Table, **options: Any) -> memoryview:
-    """Encode a table as one Parquet file in memory.
-
-    Args:
-        table: the rows.
-        options: of `pyarrow.parquet.write_table`.
-    """
+    """Encode a table as one Parquet file in memory, with the options of `pyarrow.parquet.write_table`."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
     return memoryview(sink.getvalue())

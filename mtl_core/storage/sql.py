@@ -2,8 +2,6 @@
 
 A database holds at most `MEMORY`; the rest goes to a temporary folder. Results are Arrow tables mapped from a temporary
 file: a plan of ten million rows has 1.4 GB, but needs no memory beyond the system's page cache.
-
-Contents: `open_database`, `scan_columns`, `fetch_table`.
 """
 
 import contextlib
@@ -38,13 +36,7 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 def scan_columns(
     rows: pa.Table | pyarrow.dataset.Dataset, columns: list[str], where: pyarrow.dataset.Expression | None = None
 ) -> pa.RecordBatchReader:
-    """A stream of some columns and rows, to be registered in a database and read once.
-
-    Args:
-        rows: a table or a dataset.
-        columns: names.
-        where: a filter; None: all rows.
-    """
+    """A stream of some columns of the rows where a filter holds, to be registered in a database and read once."""
     dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     scanner = dataset.scanner(
         columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
@@ -53,13 +45,7 @@ def scan_columns(
 
 
 def fetch_table(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:
-    """The rows of a query, memory-mapped from a temporary file that is already unlinked.
-
-    Args:
-        connection: of `open_database`.
-        query: SQL.
-        params: values of its named parameters.
-    """
+    """The rows of an SQL query with named parameters, mapped from a temporary file that is already unlinked."""
     reader = connection.sql(query, params=params).to_arrow_reader(_ROWS_PER_BATCH)
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
         path = str(Path(folder) / "rows.arrow")

@@ -4,9 +4,6 @@ A shard is the unit of work, of retry and of resuming: a few tracks that one wor
 before any work starts, as Parquet files with one row group per shard. `plan.json` is written last; without it the plan
 is ignored. A worker completes a shard by writing its result file, with the shard's failures and counts. A shard with a
 result file is complete and is never repeated. Sizes are numbers of tracks.
-
-Contents: `WorkPlan`, `write_plan`, `load_plan`, `delete_plan`, `runs_in_progress`, `read_shard`, `read_columns`;
-`ShardResult`, `complete_shard`, `completed_shards`, `read_results`, and sums over results.
 """
 
 import json
@@ -22,7 +19,7 @@ from mtl_core.schema import FAILURES
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform, to_bytes
-from mtl_core.timing import StageTimes
+from mtl_core.timing import ZERO, StageTimes
 
 MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker at most SHARDS_PER_WORKER times this many tracks
 SHARDS_PER_WORKER = 2  # one is in work, the next is downloaded or the last is written
@@ -33,24 +30,14 @@ _COUNTS = b"counts"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkPlan:
-    """A frozen plan.
+    """A frozen plan."""
 
-    Args:
-        folder: of the plan and its results.
-        run_id: set when the plan is made.
-        n_tracks: in the plan.
-        tracks_per_shard: in each shard but the last.
-        parameters: what the plan was made from; a run with other parameters needs another plan.
-        shards_per_file: the default makes 611 files for ten million tracks, with footers of 0.3 MB. Every reader of a
-            shard reads a footer.
-    """
-
-    folder: Location
+    folder: Location  # of the plan and its results
     run_id: str
     n_tracks: int
-    tracks_per_shard: int
-    parameters: dict[str, Any]
-    shards_per_file: int = 512
+    tracks_per_shard: int  # in each shard but the last
+    parameters: dict[str, Any]  # what the plan was made from; a run with other parameters needs another plan
+    shards_per_file: int = 512  # 611 files for ten million tracks; each reader of a shard reads a footer of 0.3 MB
 
     @property
     def n_shards(self) -> int:
@@ -71,13 +58,7 @@ def shard_size(n_tracks: int, workers: int) -> int:
 def write_plan(
     tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, parameters: dict[str, Any]
 ) -> WorkPlan:
-    """Write the plan of a run.
-
-    Args:
-        tracks: the rows, in the order in which they are divided into shards.
-        folder: of the plan.
-        run_id, tracks_per_shard, parameters: see `WorkPlan`.
-    """
+    """Write the plan of a run, whose `tracks` are divided into shards in their order."""
     plan = WorkPlan(
         folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, parameters=parameters
     )
@@ -111,11 +92,7 @@ def delete_plan(folder: Location) -> None:
 
 
 def runs_in_progress(root: Location) -> list[Location]:
-    """The folders of the runs that are not finished, sorted by run id.
-
-    Args:
-        root: of the tables.
-    """
+    """The folders of the runs under the tables' root that are not finished, sorted by run id."""
     run_ids = {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
     return [root / RUNS_IN_PROGRESS / run_id for run_id in sorted(run_ids)]
 
@@ -130,8 +107,7 @@ def _result_file(folder: Location, shard: int) -> Location:
 
 def read_shard(plan: WorkPlan, shard: int) -> list[dict[str, Any]]:
     """The tracks of a shard, as rows."""
-    plan_file = _plan_file(plan.folder, shard // plan.shards_per_file)
-    with plan_file.arrow_filesystem.open_input_file(plan_file.path) as file:
+    with _plan_file(plan.folder, shard // plan.shards_per_file).open_arrow() as file:
         return list(pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file).to_pylist())
 
 
@@ -139,8 +115,7 @@ def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
     """Some columns of all tracks of the plan, in order."""
 
     def read(number: int) -> pa.Table:
-        plan_file = _plan_file(plan.folder, number)
-        with plan_file.arrow_filesystem.open_input_file(plan_file.path) as file:
+        with _plan_file(plan.folder, number).open_arrow() as file:
             return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
 
     return pa.concat_tables(bounded_map(read, range(plan.n_files)))
@@ -148,36 +123,22 @@ def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """The counts of a completed shard.
+    """The counts of a completed shard."""
 
-    Args:
-        shard: its number.
-        output: name of the file that the worker wrote; "" for none.
-        done, failed: tracks.
-        n_segments: of all done tracks.
-        audio_s: seconds of audio of the done tracks.
-        spent: time of the worker and its decoder process.
-    """
-
-    shard: int
-    output: str
-    done: int
-    failed: int
-    n_segments: int
-    audio_s: float
-    spent: StageTimes
+    shard: int  # its number
+    output: str  # name of the file that the worker wrote; "" for none
+    done: int  # tracks
+    failed: int  # tracks
+    n_segments: int  # of all done tracks
+    audio_s: float  # of all done tracks
+    spent: StageTimes  # time of the worker and its decoder process
 
 
 def complete_shard(plan: WorkPlan, result: ShardResult, failures: list[dict[str, Any]]) -> None:
-    """Complete a shard: write its counts and failures atomically, as one file.
+    """Complete a shard: write its counts and its rows of `FAILURES` atomically, as one file.
 
     If the shard has a result file already, that one stays. So a leftover worker of a killed run cannot change what a
     later run has verified.
-
-    Args:
-        plan: of the shard.
-        result: its counts.
-        failures: rows of `FAILURES`.
     """
     schema = FAILURES.with_metadata({_COUNTS: json.dumps(asdict(result)).encode()})
     _result_file(plan.folder, result.shard).put_if_absent(to_bytes(pa.Table.from_pylist(failures, schema=schema)))
@@ -220,9 +181,7 @@ def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResul
 
 def sum_results(results: list[ShardResult]) -> dict[str, Any]:
     """The counts and costs of a run; planned = done + failed."""
-    seconds: Counter[str] = Counter()
-    for result in results:
-        seconds.update(result.spent.seconds)
+    spent = sum((result.spent for result in results), ZERO)
     done, failed = sum(result.done for result in results), sum(result.failed for result in results)
     return {
         "planned": done + failed,
@@ -230,8 +189,8 @@ def sum_results(results: list[ShardResult]) -> dict[str, Any]:
         "failed": failed,
         "n_segments": sum(result.n_segments for result in results),
         "audio_hours": round(sum(result.audio_s for result in results) / 3600, 4),
-        "seconds_by_stage": {stage: round(value, 2) for stage, value in seconds.items()},
-        "cpu_s": round(sum(result.spent.cpu_s for result in results), 2),
+        "seconds_by_stage": {stage: round(value, 2) for stage, value in spent.seconds.items()},
+        "cpu_s": round(spent.cpu_s, 2),
     }
 
 

@@ -3,8 +3,6 @@
 A commit has three transactions: new failures are added, then tags, then the failures of tracks that now have tags are
 removed. Each carries the run's id, so that an interrupted commit is completed and never repeated. Rows are rewritten
 only in files that contain tracks of the run.
-
-Contents: `verify_and_merge` -> `VerifiedRun` -> `commit_run`; `has_committed`.
 """
 
 from collections.abc import Callable
@@ -36,21 +34,13 @@ class VerificationError(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedRun:
-    """A verified run, ready to be committed.
-
-    Args:
-        run_id, model_id: of the run.
-        tagged, failed: track_ids, string.
-        tags: the data files of its tags.
-        failures: rows of `FAILURES`.
-    """
+    """A verified run, ready to be committed."""
 
     run_id: str
     model_id: str
-    tagged: pa.ChunkedArray
-    failed: pa.ChunkedArray
+    tagged: pa.ChunkedArray  # track_ids, string
     tags: list[DataFile]
-    failures: pa.Table
+    failures: pa.Table  # rows of FAILURES
 
 
 def verify_and_merge(
@@ -71,8 +61,6 @@ def verify_and_merge(
             columns that `TAGS` gained since; they are null.
         planned: the tracks of the plan; column `track_id`.
         failures: the run's failures, `FAILURES`.
-        root: of the tables.
-        run_id, model_id: of the run.
 
     Raises:
         VerificationError: a file is missing, unreadable or of another schema, or the tagged and failed tracks are not
@@ -81,9 +69,9 @@ def verify_and_merge(
     tables = bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES)
     files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
     tagged = pa.chunked_array(read_track_ids(root / "tags", files), pa.string())
-    failed = failures["track_id"]
     with open_database() as connection:
-        connection.register("results", pa.table({"track_id": pa.chunked_array([*tagged.chunks, *failed.chunks])}))
+        results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks])
+        connection.register("results", pa.table({"track_id": results}))
         connection.register("planned", planned)
         n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
         if n_results != len(planned) or n_distinct != len(planned):
@@ -95,7 +83,7 @@ def verify_and_merge(
         n_unplanned, example = connection.sql(unplanned).fetchall()[0]
         if n_unplanned:
             raise VerificationError(f"{n_unplanned:,} tracks were not planned, e.g. {example!r}")
-    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, failed=failed, tags=files, failures=failures)
+    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, tags=files, failures=failures)
 
 
 def _read_staged(staged: tuple[Location, int]) -> pa.Table:
@@ -113,50 +101,33 @@ def _read_staged(staged: tuple[Location, int]) -> pa.Table:
 def commit_run(root: Location, run: VerifiedRun, check_lease: Callable[[], None]) -> None:
     """Add a run to the tables. Transactions that an earlier try has committed are skipped.
 
-    Args:
-        root: of the tables.
-        run: to be committed.
-        check_lease: raises if the lease is lost. It is called before each transaction, after its table was opened. A
-            transaction fails if anything was committed to its table in between, so no other run can interfere.
+    The lease is checked before each transaction, after its table was opened. A transaction fails if anything was
+    committed to its table in between, so no other run can interfere.
     """
-    planned = pa.chunked_array([*run.tagged.chunks, *run.failed.chunks], pa.string())
+    failed = run.failures["track_id"]
+    planned = pa.chunked_array([*run.tagged.chunks, *failed.chunks], pa.string())
 
     def write_failures() -> list[DataFile]:
-        return write_files(iter([run.failures]), root / "failures", run.run_id, TABLE_SCHEMAS["failures"])
+        return write_files([run.failures], root / "failures", run.run_id, TABLE_SCHEMAS["failures"])
 
-    _commit_step(root, run, "failures", "failures", run.failed, write_failures, check_lease)
-    _commit_step(root, run, "tags", "tags", planned, lambda: run.tags, check_lease)
-    _commit_step(root, run, "failures", "cleared", run.tagged, list, check_lease)
-
-
-def _commit_step(
-    root: Location,
-    run: VerifiedRun,
-    name: str,
-    step: str,
-    superseded: pa.ChunkedArray,
-    write_new: Callable[[], list[DataFile]],
-    check_lease: Callable[[], None],
-) -> None:
-    """One transaction: remove the rows of `superseded` (track_ids) from the table `name`, and add new files."""
-    transaction = f"{run.run_id}/{step}"
-    table = open_to_write(root, name, check_lease)
-    if table.transaction_version(transaction) is not None:
-        return
-    removed, rewritten = rewrite_without(root / name, table, superseded, f"{run.run_id}-{step}-kept")
-    other = "tags" if name == "failures" else "failures"
-    about = {
-        "run_id": run.run_id,
-        "model_id": run.model_id,
-        OTHER_TABLE_VERSION: table_version(open_table(root, other)) or 0,
-    }
-    commit_actions(table, removed, [*rewritten, *write_new()], check_lease, about=about, transaction=transaction)
+    # (table, the other table, name of the transaction, track_ids whose rows are removed, what makes the new files)
+    steps: list[tuple[str, str, str, pa.ChunkedArray, Callable[[], list[DataFile]]]] = [
+        ("failures", "tags", "failures", failed, write_failures),
+        ("tags", "failures", "tags", planned, lambda: run.tags),
+        ("failures", "tags", "cleared", run.tagged, list),
+    ]
+    for name, other, step, superseded, new_files in steps:
+        transaction = f"{run.run_id}/{step}"
+        table = open_to_write(root, name, check_lease)
+        if table.transaction_version(transaction) is None:
+            removed, rewritten = rewrite_without(root / name, table, superseded, f"{run.run_id}-{step}-kept")
+            other_version = table_version(open_table(root, other)) or 0
+            about = {"run_id": run.run_id, "model_id": run.model_id, OTHER_TABLE_VERSION: other_version}
+            added = [*rewritten, *new_files()]
+            commit_actions(table, removed, added, check_lease, about=about, transaction=transaction)
 
 
 def has_committed(root: Location, run_id: str) -> bool:
     """Whether the first transactions of a run are in the tables, so that its commit must be completed."""
-    for name in TABLE_SCHEMAS:
-        table = open_table(root, name)
-        if table is not None and table.transaction_version(f"{run_id}/{name}") is not None:
-            return True
-    return False
+    tables = ((name, open_table(root, name)) for name in TABLE_SCHEMAS)
+    return any(table and table.transaction_version(f"{run_id}/{name}") is not None for name, table in tables)

@@ -2,8 +2,6 @@
 
 A file is written as a stream, atomically, under a unique name, and is never changed. Its log entry has the minimum and
 maximum of each column that is not nested, so that readers and commits can skip the file.
-
-Contents: `DataFile`, `active_files` (of a table), `write_files`, `write_file`, `read_track_ids`.
 """
 
 import json
@@ -35,28 +33,17 @@ class DataFile:
 
     It has statistics of every column that is not nested or, if another program wrote it, of none. If some columns have
     none, the `to_pyarrow_dataset` of deltalake 1.6.6 silently drops rows that match a filter on those columns.
-
-    Args:
-        path: relative to the table's root.
-        size_bytes: of the file.
-        n_rows: in the file.
-        min_values, max_values: {column: value} of the columns that are neither nested nor null in all rows.
-        null_counts: {column: number of null rows} of the columns that are not nested.
     """
 
-    path: str
+    path: str  # relative to the table's root
     size_bytes: int
     n_rows: int
-    min_values: dict[str, Any]
+    min_values: dict[str, Any]  # {column: value} of the columns that are neither nested nor null in all rows
     max_values: dict[str, Any]
-    null_counts: dict[str, int]
+    null_counts: dict[str, int]  # {column: number of null rows} of the columns that are not nested
 
     def with_null_columns(self, names: Iterable[str]) -> "DataFile":
-        """The same file in a table that gained columns since: its statistics say that they are null in all rows.
-
-        Args:
-            names: of columns that are not nested.
-        """
+        """The same file in a table that gained columns that are not nested: they are null in all of its rows."""
         if not self.null_counts:
             return self
         return replace(self, null_counts=self.null_counts | dict.fromkeys(names, self.n_rows))
@@ -65,22 +52,17 @@ class DataFile:
         """The log entry that adds the file to a table, or replaces the file's statistics."""
         statistics = {"minValues": self.min_values, "maxValues": self.max_values, "nullCount": self.null_counts}
         values = {"numRecords": self.n_rows} | (statistics if self.null_counts else {})
-        return AddAction(
-            self.path, self.size_bytes, {}, _now_ms(), data_change, json.dumps(values, default=_delta_timestamp)
-        )
+        encoded = json.dumps(values, default=_delta_timestamp)
+        return AddAction(self.path, self.size_bytes, {}, int(time.time() * 1000), data_change, encoded)
 
     def remove(self, *, data_change: bool = True) -> RemoveAction:
         """The log entry that removes the file from a table."""
-        return RemoveAction(self.path, data_change, _now_ms(), self.size_bytes, {})
+        return RemoveAction(self.path, data_change, int(time.time() * 1000), self.size_bytes, {})
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def _delta_timestamp(time: datetime) -> str:
+def _delta_timestamp(value: datetime) -> str:
     """Delta's format of a timestamp, truncated to milliseconds. Readers of Delta allow for the truncation."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def flat_columns(schema: pa.Schema) -> list[str]:
@@ -110,16 +92,12 @@ def active_files(table: DeltaTable) -> list[DataFile]:
 
 
 def write_files(tables: Iterable[pa.Table], root: Location, name: str, schema: pa.Schema) -> list[DataFile]:
-    """Write rows, in their order, as files of `ROWS_PER_FILE` rows or slightly more.
+    """Write rows, in their order, as files of `ROWS_PER_FILE` rows or slightly more; none if there are no rows.
 
     Args:
         tables: small tables of `schema`; they are held in memory until they fill a row group.
-        root: of the table.
+        root, schema: of the table.
         name: part of the files' names; need not be unique.
-        schema: of the files.
-
-    Returns:
-        The files; none if there are no rows.
 
     Raises:
         ValueError: the name has other characters than letters, digits, `-`, `_` and `.`.
@@ -143,13 +121,7 @@ def _take_rows(n_rows: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def write_file(tables: Iterator[pa.Table], location: Location, schema: pa.Schema) -> DataFile:
-    """Write rows as one file. One row group is in memory at a time.
-
-    Args:
-        tables: small tables of `schema`.
-        location: of the file.
-        schema: of the file.
-    """
+    """Write the rows of small tables of `schema` as one file. One row group is in memory at a time."""
     n_rows, min_values, max_values = 0, dict[str, Any](), dict[str, Any]()
     null_counts = dict.fromkeys(flat_columns(schema), 0)
     with location.write_via() as path:
@@ -179,23 +151,15 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
     """The columns with repeated values. Trying a dictionary for track_ids or floats costs time and gains nothing."""
     unique = {"track_id", "uri", "content_id", "message"}
     flat = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in unique]
-    tops = [
-        field.name for field in schema if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type)
-    ]
+    tops = [field.name for field in schema if pa.types.is_list(field.type) and field.type.value_type.num_fields]
     return [*flat, *(f"{name}.list.element.label" for name in tops)]
 
 
 def read_track_ids(root: Location, files: list[DataFile]) -> Iterator[pa.Array]:
-    """The track_ids of each file (string), in the order of its rows.
-
-    Args:
-        root: of the table.
-        files: to read.
-    """
+    """The track_ids (string) of each file of the table at `root`, in the order of its rows."""
 
     def read(file: DataFile) -> pa.Array:
-        location = root / file.path
-        with location.arrow_filesystem.open_input_file(location.path) as source:
+        with (root / file.path).open_arrow() as source:
             return pq.read_table(source, columns=["track_id"], use_threads=False)["track_id"].combine_chunks()
 
     return bounded_map(read, files)

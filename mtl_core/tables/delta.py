@@ -4,7 +4,8 @@ A track is always in at least one of the two tables. During a commit it can brie
 with the tables. A table that is older than a column of its schema gains the column with the first commit of a run; the
 column is null in older rows. A table that is newer than this program is refused.
 
-Contents: `open_table`, `open_to_write`, `require_known_columns`, `read_snapshot`, `commit_actions` (one transaction).
+In this package, `root` is the folder of both tables, a table's `name` is a key of `TABLE_SCHEMAS`, and `check_lease`
+raises if the lease is lost.
 """
 
 from collections.abc import Callable
@@ -28,13 +29,7 @@ OTHER_TABLE_VERSION = "other_table_version"
 
 
 def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
-    """Open a table; None if it does not exist.
-
-    Args:
-        root: of the tables.
-        name: a key of `TABLE_SCHEMAS`.
-        version: None: the latest.
-    """
+    """Open a table at a version, or at the latest; None if it does not exist."""
     options = storage_options(root)
     uri = (root / name).uri
     return DeltaTable(uri, version, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
@@ -46,7 +41,7 @@ def storage_options(root: Location) -> dict[str, str]:
 
 
 class Snapshot(NamedTuple):
-    """Both tables at one moment; None for a table that does not exist yet."""
+    """Both tables at one moment; None for one that does not exist yet."""
 
     tags: DeltaTable | None
     failures: DeltaTable | None
@@ -72,14 +67,9 @@ def table_version(table: DeltaTable | None) -> int | None:
 
 
 def require_known_columns(root: Location) -> None:
-    """Check that this program knows every column of both tables.
-
-    Raises:
-        InputError: a newer version of mtl_core has added a column.
-    """
+    """Raise InputError if a newer version of mtl_core has added a column to one of the tables."""
     for name in TABLE_SCHEMAS:
-        table = open_table(root, name)
-        if table is not None:
+        if (table := open_table(root, name)) is not None:
             _require_known_columns(table, root, name)
 
 
@@ -97,11 +87,6 @@ def open_to_write(root: Location, name: str, check_lease: Callable[[], None]) ->
     A column is added by two commits, before the rows of the run. The first one adds the column's statistics (null in
     every row) to all files; readers ignore them. The second one adds the column. So filters on the column find older
     rows as soon as it exists, see `DataFile`. If the run is killed in between, the next run repeats the first commit.
-
-    Args:
-        root: of the tables.
-        name: a key of `TABLE_SCHEMAS`.
-        check_lease: as for `commit_actions`.
 
     Raises:
         InputError: the table is newer than this program.
@@ -148,8 +133,7 @@ def commit_actions(
 
     Args:
         table: at the version for which `removed` and `added` were determined.
-        removed, added: files. A file that the table has already, if added, gets other statistics.
-        check_lease: raises if the lease is lost.
+        removed, added: files. If an added file is in the table already, its statistics are replaced.
         about: stored in the log.
         transaction: a name stored in the log, by which a later run can see that this was committed.
         data_change: False if the rows stay the same.

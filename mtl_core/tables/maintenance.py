@@ -2,8 +2,6 @@
 
 Every change is one transaction like those of a run: it happens completely or not at all, and fails if another program
 changed the table. Readers that have a table open are not disturbed: its files stay until they are cleaned, days later.
-
-Contents: `require_tables`, `restore`, `compact`, `clean`.
 """
 
 import time
@@ -20,74 +18,44 @@ from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, flat_columns, read_track_ids
-from mtl_core.tables.delta import (
-    OTHER_TABLE_VERSION,
-    TABLE_SCHEMAS,
-    commit_actions,
-    open_table,
-    require_known_columns,
-)
+from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, require_known_columns
 from mtl_core.tables.rewriting import FileRemainder, rewrite_files, rewrite_without
-
-_DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileChange:
-    """The files of a table before and after a change; after a dry run, those that would be left.
+    """The sizes in bytes of a table's files before and after a change; after a dry run, of those that would be left."""
 
-    Args:
-        files, size_bytes: before.
-        files_after, size_bytes_after: after.
-    """
-
-    files: int
-    size_bytes: int
-    files_after: int
-    size_bytes_after: int
+    before: list[int]
+    after: list[int]
 
     def __str__(self) -> str:
         return (
-            f"{self.files:,} files of {self.size_bytes / 1e6:,.1f} MB -> "
-            f"{self.files_after:,} of {self.size_bytes_after / 1e6:,.1f} MB"
+            f"{len(self.before):,} files of {sum(self.before) / 1e6:,.1f} MB -> "
+            f"{len(self.after):,} of {sum(self.after) / 1e6:,.1f} MB"
         )
 
 
-def _file_change(before: list[DataFile], after: list[DataFile]) -> FileChange:
-    return FileChange(
-        files=len(before),
-        size_bytes=sum(file.size_bytes for file in before),
-        files_after=len(after),
-        size_bytes_after=sum(file.size_bytes for file in after),
-    )
+def _sizes(files: list[DataFile]) -> list[int]:
+    return [file.size_bytes for file in files]
 
 
 def require_tables(root: Location) -> None:
-    """Check that there are tables, and that this program knows all of their columns.
-
-    Raises:
-        InputError: there are no tables, or they are newer than this program.
-    """
+    """Raise InputError if there are no tables, or if they have a column that this program does not know."""
     with as_input_error(root):
         _open_all(root)
         require_known_columns(root)
 
 
 def _open_all(root: Location) -> dict[str, DeltaTable]:
-    opened = {name: open_table(root, name) for name in TABLE_SCHEMAS}
-    tables = {name: table for name, table in opened.items() if table is not None}
+    tables = {name: table for name in TABLE_SCHEMAS if (table := open_table(root, name)) is not None}
     if not tables:
         raise InputError(f"{root}: there are no tables of tags and failures")
     return tables
 
 
 def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileChange]:
-    """Merge the small files of each table, those that are less than half full, in the order of their tracks.
-
-    Args:
-        root: of the tables.
-        check_lease: raises if the lease is lost.
-    """
+    """Merge the small files of each table, those that are less than half full, in the order of their tracks."""
     changes = {}
     for name, table in _open_all(root).items():
         files = active_files(table)
@@ -96,22 +64,18 @@ def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileCh
             schema = pa.schema(table.schema().to_arrow())
             merged = rewrite_files([FileRemainder(file) for file in small], root / name, "compacted", schema)
             commit_actions(table, small, merged, check_lease, about={"compacted": len(small)}, data_change=False)
-        changes[name] = _file_change(files, active_files(open_table(root, name) or table))
+            table.update_incremental()
+        changes[name] = FileChange(before=_sizes(files), after=_sizes(active_files(table)))
     return changes
 
 
 def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dict[str, FileChange]:
-    """Restore both tables to their state before a run's first commit. Everything committed since is undone.
+    """Restore both tables to their state before a run's first commit. All that was committed since is undone.
 
     Like a commit, this has three transactions: the old failures are added, then the tags change, then the new failures
     are removed. So a track is in at least one table at any moment, and the same call completes an interrupted restore.
     Unfinished runs are deleted: their plans were made from the state that is undone. Columns added since stay; they are
     null in the restored rows.
-
-    Args:
-        root: of the tables.
-        run_id: of the run whose commits, and all later ones, are undone.
-        check_lease: raises if the lease is lost.
 
     Raises:
         InputError: the logs contain no commit of the run, or files of the earlier state have been cleaned.
@@ -123,22 +87,21 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
     for folder in work_plan.runs_in_progress(root):
         work_plan.delete_plan(folder)
 
-    def change(name: str, restored_only: bool = True) -> None:
+    for name, removes_new in (("failures", False), ("tags", True), ("failures", True)):
         table = open_table(root, name)
         if table is None:
-            return
+            continue
         now, then = active_files(table), before[name]
         removed, added = _difference(now, then), _difference(then, now)
-        if not restored_only:
+        if not removes_new:  # except for tracks whose old failures return: a track has one failure at most
             track_ids = pa.chunked_array(read_track_ids(root / name, added), pa.string())
             removed, rewritten = rewrite_without(root / name, table, track_ids, "restored")
             added = [*rewritten, *added]
         commit_actions(table, removed, added, check_lease, about={"restored_before": run_id})
-
-    change("failures", restored_only=False)
-    change("tags")
-    change("failures")
-    return {name: _file_change(active_files(table), before[name]) for name, table in tables.items()}
+    return {
+        name: FileChange(before=_sizes(active_files(table)), after=_sizes(before[name]))
+        for name, table in tables.items()
+    }
 
 
 def _difference(files: list[DataFile], others: list[DataFile]) -> list[DataFile]:
@@ -192,25 +155,19 @@ def clean(
     Plans and shards of runs that can be resumed stay. Their merged data files are deleted; they are merged again.
 
     Args:
-        root: of the tables.
         keep_days: readers that opened a table within this time are not disturbed, and `restore` can go back as far;
             with 0, only the latest version stays readable.
-        check_lease: raises if the lease is lost.
         dry_run: only count.
     """
     changes = {}
     unneeded: list[Location] = []
+    since_s = time.time() - keep_days * 24 * 3600
     for name, table in _open_all(root).items():
-        needed = _needed_since(root, name, table, int(time.time() * 1000) - keep_days * _DAY_MS)
+        needed = _needed_since(root, name, table, since_s)
         files = _walk_files(root, name)
-        needed_bytes = [size for path, size in files if path in needed]
         unneeded += [root / name / path for path, _ in files if path not in needed]
-        changes[name] = FileChange(
-            files=len(files),
-            size_bytes=sum(size for _, size in files),
-            files_after=len(needed_bytes),
-            size_bytes_after=sum(needed_bytes),
-        )
+        needed_sizes = [size for path, size in files if path in needed]
+        changes[name] = FileChange(before=[size for _, size in files], after=needed_sizes)
     if not dry_run:
         check_lease()
         for number, _ in enumerate(bounded_map(Location.delete, unneeded), start=1):
@@ -222,13 +179,13 @@ def clean(
     return changes
 
 
-def _needed_since(root: Location, name: str, table: DeltaTable, since_ms: int) -> set[str]:
+def _needed_since(root: Location, name: str, table: DeltaTable, since_s: float) -> set[str]:
     """The paths of the files of every version that was the latest at some moment since then."""
     needed = {file.path for file in active_files(table)}
     for commit in sorted(table.history(), key=lambda commit: -int(commit["version"])):  # the latest first
         version = open_table(root, name, int(commit["version"]))
         if version is not None:
             needed |= {file.path for file in active_files(version)}
-        if commit["timestamp"] < since_ms:
+        if commit["timestamp"] < 1000 * since_s:
             break
     return needed

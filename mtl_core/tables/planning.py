@@ -9,17 +9,12 @@ from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
 
 
 def plan_tracks(
-    manifest: pa.Table | pyarrow.dataset.Dataset,
-    root: Location,
-    model_id: str,
-    *,
-    retry_failed: bool,
+    manifest: pa.Table | pyarrow.dataset.Dataset, root: Location, model_id: str, *, retry_failed: bool
 ) -> pa.Table:
     """The tracks that have neither tags nor a permanent failure with the same content and the same model.
 
     Args:
         manifest: as `manifest.scan` or `manifest.read` returns it.
-        root: of the tables.
         model_id: of the model to tag with.
         retry_failed: include tracks that failed permanently.
 
@@ -37,8 +32,7 @@ def plan_tracks(
             """
             SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
             FROM manifest m
-            ANTI JOIN tags t
-                ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
+            ANTI JOIN tags t ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
             LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
             WHERE $retry_failed OR f.permanent IS NOT TRUE
             ORDER BY m.track_id

@@ -1,8 +1,6 @@
 """Rewriting: new data files from the rows of old ones, with some rows removed, or small files merged.
 
 Files are read one row group at a time. A file that is older than a column of the table has null in that column.
-
-Contents: `rewrite_without` (some tracks), `rewrite_files`, `FileRemainder`, `iter_row_groups`.
 """
 
 from collections.abc import Iterator
@@ -24,15 +22,10 @@ _PARALLEL_WRITES = 2
 
 @dataclass(frozen=True)
 class FileRemainder:
-    """The rows of a file that stay when others are removed.
-
-    Args:
-        file: to be read.
-        removed_rows: row numbers, int.
-    """
+    """The rows of a file that stay when others are removed."""
 
     file: DataFile
-    removed_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    removed_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # row numbers
 
     @property
     def n_rows(self) -> int:
@@ -54,21 +47,16 @@ def rewrite_without(
     Returns:
         The files to remove from the table, and the new files to add to it.
     """
-    remainders = [FileRemainder(file, rows) for file, rows in _find_rows(root, active_files(table), track_ids)]
+    remainders = _find_rows(root, active_files(table), track_ids)
     non_empty = [remainder for remainder in remainders if remainder.n_rows]
     new_files = rewrite_files(non_empty, root, name, pa.schema(table.schema().to_arrow()))
     return [remainder.file for remainder in remainders], new_files
 
 
-def _find_rows(
-    root: Location, files: list[DataFile], track_ids: pa.ChunkedArray
-) -> Iterator[tuple[DataFile, np.ndarray]]:
-    """The files that contain some of these tracks, each with the numbers of their rows.
-
-    Only files whose range of track_ids contains one of them are read.
-    """
+def _find_rows(root: Location, files: list[DataFile], track_ids: pa.ChunkedArray) -> list[FileRemainder]:
+    """The files that contain some of these tracks. Only those whose range of track_ids contains one are read."""
     if not files or not len(track_ids):
-        return
+        return []
     with open_database() as connection:
         connection.register("superseded", pa.table({"track_id": track_ids}))
         ranges = {
@@ -83,23 +71,18 @@ def _find_rows(
         ).fetchall()
         numbers = [number for (number,) in candidates]
         ids = zip(numbers, read_track_ids(root, [files[number] for number in numbers]), strict=True)
-        batches = (_with_row_numbers(number, track_id) for number, track_id in ids)
-        connection.register("rows", pa.RecordBatchReader.from_batches(_NUMBERED, batches))
+        schema = pa.schema([("file", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
+        batches = (
+            pa.record_batch([np.full(len(part), number, np.int32), np.arange(len(part), dtype=np.int32), part], schema)
+            for number, part in ids
+        )
+        connection.register("rows", pa.RecordBatchReader.from_batches(schema, batches))
         matches = fetch_table(
             connection, "SELECT file, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY file, row"
         )
     file_numbers, starts = np.unique(matches["file"].to_numpy(), return_index=True)
-    for number, rows in zip(file_numbers, np.split(matches["row"].to_numpy(), starts)[1:], strict=True):
-        yield files[number], rows
-
-
-_NUMBERED = pa.schema([("file", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
-
-
-def _with_row_numbers(file_number: int, track_ids: pa.Array) -> pa.RecordBatch:
-    n_rows = len(track_ids)
-    files = pa.array(np.full(n_rows, file_number, np.int32))
-    return pa.record_batch([files, pa.array(np.arange(n_rows, dtype=np.int32)), track_ids], _NUMBERED)
+    rows_of_files = np.split(matches["row"].to_numpy(), starts)[1:]
+    return [FileRemainder(files[number], rows) for number, rows in zip(file_numbers, rows_of_files, strict=True)]
 
 
 def rewrite_files(remainders: list[FileRemainder], root: Location, name: str, schema: pa.Schema) -> list[DataFile]:
@@ -107,9 +90,8 @@ def rewrite_files(remainders: list[FileRemainder], root: Location, name: str, sc
 
     Args:
         remainders: the rows.
-        root: of the table.
+        root, schema: of the table.
         name: part of the new files' names.
-        schema: of the table.
     """
     groups: list[list[FileRemainder]] = []
     for remainder in remainders:
@@ -119,29 +101,18 @@ def rewrite_files(remainders: list[FileRemainder], root: Location, name: str, sc
             groups.append([remainder])
 
     def rewrite(number: int) -> list[DataFile]:
-        tables = (table for remainder in groups[number] for table in _read(root, remainder, schema))
+        tables = (table for remainder in groups[number] for table in read_remainder(root, remainder, schema))
         return write_files(tables, root, f"{name}-{number:05}", schema)
 
     return [file for files in bounded_map(rewrite, range(len(groups)), _PARALLEL_WRITES) for file in files]
 
 
-def iter_row_groups(root: Location, files: list[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of some files, one row group at a time.
-
-    Args:
-        root: of the table.
-        files: to read.
-        schema: of the rows; a column that a file lacks is null.
-    """
-    return (table for file in files for table in _read(root, FileRemainder(file), schema))
-
-
-def _read(root: Location, remainder: FileRemainder, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_remainder(root: Location, remainder: FileRemainder, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a file that stay, one row group at a time; a column of `schema` that the file lacks is null."""
     stays = np.ones(remainder.file.n_rows, bool)
     stays[remainder.removed_rows] = False
-    location = root / remainder.file.path
-    with location.arrow_filesystem.open_input_file(location.path) as source:
-        parquet = pq.ParquetFile(source, pre_buffer=location.on_s3)
+    with (root / remainder.file.path).open_arrow() as source:
+        parquet = pq.ParquetFile(source, pre_buffer=root.on_s3)
         start = 0
         for group in range(parquet.num_row_groups):
             end = start + parquet.metadata.row_group(group).num_rows

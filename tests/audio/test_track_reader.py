@@ -71,12 +71,16 @@ def test_a_caller_that_fails_does_not_block_the_next(reader: TrackReader, tmp_pa
         next(tracks)
         raise RuntimeError("the engine is broken")
 
+    def fail_at_once(_: Iterator[Track | FailedTrack]) -> None:
+        raise RuntimeError("the engine does not start")
+
     def fail_to_read() -> list[dict]:
         raise OSError("the plan cannot be read")
 
     three_rows = rows(tmp_path, "a", 3)
-    with pytest.raises(RuntimeError, match="engine"):
-        reader.serve_in_order(lambda: three_rows, fail)
+    for use in (fail, fail_at_once):
+        with pytest.raises(RuntimeError, match="engine"):
+            reader.serve_in_order(lambda: three_rows, use)
     with pytest.raises(OSError, match="plan"):
         reader.serve_in_order(fail_to_read, ids)
     assert reader.serve_in_order(lambda: three_rows, ids) == ["a0", "a1", "a2"]

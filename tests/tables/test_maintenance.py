@@ -57,7 +57,7 @@ def test_the_state_before_a_bad_model_is_restored(root: str) -> None:
 
     changes = maintenance.restore(out, "bad", look)
     assert state(out) == good
-    assert len(seen) == 4 and changes["tags"].files_after == 2
+    assert len(seen) == 4 and len(changes["tags"].after) == 2
     settled = versions(out)
     maintenance.restore(out, "bad", nothing)
     assert versions(out) == settled, "nothing is left to do"
@@ -142,7 +142,7 @@ def test_compaction_merges_small_files_and_keeps_the_rows(root: str) -> None:
         night(out, i, [a_tag(i, run=i)], [a_failure(f"{i}-bad") | {"run_id": i}])
     before, reader = state(out), delta.read_snapshot(out)
     changes = maintenance.compact(out, nothing)
-    assert [(changes[name].files, changes[name].files_after) for name in ("tags", "failures")] == [(5, 1), (5, 1)]
+    assert [(len(changes[name].before), len(changes[name].after)) for name in ("tags", "failures")] == [(5, 1), (5, 1)]
     assert state(out) == before
     assert reader.tags is not None and reader.tags.to_pyarrow_table().num_rows == 5, "readers are not disturbed"
     (part,) = data_files.active_files(delta.open_table(out, "tags"))  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ def test_cleaning_deletes_only_files_that_no_reader_needs(root: str, monkeypatch
     work_plan.write_plan(manifest("xyz"), whole, run_id="whole", tracks_per_shard=1, parameters={})
 
     counted = maintenance.clean(out, keep_days=1, check_lease=nothing, dry_run=True)
-    assert stray.exists() and counted["tags"].files - counted["tags"].files_after == 1
+    assert stray.exists() and len(counted["tags"].before) - len(counted["tags"].after) == 1
     assert maintenance.clean(out, keep_days=1, check_lease=nothing) == counted
     assert not stray.exists() and not (half / "plan-00000.parquet").exists()
     assert work_plan.load_plan(whole) is not None
