@@ -24,7 +24,7 @@ def mixup(X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float) -> tup
         strength: > 0.
 
     Returns:
-        The blends (B, 1, T, F), and their labels: (share, targets) of the segments and of their partners.
+        The blends, and their labels: (share, targets) of the segments and of their partners.
     """
     generator = np.random.default_rng(int(torch.randint(2**62, ())))
     share = float(generator.beta(strength, strength))

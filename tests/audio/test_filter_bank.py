@@ -70,7 +70,8 @@ def _silent_track() -> Any:
 
 def test_a_bank_travels_beside_the_mels(front_end: FrontEnd, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    from mtl_core.dataset.mel_files import encode_mels, mels_schema, open_mel_dataset
+    from mtl_core.dataset.mel_dataset import open_mel_dataset
+    from mtl_core.dataset.mel_files import encode_mels, mels_schema
     from mtl_core.schema import MANIFEST
     from mtl_core.storage.location import Location
 
@@ -82,7 +83,8 @@ def test_a_bank_travels_beside_the_mels(front_end: FrontEnd, tmp_path: Path) -> 
 
 def test_mels_of_another_front_end_without_their_bank_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    from mtl_core.dataset.mel_files import encode_mels, mels_schema, open_mel_dataset
+    from mtl_core.dataset.mel_dataset import open_mel_dataset
+    from mtl_core.dataset.mel_files import encode_mels, mels_schema
     from mtl_core.errors import InputError
     from mtl_core.schema import FILTER_BANK, MANIFEST
     from mtl_core.storage.location import Location
@@ -123,7 +125,7 @@ sys.modules["librosa"] = sys.modules["numba"] = None
 import numpy as np
 from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.track_reader import TrackReader
-from mtl_core.dataset.mel_files import open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
