@@ -37,10 +37,7 @@ class FileTagger:
         self._tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
-        """Tag files.
-
-        Args:
-            paths: of audio files, local or s3://.
+        """Tag audio files, local or s3://.
 
         Returns:
             One dict a path, in order: the columns of `schema.TAGS`, or, where a file cannot be tagged, track_id, uri,
@@ -51,12 +48,8 @@ class FileTagger:
     def tag_rows(self, rows: list[Row]) -> Iterator[Row]:
         """Tag the rows of a manifest, one by one; the next files are fetched meanwhile.
 
-        Args:
-            rows: track_id and uri, optionally content_id and size_bytes; with `bytes`, the content of the file, the
-                uri is not read.
-
-        Yields:
-            One dict a row, in order, as `tag` returns.
+        A row has track_id and uri, optionally content_id and size_bytes. If it has `bytes`, the content of the file,
+        the uri is not read. Yields one dict a row, in order, as `tag` returns.
         """
         for track in self._reader.read(rows):
             if isinstance(track, FailedTrack):
@@ -77,14 +70,7 @@ class FileTagger:
 
 
 def load_tagger(model: str | PathLike[str]) -> FileTagger:
-    """The tagger of a model artifact.
-
-    Args:
-        model: path or s3:// URI of the artifact's folder.
-
-    Raises:
-        InputError: the model is missing or damaged.
-    """
+    """The tagger of the model artifact at a path or s3:// URI. Raises InputError where it is missing or damaged."""
     return FileTagger(str(model))
 
 

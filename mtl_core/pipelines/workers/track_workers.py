@@ -31,7 +31,7 @@ TAG_RESULTS = pa.schema([*TAGS, *_FAILURE_FIELDS])
 #: One row a segment: the columns of MELS, then stage, error and message. A failed track has one row with a null mel.
 MEL_RESULTS = pa.schema([*(field.with_nullable(True) for field in MELS), *_FAILURE_FIELDS])
 
-Batch: TypeAlias = Mapping[str, Any] | pa.Table
+TrackBatch: TypeAlias = Mapping[str, Any] | pa.Table
 
 
 class TagTracks:
@@ -59,7 +59,7 @@ class TagTracks:
         limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
         self._tagger = FileTagger(model, limits=limits, decoder=decoder)
 
-    def __call__(self, batch: Batch) -> pa.Table:
+    def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
         return pa.Table.from_pylist(list(self._tagger.tag_rows(_rows(batch))), schema=TAG_RESULTS)
 
@@ -67,17 +67,14 @@ class TagTracks:
 class ExtractMels:
     """Batch of tracks -> their log-mel segments: a table of `MEL_RESULTS`, one row a segment, tracks in order.
 
-    Filter on `stage` before mels become numpy arrays: a null mel has no array.
-
-    A track has 40 segments at most with the default arguments, 36 kB each: choose `batch_size` accordingly.
+    Filter on `stage` before mels become numpy arrays: a null mel has no array. With the default arguments a track has
+    at most 40 segments, 36 kB each: choose `batch_size` accordingly.
 
     Args:
         segments_per_excerpt: segments of 3 s kept of each minute, 1 to 20; 20 is back to back.
         draws: random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
         seed: of the draws.
-        decode_limit_s: seconds that decoding one track may take.
-        decode_memory_bytes: memory that decoding one track may take.
-        decoder: module of the decoder process.
+        decode_limit_s, decode_memory_bytes, decoder: as of `TagTracks`.
 
     Raises:
         ValueError: a number is out of range.
@@ -99,13 +96,13 @@ class ExtractMels:
         front_end = FrontEnd(segments_per_excerpt=segments_per_excerpt)
         self._reader = TrackReader(front_end, limits, decoder=decoder, draws=draws, seed=seed)
 
-    def __call__(self, batch: Batch) -> pa.Table:
+    def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
         tables = [_mel_rows(track) for track in self._reader.read(_rows(batch))]
         return pa.concat_tables([MEL_RESULTS.empty_table(), *tables]).combine_chunks()
 
 
-def _rows(batch: Batch) -> list[Row]:
+def _rows(batch: TrackBatch) -> list[Row]:
     """A batch's tracks as rows of a manifest, with `bytes`."""
     names = set(batch.column_names if isinstance(batch, pa.Table) else batch)  # those of a dict or a data frame
     if not names & {"uri", "bytes"}:
@@ -126,21 +123,16 @@ def _values(column: Any) -> list[Any]:
 
 
 def _mel_rows(track: Track | FailedTrack) -> pa.Table:
-    row = track.row
+    own: dict[str, Any] = {}  # the columns whose values differ within the track
     if isinstance(track, FailedTrack):
-        failure = {name: value for name, value in failure_columns(track).items() if name in MEL_RESULTS.names}
-        labels = {name: row.get(name) for name in ("artist", "language", "album")}
-        mel = pa.ExtensionArray.from_storage(MELS.field("mel").type, pa.nulls(1, MELS.field("mel").type.storage_type))
-        columns = {**dict.fromkeys(MEL_RESULTS.names), **labels, **failure}
-        arrays = [mel if name == "mel" else pa.array([columns[name]], MEL_RESULTS.field(name).type) for name in columns]
-        return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
-    n_segments = len(track.segments.start_s)
-    own = {"segment": range(n_segments), "start_s": track.segments.start_s}
+        row, n_rows, mel_type = track.row | failure_columns(track), 1, MELS.field("mel").type
+        mel = pa.ExtensionArray.from_storage(mel_type, pa.nulls(n_rows, mel_type.storage_type))
+    else:
+        row, n_rows = track.row, len(track.segments.start_s)
+        own = {"segment": range(n_rows), "start_s": track.segments.start_s}
+        mel = pa.FixedShapeTensorArray.from_numpy_ndarray(track.segments.mel_STF.astype(np.float16))
     arrays = [
-        pa.array(own.get(field.name, [row.get(field.name)] * n_segments), field.type)
+        mel if field.name == "mel" else pa.array(own.get(field.name, [row.get(field.name)] * n_rows), field.type)
         for field in MEL_RESULTS
-        if field.name != "mel"
     ]
-    mel = pa.FixedShapeTensorArray.from_numpy_ndarray(track.segments.mel_STF.astype(np.float16))
-    arrays.insert(MEL_RESULTS.get_field_index("mel"), mel)
     return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
