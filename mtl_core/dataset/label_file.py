@@ -19,10 +19,7 @@ _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
 
 def read_label_file(location: Location) -> dict[str, dict[str, str | None]]:
-    """Read labels.csv.
-
-    Returns:
-        path -> the other columns of its row.
+    """Read labels.csv: path -> the other columns of its row.
 
     Raises:
         InputError: the file does not exist or is not UTF-8 CSV, it has no column `path` or a reserved column name, or

@@ -31,17 +31,11 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSegments:
-    """Where the segments of a split are, and their classes; it holds no mels.
-
-    Args:
-        files: the files of mels.
-        spans: as in `MelDataset`, but `track` is the index in this split.
-        targets: task -> the class of each track of the split, int64; `MISSING` if it has none.
-    """
+    """Where the segments of a split are, and their classes; it holds no mels."""
 
     files: tuple[Location, ...]
-    spans: pa.Table
-    targets: dict[str, np.ndarray]
+    spans: pa.Table  # as in `MelDataset`, but `track` is the index in this split
+    targets: dict[str, np.ndarray]  # task -> the class of each track of the split, int64; `MISSING` if it has none
 
     @property
     def segments(self) -> int:
@@ -59,8 +53,7 @@ class SplitSegments:
         Args:
             size: B.
             buffer_segments: number of segments that batches are drawn from, at least B.
-            seed: of the order.
-            epoch: each epoch has an order of its own.
+            seed, epoch: each pair gives an order of its own.
             rank: of the worker, 0 to world_size - 1.
             world_size: number of workers.
         """
@@ -155,7 +148,7 @@ class _Buffer:
 
 
 def select_tracks(source: MelDataset, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> SplitSegments:
-    """Select the segments of some tracks.
+    """Select the segments of N tracks.
 
     Args:
         source: where the tracks are.

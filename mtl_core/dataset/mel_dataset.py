@@ -1,7 +1,4 @@
-"""Mel dataset: a folder of mel files with one front end, and where the segments of each track are in it.
-
-Contents: `open_mel_dataset` (every job that takes mels starts with it; it reads no mel), `MelDataset`, `read_tracks`.
-"""
+"""Mel dataset: a folder of mel files with one front end, and where the segments of each track are in it."""
 
 import hashlib
 import itertools
@@ -26,21 +23,13 @@ PARALLEL_FOOTERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MelDataset:
-    """What a folder of mels holds.
+    """What a folder of mels holds."""
 
-    Args:
-        files: its Parquet files, sorted by name.
-        front_end: what made every mel in it.
-        tracks: one row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
-            `album` and the carried columns.
-        spans: one row a run of consecutive rows of one track in one row group, in the order of the files, int64:
-            `file` (index in `files`), `row_group`, `row` (the first one, counted in the row group), `segments` (their
-            number) and `track` (index in `tracks`).
-    """
-
-    files: tuple[Location, ...]
-    front_end: FrontEnd
-    tracks: pa.Table
+    files: tuple[Location, ...]  # its Parquet files, sorted by name
+    front_end: FrontEnd  # what made every mel in it
+    tracks: pa.Table  # those of all files, as in `MelFile`, sorted by track_id
+    #: Those of all files, in their order, as in `MelFile`. Instead of `track_id` they have `file` (index in `files`)
+    #: and `track` (index in `tracks`), int64.
     spans: pa.Table
 
     @property

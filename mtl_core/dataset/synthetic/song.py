@@ -30,7 +30,7 @@ def render(
         language_D, artist_D: points of the cubes in `parameters`.
         difficulty: how much the song differs from its artist, and the levels of the mix.
         duration_s: length in seconds.
-        rng: of the song; everything that belongs to the song is drawn from it.
+        rng: everything that belongs to the song is drawn from it.
     """
     language_D = np.clip(rng.normal(language_D, difficulty.song_variation), 0, 1)
     artist_D = np.clip(rng.normal(artist_D, difficulty.song_variation), 0, 1)
@@ -71,9 +71,7 @@ def _lyrics(
     rng: np.random.Generator,
 ) -> Syllables:
     """The syllables of a song: one rhythmic foot of the language a beat, one beat of silence after each phrase."""
-    starts: list[float] = []
-    lengths: list[float] = []
-    stresses: list[float] = []
+    starts, lengths, stresses = [], [], []
     for beat in range(int(duration_s / beat_s) + 1):
         if beat % (language.phrase_beats + 1) == language.phrase_beats:
             continue

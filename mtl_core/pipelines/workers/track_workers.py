@@ -21,7 +21,8 @@ import pyarrow as pa
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.prefetch import Row
-from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, TrackReader
+from mtl_core.dataset.mel_files import mel_rows
 from mtl_core.inference.file_tagger import FileTagger, failure_columns
 from mtl_core.schema import FAILURES, MANIFEST, MELS, TAGS
 
@@ -98,8 +99,13 @@ class ExtractMels:
 
     def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
-        tables = [_mel_rows(track) for track in self._reader.read(_rows(batch))]
-        return pa.concat_tables([MEL_RESULTS.empty_table(), *tables]).combine_chunks()
+        tables = [MEL_RESULTS.empty_table()]
+        for track in self._reader.read(_rows(batch)):
+            if isinstance(track, FailedTrack):
+                tables.append(pa.Table.from_pylist([track.row | failure_columns(track)], schema=MEL_RESULTS))
+            else:
+                tables.append(mel_rows(track, MEL_RESULTS))
+        return pa.concat_tables(tables).combine_chunks()
 
 
 def _rows(batch: TrackBatch) -> list[Row]:
@@ -120,19 +126,3 @@ def _values(column: Any) -> list[Any]:
     """A column's values; None for a null, which is NaN in numpy and NA in pandas."""
     is_arrow = isinstance(column, pa.Array | pa.ChunkedArray)
     return (column if is_arrow else pa.array(np.asarray(column, object), from_pandas=True)).to_pylist()
-
-
-def _mel_rows(track: Track | FailedTrack) -> pa.Table:
-    own: dict[str, Any] = {}  # the columns whose values differ within the track
-    if isinstance(track, FailedTrack):
-        row, n_rows, mel_type = track.row | failure_columns(track), 1, MELS.field("mel").type
-        mel = pa.ExtensionArray.from_storage(mel_type, pa.nulls(n_rows, mel_type.storage_type))
-    else:
-        row, n_rows = track.row, len(track.segments.start_s)
-        own = {"segment": range(n_rows), "start_s": track.segments.start_s}
-        mel = pa.FixedShapeTensorArray.from_numpy_ndarray(track.segments.mel_STF.astype(np.float16))
-    arrays = [
-        mel if field.name == "mel" else pa.array(own.get(field.name, [row.get(field.name)] * n_rows), field.type)
-        for field in MEL_RESULTS
-    ]
-    return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
