@@ -65,7 +65,7 @@ class SplitSegments:
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
-                if buffer.is_full:
+                if buffer.filled == buffer.size:
                     yield self._batch(*buffer.take(size, rng))
         while buffer.filled:
             yield self._batch(*buffer.take(size, rng))
@@ -117,14 +117,10 @@ class SplitSegments:
 class _Buffer:
     """Holds segments, and draws from them at random."""
 
-    def __init__(self, segments: int) -> None:
-        self._mel_STF = np.empty((segments, *MEL_SHAPE), np.float16)
-        self._track_S = np.empty(segments, np.int64)
-        self.filled = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.filled == len(self._track_S)
+    def __init__(self, size: int) -> None:
+        self._mel_STF = np.empty((size, *MEL_SHAPE), np.float16)
+        self._track_S = np.empty(size, np.int64)
+        self.size, self.filled = size, 0
 
     def fill(self, mel_STF: np.ndarray, track_S: np.ndarray) -> int:
         """Add segments from the start of the arrays until the buffer is full; returns their number."""

@@ -92,8 +92,7 @@ def _holds_values_of(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_dictionary(actual):
         actual = actual.value_type
     if pa.types.is_string(expected):
-        text_types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-        return any(is_type(actual) for is_type in text_types)
+        return actual in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
     return pa.types.is_integer(actual) or pa.types.is_null(actual)
 
 

@@ -63,7 +63,7 @@ def open_mel_dataset(location: Location) -> MelDataset:
             raise InputError(f"{location}: there are no mels (.parquet files) in it")
         with ThreadPoolExecutor(PARALLEL_FOOTERS) as pool:
             mel_files = list(pool.map(open_mel_file, files))
-    hashes = {mel_file.front_end_hash for mel_file in mel_files}
+    hashes = {mel_file.front_end.hash() for mel_file in mel_files}
     if len(hashes) > 1:
         raise InputError(f"{location} mixes mels of {len(hashes)} front ends: extract them again with one")
     tracks = pa.concat_tables([file.tracks for file in mel_files], promote_options="default").sort_by("track_id")
@@ -82,12 +82,9 @@ def open_mel_dataset(location: Location) -> MelDataset:
 
 
 def read_tracks(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
-    """Read the mels of a few tracks.
+    """Read the mels of a few tracks: track_id -> the frames (T, F) float32 of all its segments, in order.
 
     Files are read until all tracks are found; of each file the track_ids, and the mels of the row groups with a track.
-
-    Returns:
-        track_id -> the frames (T, F) float32 of all its segments, in order.
     """
     segments: dict[str, list[np.ndarray]] = defaultdict(list)
     for file in location.files(".parquet"):

@@ -33,7 +33,6 @@ class MelFile:
     """What a mel file holds, without the mels."""
 
     front_end: FrontEnd
-    front_end_hash: bytes  # as in its metadata
     #: One row a track: `track_id`, `segments` int64 (their number), `artist`, `language`, `album`, the carried columns.
     tracks: pa.Table
     #: One row a run of consecutive rows of one track in one row group: `track_id`, and as int64 `row_group`, `row` (the
@@ -76,7 +75,6 @@ def open_mel_file(file: Location) -> MelFile:
     counted = grouped.select(["track_id", "segment_count", *(f"{name}_first" for name in carried)])
     return MelFile(
         front_end,
-        metadata[FRONT_END_HASH],
         counted.rename_columns(["track_id", "segments", *carried]),
         _spans(table["track_id"], np.array(rows, np.int64)),
     )

@@ -61,10 +61,9 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
     if kind not in KINDS:
         raise InputError(f"no split {kind!r}: allowed are {', '.join(KINDS)}")
     track_ids = manifest["track_id"].to_pylist()
-    if len(set(track_ids)) != len(track_ids):
-        raise InputError(
-            f"{len(track_ids) - len(set(track_ids))} track_ids occur more than once: a split needs one row a track"
-        )
+    n_repeated = len(track_ids) - len(set(track_ids))
+    if n_repeated:
+        raise InputError(f"{n_repeated} track_ids occur more than once: a split needs one row a track")
     column = group_column or ("album" if kind == "album" else None)
     artists, languages, groups = (_values(manifest, name) for name in ("artist", "language", column))
     names = _group_names(kind, track_ids, artists, groups)

@@ -54,14 +54,11 @@ class Tag:
 
 
 def track_probabilities(logits_SC: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Pool a track's segments: the geometric mean of their probabilities, renormalised.
+    """Pool a track's segments: (C,) probabilities, the geometric mean of the segments', renormalised.
 
     Args:
         logits_SC: (S, C) of one track and one task, S >= 1, C >= 1, finite.
         temperature: divisor of the logits, above 0.
-
-    Returns:
-        (C,) probabilities.
 
     Raises:
         ValueError: a shape, temperature or logit is not allowed.

@@ -155,13 +155,12 @@ def _load_model(config: ModelConfig, weights: Mapping[str, np.ndarray], location
     random_state = torch.get_rng_state()
     model = MultitaskCNN(config)
     torch.set_rng_state(random_state)  # loading must not change the caller's next random numbers
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shapes = {name: array.shape for name, array in weights.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted({*expected, *shapes}):
-        if expected.get(name) != shapes.get(name):
-            raise invalid_model(
-                location, f"{WEIGHTS_FILE}: {name} is {shapes.get(name)}, {MODEL_FILE} asks for {expected.get(name)}"
-            )
+        shape, asked = shapes.get(name), expected.get(name)
+        if shape != asked:
+            raise invalid_model(location, f"{WEIGHTS_FILE}: {name} is {shape}, {MODEL_FILE} asks for {asked}")
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise invalid_model(location, f"{WEIGHTS_FILE} holds values that are not finite")
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})

@@ -35,11 +35,11 @@ WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.x
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
 FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 
+#: Fields of model.json that can change a tag.
+_INFERENCE_FIELDS = ("front_end", "model", "vocabularies", "aggregation")
 #: Fields of model.json -> their JSON type.
 _FIELDS = {
-    **dict.fromkeys(
-        ("front_end", "model", "vocabularies", "aggregation", "metrics", "recipe", "versions", "sha256"), dict
-    ),
+    **dict.fromkeys((*_INFERENCE_FIELDS, "metrics", "recipe", "versions", "sha256"), dict),
     **dict.fromkeys(("model_id", "fingerprint"), str),
 }
 
@@ -72,8 +72,7 @@ class ArtifactHeader:
 
     def check_identity(self, weights: Mapping[str, np.ndarray]) -> None:
         """Raises InputError unless the content has the `model_id` that model.json states."""
-        fields = {name: self.values[name] for name in ("front_end", "model", "vocabularies", "aggregation")}
-        content_id = content_hash(fields, weights)
+        content_id = content_hash({name: self.values[name] for name in _INFERENCE_FIELDS}, weights)
         if content_id != self.model_id:
             raise invalid_model(
                 self.location, f"{MODEL_FILE} says model_id {self.model_id!r}, its content is {content_id!r}"

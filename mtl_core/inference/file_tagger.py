@@ -15,8 +15,6 @@ from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
 
-_FAILURE_COLUMNS = ("track_id", "uri", "content_id", "stage", "error", "message")
-
 
 class FileTagger:
     """Tags audio files. Owns a decoder process: close it, or use it as a context manager. Not for several threads.
@@ -77,4 +75,4 @@ def load_tagger(model: str | PathLike[str]) -> FileTagger:
 def failure_columns(track: FailedTrack) -> Row:
     """track_id, uri, content_id, stage, error and message of a track that failed."""
     row = track.as_row(attempts=1, model_id=None, run_id="")
-    return {name: row[name] for name in _FAILURE_COLUMNS}
+    return {name: row[name] for name in ("track_id", "uri", "content_id", "stage", "error", "message")}

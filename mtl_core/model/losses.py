@@ -65,15 +65,15 @@ def cross_entropy_sums(logits: Mapping[str, Tensor], mixture: Mixture) -> dict[s
 def multitask_loss(
     sums: Mapping[str, Tensor], counts: Mapping[str, Tensor], weights: Mapping[str, float], world_size: int = 1
 ) -> Tensor:
-    """This worker's loss. Its mean over the workers is the L of the global batch; the same holds for the gradients.
+    """This worker's loss, a scalar; the mean over the workers is the L of the global batch.
 
     It has a graph to every head. A head without a label in the global batch, or with a weight of 0, gives itself and
     the trunk a gradient of zero.
 
     Args:
-        sums: task -> sum of cross-entropies of this worker's examples, from `cross_entropy_sums`.
-        counts: task -> labelled examples in the global batch: `label_counts` summed over the workers.
-        weights: task -> factor, from `task_weights`.
+        sums: from `cross_entropy_sums`, of this worker's examples.
+        counts: from `label_counts`, summed over the workers.
+        weights: from `task_weights`.
         world_size: number of workers.
     """
     losses = [weights[task] * sums[task] * world_size / counts[task].clamp(min=1) for task in sums]

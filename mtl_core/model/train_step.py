@@ -97,12 +97,10 @@ def train_epoch(
     Args:
         model: a `MultitaskCNN`, or one wrapped in DistributedDataParallel; set to training mode.
         optimizer: from `make_optimizer`.
-        batches: of this worker.
+        batches: this worker's `updates` batches of the epoch.
         recipe: gives learning rate, alpha and mixup.
         classes: task -> number of classes.
         epoch: from 1.
-        updates: number of batches of an epoch.
-        workers: of the training.
         dtype: of convolutions and products, see `training_dtype`.
 
     Returns:

@@ -74,7 +74,7 @@ def drum(
     """
     time_s = np.arange(int(0.25 * RATE_HZ)) / RATE_HZ
     noise = rng.standard_normal(len(time_s))
-    # Multiplied with noise, it gives noise around hat_hz.
+    # Times noise, it gives noise around hat_hz.
     ring = np.cos(2 * np.pi * instruments.hat_hz * time_s) + np.cos(2 * np.pi * 0.83 * instruments.hat_hz * time_s)
     sounds = {
         "kick": np.sin(2 * np.pi * (50 * time_s + 4 * (1 - np.exp(-time_s / 0.03)))) * np.exp(-time_s / 0.08),

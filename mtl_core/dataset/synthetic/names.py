@@ -61,11 +61,8 @@ def artist_names(count: int, rng: np.random.Generator) -> list[str]:
 
 def works(count: int, rng: np.random.Generator) -> list[str]:
     """Titles of songs and albums."""
-    return _draw(
-        [f"{adjective} {noun} {place}".strip() for place in _PLACES for adjective in _ADJECTIVES for noun in _NOUNS],
-        count,
-        rng,
-    )
+    phrases = [f"{adjective} {noun}" for adjective in _ADJECTIVES for noun in _NOUNS]
+    return _draw([f"{phrase} {place}".strip() for place in _PLACES for phrase in phrases], count, rng)
 
 
 def slug(name: str) -> str:

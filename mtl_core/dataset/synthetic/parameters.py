@@ -108,12 +108,9 @@ def spread(count: int, dimensions: int, deviation: float | None, rng: np.random.
     """
     if deviation is not None:
         return np.clip(rng.normal(0.5, deviation, (count, dimensions)), 0, 1)
-    draws = 100 if count <= 100 else 3
-
-    def hypercube() -> np.ndarray:
-        return (np.argsort(rng.random((count, dimensions)), axis=0) + 0.5) / count
-
-    return max((hypercube() for _ in range(draws)), key=lambda points: pdist(points).min() if count > 1 else 0)
+    n_draws = 100 if count <= 100 else 3
+    hypercubes = ((np.argsort(rng.random((count, dimensions)), axis=0) + 0.5) / count for _ in range(n_draws))
+    return max(hypercubes, key=lambda points: pdist(points).min() if count > 1 else 0)
 
 
 def _between(low: float, high: float, u: float) -> float:
