@@ -166,7 +166,7 @@ def _split_80_10_10(groups: Sequence[_Group], seed: int) -> dict[str, str]:
     Within a language the artists come in hash order. An artist gives up a group wherever the running count of groups
     passes a multiple of five. So each artist gives the floor or ceiling of a fifth of its groups, and the language a
     fifth of its groups (rounded): one group each of 4 artists with 5. Artists with a single group are left out.
-    Returns name of the group -> "test" or "validation".
+    Returns name of a group -> "test" or "validation".
     """
     cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:

@@ -156,11 +156,11 @@ def _load_model(config: ModelConfig, weights: Mapping[str, np.ndarray], location
     model = MultitaskCNN(config)
     torch.set_rng_state(random_state)  # loading must not change the caller's next random numbers
     shapes = {name: array.shape for name, array in weights.items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in sorted({*expected, *shapes}):
-        shape, asked = shapes.get(name), expected.get(name)
-        if shape != asked:
-            raise invalid_model(location, f"{WEIGHTS_FILE}: {name} is {shape}, {MODEL_FILE} asks for {asked}")
+    model_shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted({*model_shapes, *shapes}):
+        shape, expected = shapes.get(name), model_shapes.get(name)
+        if shape != expected:
+            raise invalid_model(location, f"{WEIGHTS_FILE}: {name} is {shape}, {MODEL_FILE} asks for {expected}")
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise invalid_model(location, f"{WEIGHTS_FILE} holds values that are not finite")
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})

@@ -13,7 +13,7 @@ from mtl_core.model.losses import Mixture
 
 
 def mixup(X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float) -> tuple[Tensor, Mixture]:
-    """Blend each segment with a partner of the batch; returns the blends, and (share, targets) of both.
+    """Blend each segment with a partner of the batch; returns the blends and (share, targets) of both.
 
     The share of a segment in its blend is drawn from Beta(strength, strength), once for the batch. The numbers come
     from a numpy generator that is seeded by torch's global random state.

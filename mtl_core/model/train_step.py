@@ -30,7 +30,7 @@ TensorBatch = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The `size` data-parallel workers of a training; more than one are torch's default process group."""
+    """The `size` data-parallel workers of a training. Several workers are torch's default process group."""
 
     size: int = 1
 

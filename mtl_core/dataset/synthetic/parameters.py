@@ -88,9 +88,7 @@ class Language:
     """The sound of an invented language."""
 
     syllables_per_beat: float  # mean number, 1 to 4
-    contrast: (
-        float  # length of the first syllable of a beat relative to the others; 1 is syllable-timed, 3 stress-timed
-    )
+    contrast: float  # length of a beat's first syllable relative to the others; 1 is syllable-timed, 3 stress-timed
     phrase_beats: int  # beats between pauses
     glide_semitones: float  # rise of the pitch within a syllable; negative is a fall
     onset_share: np.ndarray  # (3,) probabilities of FRICATIVE, STOP, NASAL
