@@ -178,7 +178,7 @@ def train_data_parallel(rank: int, world_size: int, kind: str, size: int, update
     recipe, model = RECIPES["best"], new_model(RECIPES["best"], device)
     network = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = make_optimizer(model, recipe)
-    workers = Workers(size=world_size, all_reduce=torch.distributed.all_reduce)
+    workers = Workers(size=world_size)
     batches = random_batches(size, device)
     for count in (2, updates):  # the first ones warm up
         start = time.monotonic()

@@ -1,7 +1,6 @@
 """List the audio files of a catalogue and join their labels: the content of a new manifest."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,24 +13,16 @@ from mtl_core.schema import MANIFEST
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location, content_id
 
-LabelRow = dict[str, str | None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueListing:
-    """The tracks of a catalogue, and what could not be used.
+    """The tracks of a catalogue, and what could not be used."""
 
-    Args:
-        table: the `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an empty label is null.
-        labels_without_file: paths in the labels that are not in the catalogue, sorted.
-        undecodable_names: names of files that are not UTF-8, as `repr` prints them.
-        outside_layout: paths whose folders give no labels, if labels come from folders.
-    """
-
+    #: The `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an empty label is null.
     table: pa.Table
-    labels_without_file: list[str]
-    undecodable_names: list[str]
-    outside_layout: list[str]
+    labels_without_file: list[str]  # paths in the labels that are not in the catalogue, sorted
+    undecodable_names: list[str]  # names of files that are not UTF-8, as `repr` prints them
+    outside_layout: list[str]  # paths whose folders give no labels, if labels come from folders
 
 
 def list_catalogue(
@@ -66,10 +57,11 @@ def list_catalogue(
     if not tracks:
         extensions = ", ".join(sorted(AUDIO_EXTENSIONS))
         raise InputError(f"{catalogue}: no audio file below it (known extensions: {extensions})")
-    rows = [
-        dict.fromkeys(carried) | _manifest_row(catalogue, path, entry, label_rows.get(path, {}))
-        for path, entry in tracks.items()
-    ]
+    rows = []
+    for path, entry in tracks.items():
+        row = label_rows.get(path, {})
+        ids = {"track_id": row.get("track_id") or path, "uri": f"{catalogue.uri}/{path}"}
+        rows.append({**row, **ids, "content_id": content_id(entry), "size_bytes": entry["size"]})
     schema = pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in carried)])
     table = pa.Table.from_pylist(rows, schema=schema).sort_by("track_id")
     check_ids(table, catalogue)
@@ -79,16 +71,6 @@ def list_catalogue(
         undecodable_names=undecodable_names,
         outside_layout=outside_layout,
     )
-
-
-def _manifest_row(catalogue: Location, path: str, entry: dict[str, Any], labels: LabelRow) -> dict[str, Any]:
-    return {
-        **labels,
-        "track_id": labels.get("track_id") or path,
-        "uri": f"{catalogue.uri}/{path}",
-        "content_id": content_id(entry),
-        "size_bytes": entry["size"],
-    }
 
 
 def _is_text(path: str) -> bool:

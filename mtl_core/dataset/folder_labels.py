@@ -14,13 +14,9 @@ PREFIXES = {"language": "LANGUAGE_", "artist": "ARTIST_"}
 
 
 def labels_from_paths(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | None]], list[str]]:
-    """Read the labels of songs from their paths.
+    """Read the labels of songs from their paths, which are relative to the catalogue, with `/` between folders.
 
-    Args:
-        paths: of the songs, relative to the catalogue, with `/` between folders.
-
-    Returns:
-        path -> {"language", "artist", "album"}, and the paths that do not have the layout, in their order.
+    Returns path -> {"language", "artist", "album"}, and the paths that do not have the layout, in their order.
     """
     parts_of = {path: path.split("/") for path in paths}
     prefixed = {

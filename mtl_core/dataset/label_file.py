@@ -19,10 +19,7 @@ _RESERVED = (set(MANIFEST.names) | set(MELS.names)) - set(LABEL_COLUMNS)
 
 
 def read_label_file(location: Location) -> dict[str, dict[str, str | None]]:
-    """Read labels.csv.
-
-    Returns:
-        path -> the other columns of its row.
+    """Read labels.csv: path -> the other columns of its row.
 
     Raises:
         InputError: the file does not exist or is not UTF-8 CSV, it has no column `path` or a reserved column name, or
@@ -36,20 +33,6 @@ def read_label_file(location: Location) -> dict[str, dict[str, str | None]]:
         header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{location} is not a UTF-8 CSV file: {error}") from None
-    _check_header(header, location)
-    rows: dict[str, dict[str, str | None]] = {}
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise InputError(f"{location}, row {number}: {len(line)} cells, but the header has {len(header)}")
-        row: dict[str, str | None] = {name: cell or None for name, cell in zip(header, line, strict=True)}
-        path = posixpath.normpath(row.pop("path") or "")
-        if path in rows:
-            raise InputError(f"{location}, row {number}: the path {path!r} occurs twice")
-        rows[path] = row
-    return rows
-
-
-def _check_header(header: list[str], location: Location) -> None:
     if "path" not in header:
         raise InputError(f"{location} has no column 'path': its columns are {header}")
     if "" in header:
@@ -60,3 +43,13 @@ def _check_header(header: list[str], location: Location) -> None:
     reserved = sorted(_RESERVED & set(header))
     if reserved:
         raise InputError(f"{location}: the column names {reserved} are reserved: rename them")
+    rows: dict[str, dict[str, str | None]] = {}
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise InputError(f"{location}, row {number}: {len(line)} cells, but the header has {len(header)}")
+        row: dict[str, str | None] = {name: cell or None for name, cell in zip(header, line, strict=True)}
+        path = posixpath.normpath(row.pop("path") or "")
+        if path in rows:
+            raise InputError(f"{location}, row {number}: the path {path!r} occurs twice")
+        rows[path] = row
+    return rows

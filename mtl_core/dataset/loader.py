@@ -31,17 +31,11 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSegments:
-    """Where the segments of a split are, and their classes; it holds no mels.
-
-    Args:
-        files: the files of mels.
-        spans: as in `MelDataset`, but `track` is the index in this split.
-        targets: task -> the class of each track of the split, int64; `MISSING` if it has none.
-    """
+    """Where the segments of a split are, and their classes; it holds no mels."""
 
     files: tuple[Location, ...]
-    spans: pa.Table
-    targets: dict[str, np.ndarray]
+    spans: pa.Table  # as in `MelDataset`, but `track` is the index in this split
+    targets: dict[str, np.ndarray]  # task -> the class of each track of the split, int64; `MISSING` if it has none
 
     @property
     def segments(self) -> int:
@@ -59,8 +53,7 @@ class SplitSegments:
         Args:
             size: B.
             buffer_segments: number of segments that batches are drawn from, at least B.
-            seed: of the order.
-            epoch: each epoch has an order of its own.
+            seed, epoch: each pair gives an order of its own.
             rank: of the worker, 0 to world_size - 1.
             world_size: number of workers.
         """
@@ -72,7 +65,7 @@ class SplitSegments:
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
-                if buffer.is_full:
+                if buffer.filled == buffer.size:
                     yield self._batch(*buffer.take(size, rng))
         while buffer.filled:
             yield self._batch(*buffer.take(size, rng))
@@ -124,14 +117,10 @@ class SplitSegments:
 class _Buffer:
     """Holds segments, and draws from them at random."""
 
-    def __init__(self, segments: int) -> None:
-        self._mel_STF = np.empty((segments, *MEL_SHAPE), np.float16)
-        self._track_S = np.empty(segments, np.int64)
-        self.filled = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.filled == len(self._track_S)
+    def __init__(self, size: int) -> None:
+        self._mel_STF = np.empty((size, *MEL_SHAPE), np.float16)
+        self._track_S = np.empty(size, np.int64)
+        self.size, self.filled = size, 0
 
     def fill(self, mel_STF: np.ndarray, track_S: np.ndarray) -> int:
         """Add segments from the start of the arrays until the buffer is full; returns their number."""
@@ -155,7 +144,7 @@ class _Buffer:
 
 
 def select_tracks(source: MelDataset, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> SplitSegments:
-    """Select the segments of some tracks.
+    """Select the segments of N tracks.
 
     Args:
         source: where the tracks are.

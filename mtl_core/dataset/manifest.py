@@ -2,8 +2,6 @@
 
 Its columns are those of `schema.MANIFEST`; other columns are carried along. track_id and uri are required, and every
 track_id occurs once.
-
-Contents: `read` and `scan` read and check a manifest, `write` writes one, `check_ids` checks its rows.
 """
 
 import contextlib
@@ -45,11 +43,7 @@ def read(location: Location) -> pa.Table:
 
 
 def scan(location: Location) -> pyarrow.dataset.Dataset:
-    """Check a manifest like `read`, but do not load its rows: for millions of tracks.
-
-    Raises:
-        InputError: as `read`.
-    """
+    """Check a manifest like `read`, with the same errors, but do not load its rows: for millions of tracks."""
     check_reachable(location)
     with as_input_error(location):
         entry = location.filesystem.info(location.path)
@@ -98,8 +92,7 @@ def _holds_values_of(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_dictionary(actual):
         actual = actual.value_type
     if pa.types.is_string(expected):
-        text_types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-        return any(is_type(actual) for is_type in text_types)
+        return actual in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
     return pa.types.is_integer(actual) or pa.types.is_null(actual)
 
 
@@ -110,12 +103,7 @@ _WRONG_URI = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
 def check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
     """Check that every row has a track_id and a uri, that no track_id occurs twice, and the form of the uris.
 
-    Args:
-        rows: of a manifest.
-        location: named in the error.
-
-    Raises:
-        InputError: a check fails.
+    Raises InputError, which names the location, where a check fails.
     """
     with open_database() as connection:
         connection.register("manifest", scan_columns(rows, list(MANIFEST_REQUIRED)))

@@ -1,7 +1,4 @@
-"""Mel dataset: a folder of mel files with one front end, and where the segments of each track are in it.
-
-Contents: `open_mel_dataset` (every job that takes mels starts with it; it reads no mel), `MelDataset`, `read_tracks`.
-"""
+"""Mel dataset: a folder of mel files with one front end, and where the segments of each track are in it."""
 
 import hashlib
 import itertools
@@ -26,21 +23,13 @@ PARALLEL_FOOTERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MelDataset:
-    """What a folder of mels holds.
+    """What a folder of mels holds."""
 
-    Args:
-        files: its Parquet files, sorted by name.
-        front_end: what made every mel in it.
-        tracks: one row a track, sorted by track_id: `track_id`, `segments` int64 (their number), `artist`, `language`,
-            `album` and the carried columns.
-        spans: one row a run of consecutive rows of one track in one row group, in the order of the files, int64:
-            `file` (index in `files`), `row_group`, `row` (the first one, counted in the row group), `segments` (their
-            number) and `track` (index in `tracks`).
-    """
-
-    files: tuple[Location, ...]
-    front_end: FrontEnd
-    tracks: pa.Table
+    files: tuple[Location, ...]  # its Parquet files, sorted by name
+    front_end: FrontEnd  # what made every mel in it
+    tracks: pa.Table  # those of all files, as in `MelFile`, sorted by track_id
+    #: Those of all files, in their order, as in `MelFile`. Instead of `track_id` they have `file` (index in `files`)
+    #: and `track` (index in `tracks`), int64.
     spans: pa.Table
 
     @property
@@ -74,7 +63,7 @@ def open_mel_dataset(location: Location) -> MelDataset:
             raise InputError(f"{location}: there are no mels (.parquet files) in it")
         with ThreadPoolExecutor(PARALLEL_FOOTERS) as pool:
             mel_files = list(pool.map(open_mel_file, files))
-    hashes = {mel_file.front_end_hash for mel_file in mel_files}
+    hashes = {mel_file.front_end.hash() for mel_file in mel_files}
     if len(hashes) > 1:
         raise InputError(f"{location} mixes mels of {len(hashes)} front ends: extract them again with one")
     tracks = pa.concat_tables([file.tracks for file in mel_files], promote_options="default").sort_by("track_id")
@@ -93,12 +82,9 @@ def open_mel_dataset(location: Location) -> MelDataset:
 
 
 def read_tracks(location: Location, track_ids: Collection[str]) -> dict[str, np.ndarray]:
-    """Read the mels of a few tracks.
+    """Read the mels of a few tracks: track_id -> the frames (T, F) float32 of all its segments, in order.
 
     Files are read until all tracks are found; of each file the track_ids, and the mels of the row groups with a track.
-
-    Returns:
-        track_id -> the frames (T, F) float32 of all its segments, in order.
     """
     segments: dict[str, list[np.ndarray]] = defaultdict(list)
     for file in location.files(".parquet"):

@@ -31,11 +31,11 @@ SPLITS_SCHEMA = pa.schema([pa.field("track_id", pa.string(), False), pa.field("s
 
 @dataclass(frozen=True)
 class _Group:
-    """Tracks of one artist that may be held out together; their languages, the most frequent first."""
+    """Tracks of one artist that may be held out together."""
 
     name: str
     artist: str
-    languages: tuple[str, ...]
+    languages: tuple[str, ...]  # the most frequent first
 
 
 def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_column: str | None = None) -> pa.Table:
@@ -53,8 +53,7 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
         group_column: the column whose values make groups; by default that of the kind (see above).
 
     Returns:
-        A table `SPLITS_SCHEMA`: track_id and split (one of `SPLIT_NAMES`), each track of the manifest once, sorted by
-        track_id.
+        A table `SPLITS_SCHEMA`: each track_id of the manifest and its split, one of `SPLIT_NAMES`, sorted by track_id.
 
     Raises:
         InputError: there is no such kind, column or fold, a track_id occurs twice, or nothing can be held out.
@@ -62,10 +61,9 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
     if kind not in KINDS:
         raise InputError(f"no split {kind!r}: allowed are {', '.join(KINDS)}")
     track_ids = manifest["track_id"].to_pylist()
-    if len(set(track_ids)) != len(track_ids):
-        raise InputError(
-            f"{len(track_ids) - len(set(track_ids))} track_ids occur more than once: a split needs one row a track"
-        )
+    n_repeated = len(track_ids) - len(set(track_ids))
+    if n_repeated:
+        raise InputError(f"{n_repeated} track_ids occur more than once: a split needs one row a track")
     column = group_column or ("album" if kind == "album" else None)
     artists, languages, groups = (_values(manifest, name) for name in ("artist", "language", column))
     names = _group_names(kind, track_ids, artists, groups)
@@ -90,9 +88,8 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
 def check_arguments(kind: str, *, tasks: Collection[str], folds: Sequence[int], seeds: Sequence[int]) -> None:
     """Check the arguments of splits that models of `tasks` are trained on, before any data is read.
 
-    Raises:
-        InputError: no such kind, a fold of another kind than `kfold`, a seed out of range, or the kind `artist` for a
-            model that learns artists.
+    Raises InputError where there is no such kind, a fold is of another kind than `kfold`, a seed is out of range, or
+    the kind is `artist` and the model learns artists.
     """
     if kind not in KINDS:
         raise InputError(f"no split {kind!r}: allowed are {', '.join(KINDS)}")
@@ -169,9 +166,7 @@ def _split_80_10_10(groups: Sequence[_Group], seed: int) -> dict[str, str]:
     Within a language the artists come in hash order. An artist gives up a group wherever the running count of groups
     passes a multiple of five. So each artist gives the floor or ceiling of a fifth of its groups, and the language a
     fifth of its groups (rounded): one group each of 4 artists with 5. Artists with a single group are left out.
-
-    Returns:
-        Name of the group -> "test" or "validation".
+    Returns name of a group -> "test" or "validation".
     """
     cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:

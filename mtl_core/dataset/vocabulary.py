@@ -15,10 +15,9 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The labels of one task, sorted; the index of a class is the position of its label.
+    """The labels of one task; the index of a class is the position of its label.
 
-    Raises:
-        ValueError: the labels are not sorted, or one is empty or occurs twice.
+    Raises ValueError where the labels are not sorted, or one is empty or occurs twice.
     """
 
     labels: tuple[str, ...]

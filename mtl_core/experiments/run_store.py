@@ -159,7 +159,7 @@ def save_run(result: RunResult, out: Location) -> None:
         "fingerprint": result.fingerprint,
         "recipe": result.recipe,
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in predictions.vocabularies.items()},
-        "aggregation": predictions.aggregation.to_dict(),
+        "aggregation": asdict(predictions.aggregation),
         "priors": result.priors,
         "language_of": result.language_of,
         "metrics": result.metrics,
@@ -206,7 +206,7 @@ def _predictions(segments: pa.Table, labels: dict[str, list[str]], aggregation: 
         tracks=segments.select(["track_id", *TASKS]).take(first_rows[order]),
         logits=group_by_track(track_ids[order], track_S, logits),
         vocabularies=vocabularies,
-        aggregation=Aggregation.from_dict(aggregation),
+        aggregation=Aggregation(**aggregation),
     )
 
 

@@ -2,38 +2,31 @@
 
 Probabilities are float64 and sum to 1. Logits are the network's, of any float type. Tagging, calibration and evaluation
 all call these functions, so what is measured is what is written. Legend: S segments, C classes.
-
-Contents: `Aggregation` (the parameters), `track_probabilities`, `Tag` and `tag`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 
-#: The one pooling method. Artifacts name it.
+#: The only pooling method. Artifacts name it.
 METHOD = "mean_log_probability"
 TOP_LABELS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """How segments become a tag. An artifact holds it.
+    """How segments become a tag; `asdict` gives its JSON values, which an artifact holds.
 
-    Args:
-        method: how a track's segments are pooled; only `METHOD` is allowed.
-        temperature: task -> divisor of the logits, above 0. A task that is left out has 1.
-        threshold: task -> confidence, 0 to 1, below which the label is null. None, or left out: never null.
-
-    Raises:
-        ValueError: a method, task, temperature or threshold is not allowed.
+    Raises ValueError where a method, task, temperature or threshold is not allowed.
     """
 
     method: str = METHOD
+    #: Task -> divisor of the logits, above 0. A task that is left out has 1.
     temperature: dict[str, float] = field(default_factory=dict)
+    #: Task -> confidence, 0 to 1, below which the label is null. None, or left out: never null.
     threshold: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,40 +43,22 @@ class Aggregation:
             if threshold is not None and not 0 <= threshold <= 1:
                 raise ValueError(f"threshold of {task} must be None or in 0 to 1, got {threshold}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, with every task."""
-        return {"method": self.method, "temperature": dict(self.temperature), "threshold": dict(self.threshold)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Aggregation":
-        """The inverse of `to_dict`. Raises TypeError for a name that is not a field."""
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Tag:
-    """A track's tag in one task.
+    """A track's tag in one task."""
 
-    Args:
-        label: the most probable label, or None ("unknown") where its probability is below the threshold.
-        confidence: the probability of the most probable label, also where `label` is None.
-        top: (label, probability) of the min(5, classes) most probable labels, best first, ties in label order.
-    """
-
-    label: str | None
-    confidence: float
-    top: list[tuple[str, float]]
+    label: str | None  # the most probable label, or None ("unknown") where its probability is below the threshold
+    confidence: float  # the probability of the most probable label, also where `label` is None
+    top: list[tuple[str, float]]  # the min(5, classes) most probable labels, best first, ties in label order
 
 
 def track_probabilities(logits_SC: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Pool a track's segments: the geometric mean of their probabilities, renormalised.
+    """Pool a track's segments: (C,) probabilities, the geometric mean of the segments', renormalised.
 
     Args:
         logits_SC: (S, C) of one track and one task, S >= 1, C >= 1, finite.
         temperature: divisor of the logits, above 0.
-
-    Returns:
-        (C,) float64, sums to 1.
 
     Raises:
         ValueError: a shape, temperature or logit is not allowed.
@@ -98,15 +73,9 @@ def track_probabilities(logits_SC: np.ndarray, temperature: float = 1.0) -> np.n
 
 
 def tag(probabilities_C: np.ndarray, vocabulary: Vocabulary, threshold: float | None = None) -> Tag:
-    """A track's tag from its (C,) probabilities.
+    """A track's tag from its (C,) probabilities in the vocabulary's order, see `Aggregation.threshold`.
 
-    Args:
-        probabilities_C: (C,) in the vocabulary's order.
-        vocabulary: the classes.
-        threshold: confidence below which the label is None; None: the label is always given.
-
-    Raises:
-        ValueError: the numbers of probabilities and labels differ.
+    Raises ValueError where the numbers of probabilities and labels differ.
     """
     if np.shape(probabilities_C) != (len(vocabulary),):
         raise ValueError(f"{len(vocabulary)} labels need as many probabilities, got shape {np.shape(probabilities_C)}")

@@ -1,15 +1,14 @@
 """Artifact: a trained model together with everything that its use needs, in one folder (`artifact_files`).
 
-Tagging takes an artifact and nothing else that shapes the network's input.
-
-Contents: `Artifact`, `model_id`, `save_artifact`, `load_artifact`, `load_splits`. This module imports torch;
+Tagging takes an artifact and nothing else that shapes the network's input. This module imports torch;
 `openvino_engine` loads the same folder without it.
 """
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,30 +44,16 @@ from mtl_core.storage.parquet import to_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A model ready for use.
+    """A model ready for use. Raises ValueError where the vocabularies do not fit the model's heads."""
 
-    Args:
-        model: in eval mode, on the CPU, float32.
-        front_end: makes the model's input.
-        vocabularies: task -> classes, one for each head of the model.
-        aggregation: turns segments into a track's tag.
-        fingerprint: of the training data; "" where there is none.
-        metrics: of the training: split, seed, history, scores; JSON values.
-        versions: of the software that trained it; JSON values.
-        recipe: every number of the training; JSON values.
-
-    Raises:
-        ValueError: the vocabularies do not fit the model's heads.
-    """
-
-    model: MultitaskCNN
-    front_end: FrontEnd
-    vocabularies: dict[str, Vocabulary]
-    aggregation: Aggregation = field(default_factory=Aggregation)
-    fingerprint: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
+    model: MultitaskCNN  # in eval mode, on the CPU, float32
+    front_end: FrontEnd  # makes the model's input
+    vocabularies: dict[str, Vocabulary]  # task -> classes, one for each head of the model
+    aggregation: Aggregation = field(default_factory=Aggregation)  # turns segments into a track's tag
+    fingerprint: str = ""  # of the training data; "" where there is none
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the training: split, seed, history, scores; JSON values
+    versions: dict[str, str] = field(default_factory=dict)  # of the software that trained it
+    recipe: dict[str, Any] = field(default_factory=dict)  # every number of the training; JSON values
 
     def __post_init__(self) -> None:
         labels = {task: len(vocabulary) for task, vocabulary in self.vocabularies.items()}
@@ -87,7 +72,7 @@ def model_id(artifact: Artifact) -> str:
 
 
 def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> str:
-    """Write the artifact's files, replacing those that exist, and return its `model_id`.
+    """Write an artifact and its splits into a folder, replacing files that exist, and return its `model_id`.
 
     Args:
         artifact: the model to save.
@@ -113,8 +98,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         "versions": artifact.versions,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    counts = {part.as_py(): splits["split"].to_pylist().count(part.as_py()) for part in splits["split"].unique()}
-    files[CARD_FILE] = model_card(values, counts).encode()
+    files[CARD_FILE] = model_card(values, Counter(splits["split"].to_pylist())).encode()
     for name, data in files.items():
         (location / name).write_bytes(data)
     # Written last: it makes the folder a model. The losses of an epoch that diverged are NaN.
@@ -147,11 +131,7 @@ def load_artifact(location: Location) -> Artifact:
 
 
 def load_splits(location: Location) -> pa.Table:
-    """The artifact's splits: track_id, split in train | validation | test.
-
-    Raises:
-        InputError: the file is missing, damaged or of another save.
-    """
+    """The artifact's splits: track_id, split in train | validation | test. Raises InputError as `load_artifact`."""
     data = read_header(location).read_file(SPLITS_FILE)
     return pq.read_table(io.BytesIO(data), columns=["track_id", "split"])
 
@@ -167,7 +147,7 @@ def _inference_fields(artifact: Artifact) -> dict[str, Any]:
         "front_end": artifact.front_end.to_dict(),
         "model": artifact.model.config.to_dict(),
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()},
-        "aggregation": artifact.aggregation.to_dict(),
+        "aggregation": asdict(artifact.aggregation),
     }
 
 
@@ -175,13 +155,12 @@ def _load_model(config: ModelConfig, weights: Mapping[str, np.ndarray], location
     random_state = torch.get_rng_state()
     model = MultitaskCNN(config)
     torch.set_rng_state(random_state)  # loading must not change the caller's next random numbers
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shapes = {name: array.shape for name, array in weights.items()}
-    for name in sorted({*expected, *shapes}):
-        if expected.get(name) != shapes.get(name):
-            raise invalid_model(
-                location, f"{WEIGHTS_FILE}: {name} is {shapes.get(name)}, {MODEL_FILE} asks for {expected.get(name)}"
-            )
+    model_shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted({*model_shapes, *shapes}):
+        shape, expected = shapes.get(name), model_shapes.get(name)
+        if shape != expected:
+            raise invalid_model(location, f"{WEIGHTS_FILE}: {name} is {shape}, {MODEL_FILE} asks for {expected}")
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise invalid_model(location, f"{WEIGHTS_FILE} holds values that are not finite")
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})

@@ -9,8 +9,6 @@
 
 `model.json` is written last and holds the hashes of the other files. So a folder that mixes two saves, or whose save
 was interrupted, is refused. Nothing here imports torch, which takes seconds: tagging on CPUs does without it.
-
-Contents: the file names, `read_header` and `ArtifactHeader`, `content_hash` (the `model_id`), `invalid_model`.
 """
 
 import contextlib
@@ -37,29 +35,21 @@ WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.x
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
 FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 
+#: Fields of model.json that can change a tag.
+_INFERENCE_FIELDS = ("front_end", "model", "vocabularies", "aggregation")
 #: Fields of model.json -> their JSON type.
 _FIELDS = {
-    **dict.fromkeys(
-        ("front_end", "model", "vocabularies", "aggregation", "metrics", "recipe", "versions", "sha256"), dict
-    ),
+    **dict.fromkeys((*_INFERENCE_FIELDS, "metrics", "recipe", "versions", "sha256"), dict),
     **dict.fromkeys(("model_id", "fingerprint"), str),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactHeader:
-    """The content of a model.json.
+    """The content of a model.json."""
 
-    Args:
-        location: the model's folder.
-        values: all fields, as JSON values.
-        front_end: makes the model's input.
-        vocabularies: task -> classes.
-        aggregation: turns segments into a track's tag.
-    """
-
-    location: Location
-    values: dict[str, Any]
+    location: Location  # the model's folder
+    values: dict[str, Any]  # all fields, as JSON values
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     aggregation: Aggregation
@@ -82,7 +72,7 @@ class ArtifactHeader:
 
     def check_identity(self, weights: Mapping[str, np.ndarray]) -> None:
         """Raises InputError unless the content has the `model_id` that model.json states."""
-        content_id = content_hash(inference_fields(self.values), weights)
+        content_id = content_hash({name: self.values[name] for name in _INFERENCE_FIELDS}, weights)
         if content_id != self.model_id:
             raise invalid_model(
                 self.location, f"{MODEL_FILE} says model_id {self.model_id!r}, its content is {content_id!r}"
@@ -92,8 +82,7 @@ class ArtifactHeader:
 def read_header(location: Location) -> ArtifactHeader:
     """Read and check the model.json in a folder.
 
-    Raises:
-        InputError: it is missing or of another format, or a field is missing or not allowed.
+    Raises InputError where it is missing or of another format, or a field is missing or not allowed.
     """
     try:
         values = json.loads(_read(location, MODEL_FILE))
@@ -107,10 +96,10 @@ def read_header(location: Location) -> ArtifactHeader:
             location, f"{MODEL_FILE} has 8-bit weights, which only version 0.1 reads: use the model it was made from"
         )
     for key, json_type in _FIELDS.items():
-        if not isinstance(values.get(key), json_type):
-            raise invalid_model(
-                location, f"{MODEL_FILE} has no {key!r}" if key not in values else f"{MODEL_FILE}: wrong {key!r}"
-            )
+        if key not in values:
+            raise invalid_model(location, f"{MODEL_FILE} has no {key!r}")
+        if not isinstance(values[key], json_type):
+            raise invalid_model(location, f"{MODEL_FILE}: wrong {key!r}")
     data = _read_checked(location, FILTER_BANK_FILE, values) if FILTER_BANK_FILE in values["sha256"] else None
     with as_invalid_model(location):
         return ArtifactHeader(
@@ -118,27 +107,17 @@ def read_header(location: Location) -> ArtifactHeader:
             values=values,
             front_end=FrontEnd.from_dict(values["front_end"], data),
             vocabularies={task: Vocabulary(tuple(labels)) for task, labels in values["vocabularies"].items()},
-            aggregation=Aggregation.from_dict(values["aggregation"]),
+            aggregation=Aggregation(**values["aggregation"]),
         )
 
 
 def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
-    """The `model_id`: 16 hexadecimal digits of a SHA-256 over everything that can change a tag.
-
-    Args:
-        fields: front end, model, vocabularies and aggregation, as JSON values.
-        weights: every parameter and running statistic by name.
-    """
+    """The `model_id`: a hash of front end, model, vocabularies and aggregation (as JSON values), and of the weights."""
     digest = hashlib.sha256(canonical_json(fields).encode())
     for name, array in sorted(weights.items()):
         digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
-
-
-def inference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of model.json that can change a tag."""
-    return {name: values[name] for name in ("front_end", "model", "vocabularies", "aggregation")}
 
 
 @contextlib.contextmanager

@@ -15,8 +15,6 @@ from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
 
-_FAILURE_COLUMNS = ("track_id", "uri", "content_id", "stage", "error", "message")
-
 
 class FileTagger:
     """Tags audio files. Owns a decoder process: close it, or use it as a context manager. Not for several threads.
@@ -37,10 +35,7 @@ class FileTagger:
         self._tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
-        """Tag files.
-
-        Args:
-            paths: of audio files, local or s3://.
+        """Tag audio files, local or s3://.
 
         Returns:
             One dict a path, in order: the columns of `schema.TAGS`, or, where a file cannot be tagged, track_id, uri,
@@ -51,12 +46,8 @@ class FileTagger:
     def tag_rows(self, rows: list[Row]) -> Iterator[Row]:
         """Tag the rows of a manifest, one by one; the next files are fetched meanwhile.
 
-        Args:
-            rows: track_id and uri, optionally content_id and size_bytes; with `bytes`, the content of the file, the
-                uri is not read.
-
-        Yields:
-            One dict a row, in order, as `tag` returns.
+        A row has track_id and uri, optionally content_id and size_bytes. If it has `bytes`, the content of the file,
+        the uri is not read. Yields one dict a row, in order, as `tag` returns.
         """
         for track in self._reader.read(rows):
             if isinstance(track, FailedTrack):
@@ -77,18 +68,11 @@ class FileTagger:
 
 
 def load_tagger(model: str | PathLike[str]) -> FileTagger:
-    """The tagger of a model artifact.
-
-    Args:
-        model: path or s3:// URI of the artifact's folder.
-
-    Raises:
-        InputError: the model is missing or damaged.
-    """
+    """The tagger of the model artifact at a path or s3:// URI. Raises InputError where it is missing or damaged."""
     return FileTagger(str(model))
 
 
 def failure_columns(track: FailedTrack) -> Row:
     """track_id, uri, content_id, stage, error and message of a track that failed."""
     row = track.as_row(attempts=1, model_id=None, run_id="")
-    return {name: row[name] for name in _FAILURE_COLUMNS}
+    return {name: row[name] for name in ("track_id", "uri", "content_id", "stage", "error", "message")}

@@ -8,9 +8,7 @@ from typing import Any
 def model_card(values: Mapping[str, Any], tracks: Mapping[str, int]) -> str:
     """Markdown: the model's purpose, its training data, its scores, its limits, and how to use it.
 
-    Args:
-        values: the content of model.json.
-        tracks: train | validation | test -> number of tracks.
+    `values` is the content of model.json; `tracks` is train | validation | test -> number of tracks.
     """
     classes = {task: len(labels) for task, labels in values["vocabularies"].items()}
     metrics = values["metrics"]

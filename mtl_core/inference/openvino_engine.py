@@ -3,7 +3,6 @@
 Here OpenVINO takes a fifth to a fifteenth of the CPU seconds of eager torch. A batch holds few segments, so that the
 values between two layers stay in a core's cache.
 
-Contents: `CpuModel` and `load_cpu_model` (from an artifact), `CpuEngine`.
 Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
 """
 
@@ -21,25 +20,24 @@ from mtl_core.storage.location import Location
 
 #: Measured: 40 segments of `paper` take 94 ms with 2 at once, 99 with 4, 109 with 40.
 CPU_BATCH_SEGMENTS = 4
+#: A worker has one core. OpenVINO would pin every worker of a machine to the same core.
+_ONE_CORE = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "ENABLE_CPU_PINNING": False,
+    "INFERENCE_PRECISION_HINT": "f32",  # a CPU that has bfloat16 would use it, and tags would differ by machine
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CpuModel:
-    """The part of an artifact that a CPU worker needs.
-
-    Args:
-        model_id: of the artifact.
-        front_end: makes the model's input.
-        vocabularies: task -> classes.
-        aggregation: turns segments into a track's tag.
-        graph, weights: the network, as `openvino_export.export_openvino` writes it.
-    """
+    """The part of an artifact that a CPU worker needs."""
 
     model_id: str
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     aggregation: Aggregation
-    graph: bytes
+    graph: bytes  # with `weights` the network, as `openvino_export.export_openvino` writes it
     weights: bytes
 
     def engine(self) -> "CpuEngine":
@@ -48,11 +46,7 @@ class CpuModel:
 
 
 def load_cpu_model(location: Location) -> CpuModel:
-    """Load the artifact in a folder for use on CPUs.
-
-    Raises:
-        InputError: a file is missing, damaged or of another save, or a field is missing or does not fit the rest.
-    """
+    """Load the artifact in a folder for use on CPUs. Raises InputError as `artifact.load_artifact`."""
     header = read_header(location)
     header.check_identity(header.read_weights())
     return CpuModel(
@@ -66,11 +60,9 @@ def load_cpu_model(location: Location) -> CpuModel:
 
 
 class CpuEngine:
-    """Runs a network on one CPU core. Compiling it takes a fraction of a second.
+    """Runs a network, whose outputs are the `tasks` and "embedding", on one CPU core.
 
-    Args:
-        graph, weights: the network, as `openvino_export.export_openvino` writes it.
-        tasks: names of its outputs beside the embedding.
+    Compiling it takes a fraction of a second.
     """
 
     def __init__(self, graph: bytes, weights: bytes, tasks: Sequence[str]) -> None:
@@ -88,12 +80,3 @@ class CpuEngine:
             batches.append({name: outputs[name] for name in ("embedding", *self._tasks)})
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         return {task: joined[task] for task in self._tasks}, joined["embedding"]
-
-
-#: A worker has one core. OpenVINO would pin every worker of a machine to the same core.
-_ONE_CORE = {
-    "INFERENCE_NUM_THREADS": 1,
-    "NUM_STREAMS": 1,
-    "ENABLE_CPU_PINNING": False,
-    "INFERENCE_PRECISION_HINT": "f32",  # a CPU that has bfloat16 would use it, and tags would differ by machine
-}

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 
+_SOURCES = "fused_names_0"  # names of the operations that an operation was fused from
+
 
 def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
     """The network's graph (XML) and its constants; the same model gives the same bytes.
@@ -49,9 +51,6 @@ def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         openvino.serialize(graph, f"{folder}/network.xml")
         return Path(f"{folder}/network.xml").read_bytes(), Path(f"{folder}/network.bin").read_bytes()
-
-
-_SOURCES = "fused_names_0"  # names of the operations that an operation was fused from
 
 
 class _Outputs(nn.Module):

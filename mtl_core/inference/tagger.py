@@ -23,27 +23,17 @@ class Engine(Protocol):
 
 
 class Tagger:
-    """Tags tracks that were read.
-
-    Args:
-        engine: runs the network.
-        vocabularies: task -> classes, of the artifact.
-        aggregation: of the artifact.
-    """
+    """Tags tracks that were read, with the engine, vocabularies (task -> classes) and aggregation of an artifact."""
 
     def __init__(self, engine: Engine, vocabularies: dict[str, Vocabulary], aggregation: Aggregation) -> None:
         self._engine, self._vocabularies, self._aggregation = engine, vocabularies, aggregation
 
     def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str | None) -> list[Row | FailedTrack]:
-        """Tag tracks in one pass of the network.
-
-        Args:
-            tracks: each with one segment or more.
-            model_id: for the rows.
-            run_id: for the rows; None outside a run.
+        """Tag tracks, each with one segment or more, in one pass of the network.
 
         Returns:
-            A row of `schema.TAGS` for each track, in order. A track whose output is not finite fails with stage model.
+            A row of `schema.TAGS` for each track, in order, with the `model_id` and `run_id` (None outside a run). A
+            track whose output is not finite fails with stage model.
         """
         if not tracks:
             return []

@@ -13,12 +13,7 @@ GPU_BATCH_SEGMENTS = 1024
 
 
 class TorchEngine:
-    """Runs a model in float32.
-
-    Args:
-        model: of the artifact; it is moved to the device.
-        device: a torch device; tests without a GPU use "cpu".
-    """
+    """Runs a model in float32 on a torch device, to which it is moved; tests without a GPU use "cpu"."""
 
     def __init__(self, model: MultitaskCNN, device: str = "cuda") -> None:
         self._device = device

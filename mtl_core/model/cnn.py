@@ -28,32 +28,21 @@ EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The structure of the network.
+    """The structure of the network. Raises ValueError where a value is out of its range.
 
     Every field is written to an artifact's model.json and is part of its `model_id`, so fields are never removed.
     No recipe sets `channels`, `padding` or `batch_norm_eps`.
-
-    Args:
-        classes: task -> number of classes, >= 1. The model has one head for each task.
-        trunk: one of `TRUNKS`.
-        channels: output channels of each block of the trunk "paper".
-        padding: of the trunk "paper": "valid" (193,813 parameters with 68 and 17 classes, the paper's "193k") or
-            "same" (226,453), for readers who understand the paper so.
-        dropout: share of the activations that are dropped after each block, in [0, 1).
-        batch_norm_momentum: weight of a batch in the running statistics, torch's convention (Keras' 0.99 is 0.01).
-        batch_norm_eps: added to the variance.
-
-    Raises:
-        ValueError: a value is out of its range.
     """
 
-    classes: Mapping[str, int]
-    trunk: str = "paper"
-    channels: tuple[int, ...] = (32, 64, 128, 64, 32)
+    classes: Mapping[str, int]  # task -> number of classes, >= 1; the model has one head for each task
+    trunk: str = "paper"  # one of `TRUNKS`
+    channels: tuple[int, ...] = (32, 64, 128, 64, 32)  # output channels of each block of the trunk "paper"
+    #: Of the trunk "paper": "valid" (193,813 parameters with 68 and 17 classes, the paper's "193k") or "same"
+    #: (226,453), for readers who understand the paper so.
     padding: str = "valid"
-    dropout: float = 0.25
-    batch_norm_momentum: float = 0.01
-    batch_norm_eps: float = 1e-3
+    dropout: float = 0.25  # share of the activations that are dropped after each block, in [0, 1)
+    batch_norm_momentum: float = 0.01  # weight of a batch in the running statistics; Keras' 0.99 is 0.01 here
+    batch_norm_eps: float = 1e-3  # added to the variance
 
     def __post_init__(self) -> None:
         if not self.classes or not set(self.classes) <= set(TASKS):
@@ -128,8 +117,7 @@ class MultitaskCNN(nn.Module):
 def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
     """A copy of the model without the head of `task`; its other outputs are the same to the bit.
 
-    Raises:
-        ValueError: the model has no such head, or no other head.
+    Raises ValueError where the model has no such head, or no other head.
     """
     classes = dict(model.config.classes)
     if task not in classes or len(classes) == 1:

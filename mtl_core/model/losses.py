@@ -29,10 +29,7 @@ def task_weights(classes: Mapping[str, int], alpha: float | None = None) -> dict
 
     Args:
         classes: task -> number of classes.
-        alpha: >= 0; None is the paper's rule, N_artist / N_language (68 / 17 = 4).
-
-    Raises:
-        ValueError: alpha is negative.
+        alpha: >= 0, else ValueError; None is the paper's rule, N_artist / N_language (68 / 17 = 4).
     """
     if alpha is not None and not alpha >= 0:
         raise ValueError(f"alpha must be >= 0, got {alpha}")
@@ -44,54 +41,40 @@ def task_weights(classes: Mapping[str, int], alpha: float | None = None) -> dict
 
 def label_counts(mixture: Mixture) -> dict[str, Tensor]:
     """Labelled examples of each task, float32 scalars. Their sums over the workers are the global counts."""
-
-    def counts(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {task: (targets_B != MISSING).sum().float() for task, targets_B in targets.items()}
-
-    return _weighted_sums([(share, counts(targets)) for share, targets in mixture])
+    return {
+        task: torch.stack([share * (targets[task] != MISSING).sum().float() for share, targets in mixture]).sum(0)
+        for task in mixture[0][1]
+    }
 
 
 def cross_entropy_sums(logits: Mapping[str, Tensor], mixture: Mixture) -> dict[str, Tensor]:
-    """Each task's cross-entropy, summed over the labelled examples.
+    """Each task's cross-entropy of its logits (B, C), summed over the labelled examples: float32 scalars in nats.
 
     A sum without any labelled example is 0 and still has a graph.
-
-    Args:
-        logits: task -> (B, C).
-        mixture: labels of the same examples.
-
-    Returns:
-        task -> float32 scalar, in nats.
     """
 
-    def sums(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            task: functional.cross_entropy(logits_BC.float(), targets[task], ignore_index=MISSING, reduction="sum")
-            for task, logits_BC in logits.items()
-        }
+    def summed(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
+        return functional.cross_entropy(logits_BC.float(), targets_B, ignore_index=MISSING, reduction="sum")
 
-    return _weighted_sums([(share, sums(targets)) for share, targets in mixture])
+    return {
+        task: torch.stack([share * summed(logits_BC, targets[task]) for share, targets in mixture]).sum(0)
+        for task, logits_BC in logits.items()
+    }
 
 
 def multitask_loss(
     sums: Mapping[str, Tensor], counts: Mapping[str, Tensor], weights: Mapping[str, float], world_size: int = 1
 ) -> Tensor:
-    """This worker's loss. Its mean over the workers is the L of the global batch; the same holds for the gradients.
+    """This worker's loss, a scalar; the mean over the workers is the L of the global batch.
 
-    A head gives itself and the trunk a gradient of zero where it has no label in the global batch or a weight of 0.
+    It has a graph to every head. A head without a label in the global batch, or with a weight of 0, gives itself and
+    the trunk a gradient of zero.
 
     Args:
-        sums: task -> sum of cross-entropies of this worker's examples, from `cross_entropy_sums`.
-        counts: task -> labelled examples in the global batch: `label_counts` summed over the workers.
-        weights: task -> factor, from `task_weights`.
+        sums: from `cross_entropy_sums`, of this worker's examples.
+        counts: from `label_counts`, summed over the workers.
+        weights: from `task_weights`.
         world_size: number of workers.
-
-    Returns:
-        A scalar, with a graph to every head.
     """
     losses = [weights[task] * sums[task] * world_size / counts[task].clamp(min=1) for task in sums]
     return torch.stack(losses).sum()
-
-
-def _weighted_sums(values: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    return {task: torch.stack([share * of_tasks[task] for share, of_tasks in values]).sum(0) for task in values[0][1]}

@@ -13,7 +13,7 @@ from mtl_core.model.losses import Mixture
 
 
 def mixup(X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float) -> tuple[Tensor, Mixture]:
-    """Blend each segment with another one of the batch.
+    """Blend each segment with a partner of the batch; returns the blends and (share, targets) of both.
 
     The share of a segment in its blend is drawn from Beta(strength, strength), once for the batch. The numbers come
     from a numpy generator that is seeded by torch's global random state.
@@ -22,9 +22,6 @@ def mixup(X_B1TF: Tensor, targets: Mapping[str, Tensor], strength: float) -> tup
         X_B1TF: segments (B, 1, T, F).
         targets: task -> (B,) classes.
         strength: > 0.
-
-    Returns:
-        The blends (B, 1, T, F), and their labels: (share, targets) of the segments and of their partners.
     """
     generator = np.random.default_rng(int(torch.randint(2**62, ())))
     share = float(generator.beta(strength, strength))

@@ -18,34 +18,18 @@ WARM_UP_SHARE = 0.2  # of a one_cycle training: the learning rate rises, then fa
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers of one training.
+    """The numbers of one training. Raises ValueError where a value is out of its range."""
 
-    Args:
-        learning_rate: of Adam, at its peak; > 0.
-        schedule: "constant", or "one_cycle": a linear rise over the first fifth, then a cosine fall to 0.
-        global_batch: segments of one update, over all workers; >= 1.
-        epochs: passes over the training part; >= 1.
-        alpha: weight of the language loss beside the artist loss, >= 0; None is N_artist / N_language.
-        trunk: of the model, one of `cnn.TRUNKS`.
-        weight_decay: AdamW's, >= 0: the share of a weight that one update takes off at a learning rate of 1.
-        mixup: each segment is blended with another in shares drawn from Beta(mixup, mixup); 0: no blending.
-        dropout: share of the activations that are dropped after each block, in [0, 1).
-        batch_norm_momentum: weight of a batch in the running statistics, in (0, 1]; Keras' 0.99 is 0.01 here.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    learning_rate: float = 1e-3
-    schedule: Schedule = "constant"
-    global_batch: int = 32
-    epochs: int = 100
-    alpha: float | None = None
-    trunk: str = "paper"
-    weight_decay: float = 0.0
-    mixup: float = 0.0
-    dropout: float = 0.25
-    batch_norm_momentum: float = 0.01
+    learning_rate: float = 1e-3  # of Adam, at its peak; > 0
+    schedule: Schedule = "constant"  # "one_cycle" is a linear rise over the first fifth, then a cosine fall to 0
+    global_batch: int = 32  # segments of one update, over all workers; >= 1
+    epochs: int = 100  # passes over the training part; >= 1
+    alpha: float | None = None  # weight of the language loss beside the artist loss, >= 0; None: N_artist / N_language
+    trunk: str = "paper"  # of the model, one of `cnn.TRUNKS`
+    weight_decay: float = 0.0  # AdamW's, >= 0: the share of a weight that an update takes off at a learning rate of 1
+    mixup: float = 0.0  # >= 0: each segment is blended in shares drawn from Beta(mixup, mixup); 0: no blending
+    dropout: float = 0.25  # share of the activations that are dropped after each block, in [0, 1)
+    batch_norm_momentum: float = 0.01  # weight of a batch in the running statistics, in (0, 1]; Keras' 0.99 is 0.01
 
     def __post_init__(self) -> None:
         if self.schedule not in get_args(Schedule):
@@ -113,8 +97,7 @@ RECIPES = {
 def recipe(name: str, *, epochs: int | None = None, alpha: float | None = None) -> Recipe:
     """The recipe of a name, with other values of `epochs` and `alpha` where they are given.
 
-    Raises:
-        InputError: there is no such recipe, or a value is out of its range.
+    Raises InputError where there is no such recipe or a value is out of its range.
     """
     if name not in RECIPES:
         raise InputError(f"no recipe {name!r}: allowed are {', '.join(RECIPES)}")

@@ -27,8 +27,7 @@ class StatisticsTrunk(nn.Module):
     """Log-mel segments (B, 1, T, F) -> embeddings (B, E), float32.
 
     Args:
-        bands: F.
-        embedding: E.
+        bands, embedding: F and E.
         dropout: share of the hidden values that are dropped after each layer.
         eps, momentum: of the two norms with running statistics: of the bands, and of the pooled values.
     """

@@ -5,60 +5,48 @@ Each worker calls these functions with its own share of the batches. What must b
 worker's BatchNorm normalises with the statistics of its own share; the running statistics are averaged over the workers
 at the end of an epoch.
 
-A batch is a dict of tensors on the model's device: "mel" (B, 187, 96), any float type; "track" (B,) int64, the track of
-each segment; and each task's classes (B,) int64, `MISSING` where there is no label.
-
-Contents: `Workers`, `make_optimizer`, `seed_epoch`, `train_epoch`, `validate`, `predict_logits`, `training_dtype`.
-
 Legend: B batch, T frames, F bands, C classes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.model.losses import cross_entropy_sums, label_counts, multitask_loss, task_weights
+from mtl_core.model.losses import Mixture, cross_entropy_sums, label_counts, multitask_loss, task_weights
 from mtl_core.model.mixup import mixup
 from mtl_core.model.recipes import Recipe
 
 ADAM_EPS = 1e-7  # Keras' default; torch's is 1e-8
 
-Batch = Mapping[str, Tensor]
-
-
-def _all_reduce_of_one(tensor: Tensor) -> Tensor:
-    return tensor
+#: A batch of `loader` on the model's device: "mel" (B, 187, 96), any float type; "track" (B,) int64, the track of each
+#: segment; and each task's classes (B,) int64, `MISSING` where there is no label.
+TensorBatch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The data-parallel workers of a training.
-
-    Args:
-        size: their number.
-        all_reduce: replaces a tensor by its sum over the workers, in place: `torch.distributed.all_reduce`.
-    """
+    """The `size` data-parallel workers of a training. Several workers are torch's default process group."""
 
     size: int = 1
-    all_reduce: Callable[[Tensor], object] = _all_reduce_of_one
 
     def sum(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sums over the workers of tensors of one shape, in one message."""
         if self.size == 1:
             return dict(values)
         stacked = torch.stack(list(values.values()))
-        self.all_reduce(stacked)
+        torch.distributed.all_reduce(stacked)
         return dict(zip(values, stacked, strict=True))
 
     def average_running_statistics(self, model: nn.Module) -> None:
         """Give every worker the mean of the workers' BatchNorm statistics."""
         for buffer in model.buffers() if self.size > 1 else ():
             if buffer.is_floating_point():
-                self.all_reduce(buffer)
+                torch.distributed.all_reduce(buffer)
                 buffer /= self.size
 
 
@@ -67,17 +55,11 @@ ONE_WORKER = Workers()
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Scores over the segments of the validation part.
+    """Scores over the segments of the validation part."""
 
-    Args:
-        loss: the masked L, in nats.
-        top1: task -> share of its labelled segments that are classified correctly.
-        labelled: task -> number of its labelled segments.
-    """
-
-    loss: float
-    top1: dict[str, float]
-    labelled: dict[str, int]
+    loss: float  # the masked L, in nats
+    top1: dict[str, float]  # task -> share of its labelled segments that are classified correctly
+    labelled: dict[str, int]  # task -> number of its labelled segments
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -101,7 +83,7 @@ def training_dtype(device: torch.device) -> torch.dtype:
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
+    batches: Iterable[TensorBatch],
     recipe: Recipe,
     *,
     classes: Mapping[str, int],
@@ -115,16 +97,14 @@ def train_epoch(
     Args:
         model: a `MultitaskCNN`, or one wrapped in DistributedDataParallel; set to training mode.
         optimizer: from `make_optimizer`.
-        batches: of this worker.
+        batches: this worker's `updates` batches of the epoch.
         recipe: gives learning rate, alpha and mixup.
         classes: task -> number of classes.
         epoch: from 1.
-        updates: number of batches of an epoch.
-        workers: of the training.
         dtype: of convolutions and products, see `training_dtype`.
 
     Returns:
-        L over the epoch's examples of all workers, as the model was at each update.
+        L in nats over the epoch's examples of all workers, as the model was at each update.
     """
     model.train()
     weights = task_weights(classes, recipe.alpha)
@@ -133,41 +113,26 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at((epoch - 1 + update / updates) / recipe.epochs)
         targets = {task: batch[task] for task in classes}
-        for task, sum_and_count in _update(
-            model, optimizer, batch["mel"], targets, weights, mixup_strength=recipe.mixup, workers=workers, dtype=dtype
-        ).items():
-            totals[task] = totals[task] + sum_and_count if task in totals else sum_and_count
+        X_B1TF = batch["mel"].float().unsqueeze(1)
+        mixture: Mixture = [(1.0, targets)]
+        if recipe.mixup:
+            X_B1TF, mixture = mixup(X_B1TF, targets, recipe.mixup)
+        with torch.autocast(X_B1TF.device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(X_B1TF)
+        sums, counts = cross_entropy_sums(logits, mixture), label_counts(mixture)
+        optimizer.zero_grad()
+        multitask_loss(sums, workers.sum(counts), weights, workers.size).backward()
+        optimizer.step()
+        for task in sums:
+            total = torch.stack((sums[task].detach(), counts[task]))
+            totals[task] = totals[task] + total if task in totals else total
     return float(_loss_of_totals(workers.sum(totals), weights))
-
-
-def _update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    mel_BTF: Tensor,
-    targets: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    *,
-    mixup_strength: float,
-    workers: Workers,
-    dtype: torch.dtype,
-) -> dict[str, Tensor]:
-    """One update; returns task -> (sum of this worker's cross-entropies, number of its labels)."""
-    X_B1TF = mel_BTF.float().unsqueeze(1)
-    X_B1TF, mixture = mixup(X_B1TF, targets, mixup_strength) if mixup_strength else (X_B1TF, [(1.0, targets)])
-    with torch.autocast(X_B1TF.device.type, dtype, enabled=dtype != torch.float32):
-        logits = model(X_B1TF)
-    sums, counts = cross_entropy_sums(logits, mixture), label_counts(mixture)
-    loss = multitask_loss(sums, workers.sum(counts), weights, workers.size)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return {task: torch.stack((sums[task].detach(), counts[task])) for task in sums}
 
 
 @torch.no_grad()
 def validate(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[TensorBatch],
     recipe: Recipe,
     *,
     classes: Mapping[str, int],
@@ -175,12 +140,7 @@ def validate(
 ) -> Validation:
     """Score the model on the validation part; each worker passes its share and gets the scores of the whole.
 
-    Args:
-        model: a `MultitaskCNN`; set to evaluation mode. It computes in float32.
-        batches: of this worker.
-        recipe: gives alpha.
-        classes: task -> number of classes.
-        workers: of the training.
+    The arguments are those of `train_epoch`. The model is set to evaluation mode and computes in float32.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -202,17 +162,11 @@ def validate(
 
 @torch.no_grad()
 def predict_logits(
-    model: nn.Module, batches: Iterable[Batch], tasks: Iterable[str]
+    model: nn.Module, batches: Iterable[TensorBatch], tasks: Iterable[str]
 ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """The model's logits of each batch.
+    """For each batch the tracks of its segments (B,) int64, and the logits {task: (B, C)} float32 of some tasks.
 
-    Args:
-        model: a `MultitaskCNN`; set to evaluation mode.
-        batches: any number.
-        tasks: heads to keep.
-
-    Returns:
-        For each batch the tracks of its segments (B,) int64, and task -> logits (B, C) float32.
+    The model is set to evaluation mode.
     """
     model.eval()
     predictions = []
@@ -223,7 +177,7 @@ def predict_logits(
 
 
 def _loss_of_totals(totals: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """L of each task's totals: sum of cross-entropies, number of labels, and what follows."""
+    """L of each task's totals, whose first two values are the sum of cross-entropies and the number of labels."""
     return multitask_loss(
         {task: total[0] for task, total in totals.items()}, {task: total[1] for task, total in totals.items()}, weights
     )

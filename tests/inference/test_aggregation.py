@@ -1,6 +1,7 @@
 """Pooling a track's segments, and the tag that follows."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -81,8 +82,8 @@ def test_an_aggregation_survives_json():
     a = Aggregation(temperature={"artist": 0.4}, threshold={"language": 0.7})
     assert a.temperature == {"artist": 0.4, "language": 1.0}
     assert a.threshold == {"artist": None, "language": 0.7}
-    assert Aggregation.from_dict(json.loads(json.dumps(a.to_dict()))) == a
-    assert Aggregation().to_dict() == {
+    assert Aggregation(**json.loads(json.dumps(asdict(a)))) == a
+    assert asdict(Aggregation()) == {
         "method": "mean_log_probability",
         "temperature": {"artist": 1.0, "language": 1.0},
         "threshold": {"artist": None, "language": None},

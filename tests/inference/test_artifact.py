@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +191,7 @@ _OTHER = {
         (lambda folder: _edit(folder, front_end={"mel": {}, "tempo": 1}), "model.json"),
         (lambda folder: _edit(folder, aggregation={"method": "median"}), "median"),
         (lambda folder: _edit(folder, model={}), "model.json has no 'channels'"),
-        (lambda folder: _edit(folder, aggregation=Aggregation().to_dict()), "its content is"),
+        (lambda folder: _edit(folder, aggregation=asdict(Aggregation())), "its content is"),
         (lambda folder: _truncate(folder, WEIGHTS_FILE), "weights.safetensors is not the file"),
         (lambda folder: _truncate(folder, SPLITS_FILE), "splits.parquet is not the file"),
         (lambda folder: _refit(folder, **_OTHER), "trunk.0.0.bias is (8,), model.json asks for (32,)"),

@@ -107,7 +107,7 @@ def _sgd(model):
 def _worker(rank, world_size, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    workers = Workers(size=world_size, all_reduce=torch.distributed.all_reduce)
+    workers = Workers(size=world_size)
     model = _model()
     loss = _train(
         model,

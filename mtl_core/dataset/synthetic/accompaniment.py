@@ -14,39 +14,24 @@ _TABLE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """The sound of an artist's instruments.
+    """The sound of an artist's instruments."""
 
-    Args:
-        decay_s: decay of the chord instrument; 0.15 is a pluck, 3 a pad.
-        rolloff: harmonic h has the amplitude h^-rolloff.
-        even: amplitude of even harmonics relative to odd ones, 0 (a clarinet) to 1.
-        body_hz: resonance frequency of the instrument.
-        octave: transposition of the chords in octaves.
-        hat_hz: centre frequency of the hat's noise.
-    """
-
-    decay_s: float
-    rolloff: float
-    even: float
-    body_hz: float
-    octave: int
-    hat_hz: float
+    decay_s: float  # decay of the chord instrument; 0.15 is a pluck, 3 a pad
+    rolloff: float  # harmonic h has the amplitude h^-rolloff
+    even: float  # amplitude of even harmonics relative to odd ones, 0 (a clarinet) to 1
+    body_hz: float  # resonance frequency of the instrument
+    octave: int  # transposition of the chords in octaves
+    hat_hz: float  # centre frequency of the hat's noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """The M notes of the chord instrument.
-
-    Args:
-        start_s, duration_s: (M,) seconds.
-        pitch_midi: (M,) MIDI note numbers, before `Instruments.octave`.
-        pan: (M,) 0 is left, 1 is right.
-    """
+    """The M notes of the chord instrument; every array is (M,)."""
 
     start_s: np.ndarray
     duration_s: np.ndarray
-    pitch_midi: np.ndarray
-    pan: np.ndarray
+    pitch_midi: np.ndarray  # MIDI note numbers, before `Instruments.octave`
+    pan: np.ndarray  # 0 is left, 1 is right
 
 
 def play(notes: Notes, instruments: Instruments, n_samples: int) -> np.ndarray:
@@ -63,11 +48,8 @@ def play(notes: Notes, instruments: Instruments, n_samples: int) -> np.ndarray:
         time_s = np.arange(n, dtype=np.float32) / RATE_HZ
         attack_s = min(0.08, 0.02 + 0.03 * instruments.decay_s)
         edge = np.minimum(1, np.minimum(time_s / attack_s, (n / RATE_HZ - time_s) / 0.03))
-        note = (
-            table[(time_s * np.float32(f0_hz * _TABLE)).astype(np.int64) % _TABLE]
-            * edge
-            * np.exp(-time_s / instruments.decay_s)
-        )
+        position = (time_s * np.float32(f0_hz * _TABLE)).astype(np.int64) % _TABLE
+        note = table[position] * edge * np.exp(-time_s / instruments.decay_s)
         out[:, first : first + n] += np.array([[1 - side], [side]], np.float32) * note
     return out
 
@@ -84,33 +66,24 @@ def _wavetable(instruments: Instruments, f0_hz: float) -> np.ndarray:
 
 
 def drum(
-    instruments: Instruments,
-    beat_s: float,
-    pattern_by_drum: dict[str, np.ndarray],
-    n_samples: int,
-    rng: np.random.Generator,
+    instruments: Instruments, beat_s: float, patterns: dict[str, np.ndarray], n_samples: int, rng: np.random.Generator
 ) -> np.ndarray:
     """The sound of kick, snare and hat, (N,) float32.
 
-    Args:
-        beat_s: length of a beat in seconds.
-        pattern_by_drum: "kick", "snare" and "hat" -> (16,) amplitudes of the sixteenths of a bar; the bar is repeated.
+    `patterns` are "kick", "snare" and "hat" -> (16,) amplitudes of the sixteenths of a bar, which is repeated.
     """
     time_s = np.arange(int(0.25 * RATE_HZ)) / RATE_HZ
     noise = rng.standard_normal(len(time_s))
+    # Times noise, it gives noise around hat_hz.
     ring = np.cos(2 * np.pi * instruments.hat_hz * time_s) + np.cos(2 * np.pi * 0.83 * instruments.hat_hz * time_s)
     sounds = {
         "kick": np.sin(2 * np.pi * (50 * time_s + 4 * (1 - np.exp(-time_s / 0.03)))) * np.exp(-time_s / 0.08),
         "snare": 0.6 * noise * np.exp(-time_s / 0.05),
-        "hat": 0.5
-        * np.convolve(noise, np.hanning(16), mode="same")
-        / 3
-        * ring
-        * np.exp(-time_s / 0.03),  # noise around hat_hz
+        "hat": 0.5 * np.convolve(noise, np.hanning(16), mode="same") / 3 * ring * np.exp(-time_s / 0.03),
     }
     out = np.zeros(n_samples + len(time_s), np.float32)
     for step, first in enumerate(np.round(np.arange(0, n_samples, beat_s * RATE_HZ / 4)).astype(int)):
         for name, sound in sounds.items():
-            if pattern_by_drum[name][step % 16] > 0:
-                out[first : first + len(sound)] += (pattern_by_drum[name][step % 16] * sound).astype(np.float32)
+            if patterns[name][step % 16] > 0:
+                out[first : first + len(sound)] += (patterns[name][step % 16] * sound).astype(np.float32)
     return out[:n_samples]

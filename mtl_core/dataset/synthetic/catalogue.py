@@ -40,27 +40,16 @@ _LENGTH = (0.95, 1.1)
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueConfig:
-    """The parameters of a catalogue.
+    """The parameters of a catalogue. Raises ValueError where one is out of range."""
 
-    Args:
-        languages: number of languages, 1 to 400.
-        artists_per_language: 1 to 200; each artist sings in one language.
-        songs_per_artist: 1 to 1,000, on two albums (a single song: on one).
-        song_s: length of a song in seconds, 3 to 1,200; each song is 5% shorter to 10% longer.
-        difficulty: "easy" or "hard"; if hard, artists and languages overlap, the songs of one artist differ more, and
-            accompaniment and noise are louder.
-        seed: 0 or more; the same seed gives the same catalogue.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    languages: int = 4
-    artists_per_language: int = 4
-    songs_per_artist: int = 5
-    song_s: float = 16.0
+    languages: int = 4  # number of languages, 1 to 400
+    artists_per_language: int = 4  # 1 to 200; each artist sings in one language
+    songs_per_artist: int = 5  # 1 to 1,000, on two albums (a single song: on one)
+    song_s: float = 16.0  # length of a song in seconds, 3 to 1,200; each song is 5% shorter to 10% longer
+    #: If "hard", artists and languages overlap, the songs of one artist differ more, and accompaniment and noise are
+    #: louder than if "easy".
     difficulty: parameters.DifficultyName = "easy"
-    seed: int = 0
+    seed: int = 0  # 0 or more; the same seed gives the same catalogue
 
     def __post_init__(self) -> None:
         for name, minimum, maximum in (
@@ -78,34 +67,23 @@ class CatalogueConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Song:
-    """One song of the plan: its labels, its file, and the parameters of its sound.
+    """One song of the plan: its labels, its file, and the parameters of its sound."""
 
-    Args:
-        path: relative to the catalogue; its extension is a key of `ENCODINGS`.
-        encoding: one of the `ENCODINGS` of that extension.
-        sample_rate_hz, channels: of the file.
-        duration_s: length before encoding.
-        level_dbfs: root mean square over all channels.
-        crest_db: peak relative to the root mean square.
-        language_point, artist_point: points of the cubes in `parameters`.
-        seed: of the song's own random generator.
-    """
-
-    path: str
+    path: str  # relative to the catalogue; its extension is a key of `ENCODINGS`
     artist: str
     language: str
     album: str
     song: str
-    encoding: tuple[str, str, str | None, float | None]
-    sample_rate_hz: int
-    channels: int
-    duration_s: float
-    level_dbfs: float
-    crest_db: float
+    encoding: tuple[str, str, str | None, float | None]  # one of the `ENCODINGS` of the extension
+    sample_rate_hz: int  # of the file
+    channels: int  # of the file
+    duration_s: float  # before encoding
+    level_dbfs: float  # root mean square over all channels
+    crest_db: float  # peak relative to the root mean square
     difficulty: parameters.DifficultyName
-    language_point: tuple[float, ...]
-    artist_point: tuple[float, ...]
-    seed: tuple[int, ...]
+    language_point: tuple[float, ...]  # of the cube in `parameters`
+    artist_point: tuple[float, ...]  # of the cube in `parameters`
+    seed: tuple[int, ...]  # of the song's own random generator
 
 
 def plan_songs(config: CatalogueConfig) -> list[Song]:

@@ -4,32 +4,27 @@ import itertools
 
 import numpy as np
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_GIVEN = _words("""
+_GIVEN = """
     Ada Alma Anouk Arlo Aurel Bela Bruno Cleo Dario Edda Elio Emil Fenna Flora Gaia Hugo Ida Ilse Ivo Jona Juno Kaya
     Lars Lena Levi Lino Lola Luna Malo Mara Milo Mina Nadia Nilo Noa Nora Odin Orla Otto Pia Remy Rosa Runa Selma
     Silas Tala Theo Tilda Una Vera Vito Wanda Yara Zeno Zoe
-""")
-_FAMILY = _words("""
+""".split()
+_FAMILY = """
     Ambrose Arden Aspen Bellamy Birch Bloom Calder Castel Corvin Dalton Delmar Ember Everly Falco Fontana Garnet
     Glenn Hale Hartley Holm Isola Jarvis Keller Lark Lindo Linden Marlow Mercer Montane Nash Nightly North Oakes
     Olsen Palmer Penn Rane Ravel Reed Rivers Sable Solano Sorrel Stone Tamsin Thorne Vale Verdi Wilder Winter
-""")
-_ADJECTIVES = _words("""
+""".split()
+_ADJECTIVES = """
     Amber Blue Bright Broken Calm Clear Cold Copper Crystal Dark Distant Early Empty Endless Faded Falling Foreign
     Gentle Golden Green Hidden Hollow Honest Late Little Lonely Long Lost Lucky Midnight New Open Pale Paper Quiet
     Red Restless Second Secret Silent Silver Slow Soft Southern Still Sudden Tender Velvet White Wild
-""")
-_NOUNS = _words("""
+""".split()
+_NOUNS = """
     Arrow Bell Bird Bridge Candle Circle City Cloud Coast Dancer Daylight Door Dream Echo Engine Feather Field Fire
     Flower Garden Glass Harbour Heart Hill Horizon House Island Lantern Letter Light Meadow Mirror Moon Morning
     Mountain Ocean Orchard Rain River Road Sail Shadow Shore Sky Snow Song Spring Star Stranger Street Summer Sun
     Tide Tower Train Valley Voice Water Wave Wind Window Wing
-""")
+""".split()
 _PLACES = (
     "",
     "at Dawn",
@@ -66,11 +61,8 @@ def artist_names(count: int, rng: np.random.Generator) -> list[str]:
 
 def works(count: int, rng: np.random.Generator) -> list[str]:
     """Titles of songs and albums."""
-    return _draw(
-        [f"{adjective} {noun} {place}".strip() for place in _PLACES for adjective in _ADJECTIVES for noun in _NOUNS],
-        count,
-        rng,
-    )
+    phrases = [f"{adjective} {noun}" for adjective in _ADJECTIVES for noun in _NOUNS]
+    return _draw([f"{phrase} {place}".strip() for place in _PLACES for phrase in phrases], count, rng)
 
 
 def slug(name: str) -> str:

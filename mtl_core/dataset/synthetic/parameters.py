@@ -46,24 +46,17 @@ _VOWELS_HZ = np.array(
 class Difficulty:
     """How far apart languages and artists are, and how much other sound covers them.
 
-    Args:
-        artist_spread, language_spread: standard deviation around the middle of the cube; None is a Latin hypercube.
-        song_variation: standard deviation of the point of a song around that of its artist.
-        shift_semitones: standard deviation of the register of a song around that of its artist.
-        voice_over_band_db: range of the level of the voice over the accompaniment, drawn for each song.
-        noise_below_db: range of the level of the mix over the noise, drawn for each song.
-        equaliser_db: standard deviation of the equaliser gains of a song.
-        level_dbfs: range of the level of a file, drawn for each song.
+    Deviations are standard deviations. Of a range a value is drawn for each song.
     """
 
-    artist_spread: float | None
-    language_spread: float | None
-    song_variation: float
-    shift_semitones: float
-    voice_over_band_db: tuple[float, float]
-    noise_below_db: tuple[float, float]
-    equaliser_db: float
-    level_dbfs: tuple[float, float]
+    artist_spread: float | None  # deviation around the middle of the cube; None is a Latin hypercube
+    language_spread: float | None  # the same for languages
+    song_variation: float  # deviation of the point of a song around that of its artist
+    shift_semitones: float  # deviation of the register of a song around that of its artist
+    voice_over_band_db: tuple[float, float]  # range of the level of the voice over the accompaniment
+    noise_below_db: tuple[float, float]  # range of the level of the mix over the noise
+    equaliser_db: float  # deviation of the equaliser gains of a song
+    level_dbfs: tuple[float, float]  # range of the level of a file
 
 
 DIFFICULTIES: dict[DifficultyName, Difficulty] = {
@@ -92,49 +85,30 @@ DIFFICULTIES: dict[DifficultyName, Difficulty] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """The sound of an invented language.
+    """The sound of an invented language."""
 
-    Args:
-        syllables_per_beat: mean number, 1 to 4.
-        contrast: length of the first syllable of a beat relative to the others; 1 is syllable-timed, 3 stress-timed.
-        phrase_beats: beats between pauses.
-        glide_semitones: rise of the pitch within a syllable; negative is a fall.
-        onset_share: (3,) probabilities of FRICATIVE, STOP, NASAL.
-        onset_s: length of a consonant.
-        noise_hz: centre frequency of the noise of consonants.
-        vowel_hz: (V, 3) formants of its vowels.
-        vowel_share: (V,) their probabilities.
-    """
-
-    syllables_per_beat: float
-    contrast: float
-    phrase_beats: int
-    glide_semitones: float
-    onset_share: np.ndarray
-    onset_s: float
-    noise_hz: float
-    vowel_hz: np.ndarray
-    vowel_share: np.ndarray
+    syllables_per_beat: float  # mean number, 1 to 4
+    contrast: float  # length of a beat's first syllable relative to the others; 1 is syllable-timed, 3 stress-timed
+    phrase_beats: int  # beats between pauses
+    glide_semitones: float  # rise of the pitch within a syllable; negative is a fall
+    onset_share: np.ndarray  # (3,) probabilities of FRICATIVE, STOP, NASAL
+    onset_s: float  # length of a consonant
+    noise_hz: float  # centre frequency of the noise of consonants
+    vowel_hz: np.ndarray  # (V, 3) formants of its vowels
+    vowel_share: np.ndarray  # (V,) their probabilities
 
 
 def spread(count: int, dimensions: int, deviation: float | None, rng: np.random.Generator) -> np.ndarray:
     """Draw points (count, D) in [0, 1].
 
-    Args:
-        count: number of points.
-        dimensions: D.
-        deviation: standard deviation around the middle. None draws several Latin hypercubes and takes the one with the
-            largest distance between its closest points.
-        rng: draws the points.
+    `deviation` is their standard deviation around the middle. None draws several Latin hypercubes and takes the one
+    with the largest distance between its closest points.
     """
     if deviation is not None:
         return np.clip(rng.normal(0.5, deviation, (count, dimensions)), 0, 1)
-    draws = 100 if count <= 100 else 3
-
-    def hypercube() -> np.ndarray:
-        return (np.argsort(rng.random((count, dimensions)), axis=0) + 0.5) / count
-
-    return max((hypercube() for _ in range(draws)), key=lambda points: pdist(points).min() if count > 1 else 0)
+    n_draws = 100 if count <= 100 else 3
+    hypercubes = ((np.argsort(rng.random((count, dimensions)), axis=0) + 0.5) / count for _ in range(n_draws))
+    return max(hypercubes, key=lambda points: pdist(points).min() if count > 1 else 0)
 
 
 def _between(low: float, high: float, u: float) -> float:

@@ -30,7 +30,7 @@ def render(
         language_D, artist_D: points of the cubes in `parameters`.
         difficulty: how much the song differs from its artist, and the levels of the mix.
         duration_s: length in seconds.
-        rng: of the song; everything that belongs to the song is drawn from it.
+        rng: everything that belongs to the song is drawn from it.
     """
     language_D = np.clip(rng.normal(language_D, difficulty.song_variation), 0, 1)
     artist_D = np.clip(rng.normal(artist_D, difficulty.song_variation), 0, 1)
@@ -41,7 +41,7 @@ def render(
     beat_s = 60 / rng.uniform(*_TEMPO_BPM)
     tonic, scale = int(rng.integers(12)), np.array(_SCALES[rng.integers(len(_SCALES))])
 
-    voice = sing(_lyrics(language, singer, tonic, scale, beat_s, duration_s, rng), singer, n_samples, rng)
+    voice = sing(_lyrics(language, singer, (tonic + scale) % 12, beat_s, duration_s, rng), singer, n_samples, rng)
     chords = _unit(accompaniment.play(_chords(tonic, scale, beat_s, duration_s, rng), instruments, n_samples))
     drums = _unit(accompaniment.drum(instruments, beat_s, _beats(rng), n_samples, rng))
     drums_db = rng.uniform(-10, -6)
@@ -62,18 +62,13 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _lyrics(
-    language: Language,
-    singer: Singer,
-    tonic: int,
-    scale: np.ndarray,
-    beat_s: float,
-    duration_s: float,
-    rng: np.random.Generator,
+    language: Language, singer: Singer, key: np.ndarray, beat_s: float, duration_s: float, rng: np.random.Generator
 ) -> Syllables:
-    """The syllables of a song: one rhythmic foot of the language a beat, one beat of silence after each phrase."""
-    starts: list[float] = []
-    lengths: list[float] = []
-    stresses: list[float] = []
+    """The syllables of a song: one rhythmic foot of the language a beat, one beat of silence after each phrase.
+
+    Melodies are random walks over the pitch classes of `key`, within 5 semitones of the singer's register.
+    """
+    starts, lengths, stresses = [], [], []
     for beat in range(int(duration_s / beat_s) + 1):
         if beat % (language.phrase_beats + 1) == language.phrase_beats:
             continue
@@ -84,10 +79,9 @@ def _lyrics(
         lengths += list(0.92 * foot_s)
         stresses += [1.0] + [max(0.4, 1.2 - 0.2 * language.contrast)] * (count - 1)
     k = len(starts)
-    duration = np.array(lengths)
     vowel = rng.choice(len(language.vowel_share), k, p=language.vowel_share)
     centre = 69 + 12 * np.log2(singer.register_hz / 440)
-    notes = np.array([note for note in range(24, 96) if (note - tonic) % 12 in scale and abs(note - centre) < 5])
+    notes = np.array([note for note in range(24, 96) if note % 12 in key and abs(note - centre) < 5])
     walk = np.empty(k, int)
     place = int(np.argmin(abs(notes - centre)))
     for i, step in enumerate(rng.choice([-2, -1, 0, 1, 2], k, p=[0.15, 0.25, 0.2, 0.25, 0.15])):
@@ -95,13 +89,13 @@ def _lyrics(
         walk[i] = place
     return Syllables(
         start_s=np.array(starts),
-        duration_s=duration,
+        duration_s=np.array(lengths),
         pitch_midi=notes[walk].astype(float),
         glide_semitones=np.full(k, language.glide_semitones),
         stress=np.array(stresses),
         vowel_hz=language.vowel_hz[vowel],
         onset=rng.choice(3, k, p=language.onset_share),
-        onset_s=np.minimum(language.onset_s, 0.4 * duration),
+        onset_s=np.minimum(language.onset_s, 0.4 * np.array(lengths)),
         noise_hz=language.noise_hz * 2 ** rng.normal(0, 0.1, k),
     )
 

@@ -25,51 +25,33 @@ _BURST_S = 0.025
 
 @dataclass(frozen=True, kw_only=True)
 class Singer:
-    """The properties of a singer's voice.
+    """The properties of a singer's voice."""
 
-    Args:
-        register_hz: middle of the range of the melodies.
-        tract_scale: factor on all formants; 1 is a vocal tract of 17.5 cm, and a larger factor a shorter tract.
-        tilt_db: decrease of the source spectrum per octave; 4 is a pressed voice, 12 a soft one.
-        breath: level of the breath noise; 0 is none, 1 a breathy voice.
-        vibrato_hz: rate of the vibrato.
-        vibrato_semitones: depth of the vibrato in each direction.
-        ring_db: gain of the singer's formant near 2.9 kHz.
-    """
-
-    register_hz: float
-    tract_scale: float
-    tilt_db: float
-    breath: float
-    vibrato_hz: float
-    vibrato_semitones: float
-    ring_db: float
+    register_hz: float  # middle of the range of the melodies
+    tract_scale: float  # factor on all formants; 1 is a vocal tract of 17.5 cm, and a larger factor a shorter tract
+    tilt_db: float  # decrease of the source spectrum per octave; 4 is a pressed voice, 12 a soft one
+    breath: float  # level of the breath noise; 0 is none, 1 a breathy voice
+    vibrato_hz: float  # rate of the vibrato
+    vibrato_semitones: float  # depth of the vibrato in each direction
+    ring_db: float  # gain of the singer's formant near 2.9 kHz
 
 
 @dataclass(frozen=True, kw_only=True)
 class Syllables:
-    """K syllables in order of time, each a consonant (the onset) and a vowel.
+    """K syllables in order of time, each a consonant (the onset) and a vowel; between them there is silence.
 
-    Args:
-        start_s, duration_s: (K,) seconds; there is silence between the end of one syllable and the start of the next.
-        pitch_midi: (K,) MIDI note numbers.
-        glide_semitones: (K,) rise of the pitch from the start of the syllable to its end.
-        stress: (K,) amplitude, 0 to 1.
-        vowel_hz: (K, 3) formants for tract_scale 1.
-        onset: (K,) FRICATIVE, STOP or NASAL.
-        onset_s: (K,) length of the consonant.
-        noise_hz: (K,) centre frequency of its noise.
+    Every array is (K,) unless a shape is given.
     """
 
     start_s: np.ndarray
     duration_s: np.ndarray
-    pitch_midi: np.ndarray
-    glide_semitones: np.ndarray
-    stress: np.ndarray
-    vowel_hz: np.ndarray
-    onset: np.ndarray
-    onset_s: np.ndarray
-    noise_hz: np.ndarray
+    pitch_midi: np.ndarray  # MIDI note numbers
+    glide_semitones: np.ndarray  # rise of the pitch from the start of the syllable to its end
+    stress: np.ndarray  # amplitude, 0 to 1
+    vowel_hz: np.ndarray  # (K, 3) formants for tract_scale 1
+    onset: np.ndarray  # FRICATIVE, STOP or NASAL
+    onset_s: np.ndarray  # length of the consonant
+    noise_hz: np.ndarray  # centre frequency of its noise
 
 
 def sing(syllables: Syllables, singer: Singer, n_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -110,7 +110,7 @@ def train_worker(arguments: dict[str, Any]) -> TrainResult | None:
     progress: Queue = arguments["progress"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    workers = Workers(size=context.get_world_size(), all_reduce=torch.distributed.all_reduce)
+    workers = Workers(size=context.get_world_size())
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     torch.manual_seed(spec.seed)  # the same initial weights on every worker
     parts: dict[str, SplitSegments] = ray.get(arguments["parts"])

@@ -21,7 +21,8 @@ import pyarrow as pa
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.prefetch import Row
-from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, TrackReader
+from mtl_core.dataset.mel_files import mel_rows
 from mtl_core.inference.file_tagger import FileTagger, failure_columns
 from mtl_core.schema import FAILURES, MANIFEST, MELS, TAGS
 
@@ -31,7 +32,7 @@ TAG_RESULTS = pa.schema([*TAGS, *_FAILURE_FIELDS])
 #: One row a segment: the columns of MELS, then stage, error and message. A failed track has one row with a null mel.
 MEL_RESULTS = pa.schema([*(field.with_nullable(True) for field in MELS), *_FAILURE_FIELDS])
 
-Batch: TypeAlias = Mapping[str, Any] | pa.Table
+TrackBatch: TypeAlias = Mapping[str, Any] | pa.Table
 
 
 class TagTracks:
@@ -59,7 +60,7 @@ class TagTracks:
         limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
         self._tagger = FileTagger(model, limits=limits, decoder=decoder)
 
-    def __call__(self, batch: Batch) -> pa.Table:
+    def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
         return pa.Table.from_pylist(list(self._tagger.tag_rows(_rows(batch))), schema=TAG_RESULTS)
 
@@ -67,17 +68,14 @@ class TagTracks:
 class ExtractMels:
     """Batch of tracks -> their log-mel segments: a table of `MEL_RESULTS`, one row a segment, tracks in order.
 
-    Filter on `stage` before mels become numpy arrays: a null mel has no array.
-
-    A track has 40 segments at most with the default arguments, 36 kB each: choose `batch_size` accordingly.
+    Filter on `stage` before mels become numpy arrays: a null mel has no array. With the default arguments a track has
+    at most 40 segments, 36 kB each: choose `batch_size` accordingly.
 
     Args:
         segments_per_excerpt: segments of 3 s kept of each minute, 1 to 20; 20 is back to back.
         draws: random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
         seed: of the draws.
-        decode_limit_s: seconds that decoding one track may take.
-        decode_memory_bytes: memory that decoding one track may take.
-        decoder: module of the decoder process.
+        decode_limit_s, decode_memory_bytes, decoder: as of `TagTracks`.
 
     Raises:
         ValueError: a number is out of range.
@@ -99,13 +97,18 @@ class ExtractMels:
         front_end = FrontEnd(segments_per_excerpt=segments_per_excerpt)
         self._reader = TrackReader(front_end, limits, decoder=decoder, draws=draws, seed=seed)
 
-    def __call__(self, batch: Batch) -> pa.Table:
+    def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
-        tables = [_mel_rows(track) for track in self._reader.read(_rows(batch))]
-        return pa.concat_tables([MEL_RESULTS.empty_table(), *tables]).combine_chunks()
+        tables = [MEL_RESULTS.empty_table()]
+        for track in self._reader.read(_rows(batch)):
+            if isinstance(track, FailedTrack):
+                tables.append(pa.Table.from_pylist([track.row | failure_columns(track)], schema=MEL_RESULTS))
+            else:
+                tables.append(mel_rows(track, MEL_RESULTS))
+        return pa.concat_tables(tables).combine_chunks()
 
 
-def _rows(batch: Batch) -> list[Row]:
+def _rows(batch: TrackBatch) -> list[Row]:
     """A batch's tracks as rows of a manifest, with `bytes`."""
     names = set(batch.column_names if isinstance(batch, pa.Table) else batch)  # those of a dict or a data frame
     if not names & {"uri", "bytes"}:
@@ -123,24 +126,3 @@ def _values(column: Any) -> list[Any]:
     """A column's values; None for a null, which is NaN in numpy and NA in pandas."""
     is_arrow = isinstance(column, pa.Array | pa.ChunkedArray)
     return (column if is_arrow else pa.array(np.asarray(column, object), from_pandas=True)).to_pylist()
-
-
-def _mel_rows(track: Track | FailedTrack) -> pa.Table:
-    row = track.row
-    if isinstance(track, FailedTrack):
-        failure = {name: value for name, value in failure_columns(track).items() if name in MEL_RESULTS.names}
-        labels = {name: row.get(name) for name in ("artist", "language", "album")}
-        mel = pa.ExtensionArray.from_storage(MELS.field("mel").type, pa.nulls(1, MELS.field("mel").type.storage_type))
-        columns = {**dict.fromkeys(MEL_RESULTS.names), **labels, **failure}
-        arrays = [mel if name == "mel" else pa.array([columns[name]], MEL_RESULTS.field(name).type) for name in columns]
-        return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
-    n_segments = len(track.segments.start_s)
-    own = {"segment": range(n_segments), "start_s": track.segments.start_s}
-    arrays = [
-        pa.array(own.get(field.name, [row.get(field.name)] * n_segments), field.type)
-        for field in MEL_RESULTS
-        if field.name != "mel"
-    ]
-    mel = pa.FixedShapeTensorArray.from_numpy_ndarray(track.segments.mel_STF.astype(np.float16))
-    arrays.insert(MEL_RESULTS.get_field_index("mel"), mel)
-    return pa.Table.from_arrays(arrays, schema=MEL_RESULTS)
