@@ -42,7 +42,8 @@ def parse_flags(options: type[Options], arguments: list[str] | None = None) -> O
     except SystemExit as error:
         if error.code != WRONG_INPUT:
             raise
-        raise InputError(_first_paragraph(printed.getvalue())) from None
+        message = _first_paragraph(printed.getvalue())
+        raise InputError(message.removeprefix(f"Error parsing {options.__name__}: ")) from None
 
 
 def _first_paragraph(box: str) -> str:

@@ -10,7 +10,7 @@ from builders.models import save
 
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
@@ -29,10 +29,10 @@ def catalogue(tmp_path: Path) -> Location:
 @pytest.mark.usefixtures("local_ray")
 def test_tagging_with_an_own_decoder(catalogue: Location, untrained: Artifact) -> None:
     model, out = save(untrained, catalogue / "model"), catalogue / "out"
-    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, Tagging())
+    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, TaggingOptions())
     assert [(run["tagged"], run["failed"]) for run in tagged.runs] == [(1, 1)]
-    own = Tagging(decoder="builders.own_decoder", retry_failed=True)
-    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, own)
+    again = TaggingOptions(retry_failed=True)
+    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, again, decoder="builders.own_decoder")
     assert [(run["tagged"], run["failed"]) for run in tagged.runs] == [(1, 0)]
     table = delta.open_table(out, "tags")
     assert table is not None

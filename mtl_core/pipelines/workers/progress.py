@@ -36,7 +36,7 @@ class Progress:
             self.add(row["done"] + row["failed"], row["failed"])
             yield row
 
-    def add(self, tracks: int, failed: int) -> None:
+    def add(self, tracks: int, failed: int = 0) -> None:
         """Count tracks that have ended, `failed` of them by a failure."""
         self._done, self._failed = self._done + tracks, self._failed + failed
         now = time.monotonic()

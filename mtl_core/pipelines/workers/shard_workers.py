@@ -4,8 +4,8 @@ Each call takes one shard of a work plan. Only shard numbers go in and only coun
 themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a worker from
 several threads: it downloads the tracks of one shard while it works on another.
 
-Contents: `ExtractShard` (tracks -> mels), `ReadAndTagShard` (tracks -> tags), `ReadShard` (tracks -> segments, for a
-GPU worker that tags them: `gpu_workers.TagShard`), `TagWriter`.
+Contents: `ExtractShard` (tracks -> mels), `ReadAndTagShard` (tracks -> tags), `ReadShard` (tracks -> segments, for
+`gpu_workers.TagShard`).
 """
 
 import pickle
@@ -30,7 +30,7 @@ from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
-Batch = dict[str, np.ndarray]
+ShardBatch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class ExtractShard:
         self._reader = options.reader(front_end)
         self._reader.timer.delta()  # starting is not part of any shard's times
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
         tracks = [result for result in results if isinstance(result, Track)]
@@ -79,7 +79,7 @@ class ExtractShard:
         with self._reader.timer.timed("write"):
             if tracks:
                 output.write_bytes(mel_files.encode_mels(tracks, self._schema))
-        return complete_shard(
+        return finish_shard(
             self._plan,
             shard,
             output=output.name if tracks else "",
@@ -105,7 +105,7 @@ class ReadAndTagShard:
         tagger = Tagger(model.engine(), model.vocabularies, model.aggregation)
         self._writer = TagWriter(plan, tagger, self._reader.timer)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), self._tag_each)
         return self._writer.write(shard, results)
@@ -136,7 +136,7 @@ class ReadShard:
         self._plan, self._reader = plan, options.reader(front_end)
         self._reader.timer.delta()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
         read = ShardTracks(shard=shard, tracks=tracks, times=self._reader.timer.delta())
@@ -167,14 +167,14 @@ class TagWriter:
                 read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
             )
 
-    def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> Batch:
+    def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> ShardBatch:
         """Write the tags and complete the shard."""
         rows = [result for result in results if not isinstance(result, FailedTrack)]
         output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
         with self._timer.timed("write"):
             if rows:
                 output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
-        return complete_shard(
+        return finish_shard(
             self._plan,
             shard,
             output=output.name if rows else "",
@@ -185,7 +185,7 @@ class TagWriter:
         )
 
 
-def complete_shard(
+def finish_shard(
     plan: WorkPlan,
     shard: int,
     *,
@@ -194,7 +194,7 @@ def complete_shard(
     durations_s: Sequence[float],
     failed: Sequence[FailedTrack],
     times: StageTimes,
-) -> Batch:
+) -> ShardBatch:
     """Write a shard's result, its failures included, and return its counts of tracks for Ray Data.
 
     Args:
