@@ -27,13 +27,7 @@ SEGMENT_S = SEGMENT_SAMPLES / SAMPLE_RATE_HZ
 MAX_PICTURE_WIDTH = 480  # pixels
 INK, MUTED, GRID, WRONG = "#010101", "#010102", "#010103", "#010106"
 COLOURS = {"artist": "#010104", "language": "#010105"}
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    WRONG: "wrong",
-    **{colour: task for task, colour in COLOURS.items()},
-}
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", WRONG: "wrong"} | {c: task for task, c in COLOURS.items()}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # fixed, so that the same figure has the same bytes
@@ -116,12 +110,7 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
 
 
 def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy against confidence, a point for each bin, and below it the number of tracks in each bin.
-
-    Args:
-        task: one of `COLOURS`.
-        bins: result of `metrics.reliability`.
-    """
+    """Accuracy against confidence, a point for each bin of `metrics.reliability`, and below it its number of tracks."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -145,10 +134,9 @@ def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
 
 
 def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training and validation loss by epoch, with a mark at the lowest validation loss.
+    """Training and validation loss in nats by epoch, with a mark at the lowest validation loss.
 
-    Args:
-        history: for each epoch `epoch`, `train_loss` and `validation_loss` (nats; missing or None: not drawn).
+    Each epoch has `epoch`, `train_loss` and `validation_loss`; losses that are missing or None are not drawn.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.0), layout="constrained")
@@ -178,9 +166,7 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
 def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str:
     """Scores on tracks against the seconds of each track that are used.
 
-    Args:
-        task: one of `COLOURS`.
-        steps: rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
+    Steps are rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
     """
     seconds = {step["segments"]: SEGMENT_S * step["segments"] for step in steps}
     with rc_context(STYLE):

@@ -3,8 +3,6 @@
 Classes are scored one against the rest. Probabilities are (N, C), targets (N,) class indices. Samples can be weighted,
 with many weightings at once: each resample of the bootstrap is one weighting.
 
-Contents: `is_labelled` (checks the input), `ap_and_auroc`, `ap_and_auroc_per_class`, `nan_class_mean`, `top_k_hits`,
-`curves`.
 Legend: N samples, C classes, R weightings, K distinct scores.
 """
 

@@ -7,7 +7,7 @@ OUT/alphas.md           the effect of alpha, if there are runs of other alphas
 OUT/report.html         all of it with plots
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from ray.exceptions import RayError
@@ -20,6 +20,7 @@ from mtl_core.experiments.alpha_sweep import ALPHA_TITLE, alpha_effects, alpha_s
 from mtl_core.experiments.report import render_experiment
 from mtl_core.experiments.run_store import MODELS_PATH, Run, RunResult, load_run, run_result, stored_runs
 from mtl_core.experiments.runner import ExperimentOptions, plan_runs, run_missing
+from mtl_core.experiments.scoring import Scorer
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
 from mtl_core.experiments.text_tables import to_markdown, to_text
@@ -57,7 +58,7 @@ def run_experiment(mels: Location, out: Location, options: ExperimentOptions) ->
     if not results:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
     songs = source.groups(options.group_column) if options.group_column else None
-    _write_tables(results, out, options.resamples, songs)
+    _write_tables(results, Scorer(options.resamples, songs), out)
     if failed:
         raise RunError(f"{len(failed)} of {len(runs)} runs failed, e.g. {failed[0]}; the same command tries them again")
 
@@ -94,10 +95,10 @@ def _train_run(run: Run, *, mels: Location, out: Location, options: ExperimentOp
     return run_result(run, artifact, predictions, training)
 
 
-def _write_tables(results: Sequence[RunResult], out: Location, resamples: int, songs: Mapping[str, str] | None) -> None:
+def _write_tables(results: Sequence[RunResult], scorer: Scorer, out: Location) -> None:
     """Compare the runs, write the files of the comparison and print it."""
-    table = build_table1(results, resamples=resamples, songs=songs)
-    table["alphas"] = alpha_effects(results, resamples=resamples, songs=songs)
+    table = build_table1(results, scorer)
+    table["alphas"] = alpha_effects(results, scorer)
     documents = {"table1.md": (table1_title(table), table1_sections(table))}
     if table["alphas"]:
         documents["alphas.md"] = (ALPHA_TITLE, [alpha_section(table["alphas"])])

@@ -17,11 +17,11 @@ from mtl_core.storage.location import Location
 
 
 def report_epochs(progress: Queue, epochs: int, folder: Location) -> None:
-    """Report the epochs of the queue until it gives None.
+    """Report each `Epoch` of the queue until it gives None.
 
     Args:
-        progress: gives an `Epoch` as each one ends.
-        epochs: number of epochs of the whole training.
+        progress: the queue.
+        epochs: of the whole training.
         folder: of the event file.
     """
     seconds: list[float] = []

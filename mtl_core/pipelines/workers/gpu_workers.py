@@ -11,13 +11,7 @@ from mtl_core.timing import StageTimer
 
 
 class TagShard:
-    """Tags all tracks of a shard that `ReadShard` has read, in one pass of the network.
-
-    Args:
-        plan: the frozen plan.
-        artifact: the model.
-        device: of torch, "cuda"; tests without a GPU use "cpu".
-    """
+    """Tags all tracks of a shard that `ReadShard` has read, in one pass of the network on a torch device."""
 
     def __init__(self, plan: WorkPlan, artifact: Artifact, device: str) -> None:
         tagger = Tagger(TorchEngine(artifact.model, device), artifact.vocabularies, artifact.aggregation)

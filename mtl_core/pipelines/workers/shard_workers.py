@@ -3,9 +3,6 @@
 Each call takes one shard of a work plan. Only shard numbers go in and only counts come out; the workers do all I/O
 themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a worker from
 several threads: it downloads the tracks of one shard while it works on another.
-
-Contents: `ExtractShard` (tracks -> mels), `ReadAndTagShard` (tracks -> tags), `ReadShard` (tracks -> segments, for
-`gpu_workers.TagShard`).
 """
 
 import pickle
@@ -35,13 +32,7 @@ ShardBatch = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How workers read tracks.
-
-    Args:
-        limits: of the decoder, for one track.
-        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
-        draws, seed: random segment starts instead of the fixed grid, see `front_end.log_mel_segments`.
-    """
+    """How workers read tracks: the arguments of `TrackReader`, which has a process and cannot be sent to a worker."""
 
     limits: DecoderLimits
     decoder: str
@@ -54,15 +45,7 @@ class ReadOptions:
 
 
 class ExtractShard:
-    """Writes the mels of a shard's tracks to one file.
-
-    Args:
-        plan: the frozen plan.
-        out: folder of the mels.
-        front_end: of the mels.
-        options: how tracks are read.
-        schema: of the mel files, see `mel_files.mels_schema`.
-    """
+    """Writes the mels of a shard's tracks to one file in `out`; `schema` is that of `mel_files.mels_schema`."""
 
     def __init__(
         self, plan: WorkPlan, out: Location, front_end: FrontEnd, options: ReadOptions, schema: pa.Schema
@@ -91,13 +74,7 @@ class ExtractShard:
 
 
 class ReadAndTagShard:
-    """Reads the tracks of a shard and tags each as it is read; writes their tags to one file.
-
-    Args:
-        plan: the frozen plan.
-        model: the network as CPUs run it.
-        options: how tracks are read.
-    """
+    """Reads the tracks of a shard and tags each as it is read; writes their tags to one file."""
 
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
         self._plan = plan
@@ -124,12 +101,8 @@ class ShardTracks:
 
 
 class ReadShard:
-    """Reads the tracks of a shard for a GPU worker. Their segments go there through Ray's object store, 2.9 MB a track.
-
-    Args:
-        plan: the frozen plan.
-        front_end: of the model.
-        options: how tracks are read.
+    """Reads the tracks of a shard for a `gpu_workers.TagShard`. Ray's object store takes their segments there, 2.9 MB a
+    track.
     """
 
     def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions) -> None:
@@ -144,13 +117,7 @@ class ReadShard:
 
 
 class TagWriter:
-    """Tags tracks, and writes the tags of a shard.
-
-    Args:
-        plan: the frozen plan.
-        tagger: of the model.
-        timer: takes the stages "model" and "write".
-    """
+    """Tags tracks, and writes the tags of a shard. `timer` takes the stages "model" and "write"."""
 
     def __init__(self, plan: WorkPlan, tagger: Tagger, timer: StageTimer) -> None:
         self._plan, self._tagger, self._timer = plan, tagger, timer
@@ -197,13 +164,8 @@ def finish_shard(
 ) -> ShardBatch:
     """Write a shard's result, its failures included, and return its counts of tracks for Ray Data.
 
-    Args:
-        plan: the frozen plan.
-        shard: its number.
-        output: name of the file that the shard wrote, "" for none.
-        n_segments, durations_s: of the tracks that were read.
-        failed: the tracks that failed.
-        times: what the shard cost.
+    `output` is the name of the file that the shard wrote, "" for none. `n_segments` and `durations_s` are those of the
+    tracks that were read.
     """
     result = ShardResult(
         shard=shard,
