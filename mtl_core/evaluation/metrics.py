@@ -33,8 +33,7 @@ def scores(
         probabilities_NC: (N, C), rows sum to 1.
         targets_N: (N,) class indices, or `MISSING`.
         songs_N: (N,) the song (track) of each sample, the unit of the bootstrap. None: each sample is a song.
-        resamples: number of bootstrap resamples, 0 for no intervals.
-        seed: seed of the bootstrap.
+        resamples, seed: of the bootstrap; 0 resamples for no intervals.
 
     Returns:
         n, n_songs, classes, classes_covered (classes with a positive sample); auc_pr and auc_roc, _macro and _micro;
@@ -65,11 +64,9 @@ def scores(
     }
     resampled = score_resamples(p, t, songs, draw_songs(songs, resamples=resamples, seed=seed))
     support_C = np.bincount(t, minlength=n_classes)
+    counts = {"n": n, "n_songs": len(np.unique(songs)), "classes": n_classes, "classes_covered": len(covered)}
     return {
-        "n": n,
-        "n_songs": len(np.unique(songs)),
-        "classes": n_classes,
-        "classes_covered": len(covered),
+        **counts,
         **values,
         "ci": share_intervals(resampled, values),
         "chance": chance(t, n_classes),

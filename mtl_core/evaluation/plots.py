@@ -2,7 +2,8 @@
 
 Each function returns an `<svg>` element for an HTML page. Figures are drawn in placeholder colours, which `svg`
 replaces by the page's CSS variables (`--ink --muted --grid --wrong --artist --language`). So one figure can be read on
-light and dark backgrounds. Text stays text. Scores are shares, 0 to 1.
+light and dark backgrounds. Text stays text. Scores are shares, 0 to 1. `task` is a key of `COLOURS`, `names` are the
+classes.
 """
 
 import base64
@@ -53,12 +54,8 @@ def plot_average_precision(
 ) -> str:
     """A bar for each class, best first, with a tick at the value of chance.
 
-    Args:
-        task: one of `COLOURS`.
-        names: the classes.
-        values: their average precision.
-        chance: the average precision of a random order.
-        support: numbers of positive samples.
+    `values` and `chance` are the average precisions of the classes and of a random order, `support` the numbers of
+    positive samples.
     """
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
     with rc_context(STYLE):
@@ -78,13 +75,10 @@ def plot_average_precision(
 def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
     """Confusion matrix: numbers are counts, shades the share of the row, red cells are wrong predictions.
 
-    Args:
-        task: one of `COLOURS`.
-        names: the classes, in order.
-        counts_CC: (C, C) numbers of tracks, by true label (rows) and predicted label (columns).
+    `counts_CC` (C, C) has the numbers of tracks by true label (rows) and predicted label (columns).
     """
     n = len(names)
-    side = max(1.6, (0.16 if n > 20 else 0.2) * n)
+    side, font_size = max(1.6, (0.16 if n > 20 else 0.2) * n), 6 if n > 20 else 8
     with rc_context(STYLE):
         figure = Figure(figsize=(side + 1.9, side + 1.9), layout="constrained")
         ax = figure.subplots()
@@ -95,12 +89,11 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
         colours = [COLOURS[task] if r == c else WRONG for r, c in zip(rows, columns, strict=True)]
         ax.add_collection(PatchCollection(cells, facecolor=colours, alpha=0.15 + 0.6 * share, linewidth=0))
         for r, c in zip(rows, columns, strict=True):
-            ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=6 if n > 20 else 8)
+            ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=font_size)
         ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=GRID, linewidth=0.6, zorder=0)
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")
-        size = 6 if n > 20 else 8
-        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=size)
-        ax.set_yticks(range(n), [_short(name) for name in names], fontsize=size)
+        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=font_size)
+        ax.set_yticks(range(n), [_short(name) for name in names], fontsize=font_size)
         ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
         ax.tick_params(which="both", length=0)
@@ -201,11 +194,8 @@ def plot_class_curves(
 ) -> str:
     """A small panel for each class: precision over recall, and the ROC curve.
 
-    Args:
-        task: one of `COLOURS`.
-        names: the classes.
-        curves: for each class its entry of `ranking.curves`.
-        scores: for each class average precision and area under the ROC curve; None: not defined.
+    `curves` has for each class its entry of `ranking.curves`, `scores` its average precision and its area under the ROC
+    curve (None: not defined).
     """
     columns = min(8, len(names))
     width, height = 1.28, 1.62  # distance between panels of 1 x 1

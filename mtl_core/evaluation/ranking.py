@@ -88,11 +88,7 @@ def top_k_hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarra
 def curves(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> dict[int, dict[str, list[float]]]:
     """The precision-recall and ROC curves of each class that has a positive and a negative sample.
 
-    A curve has about `CURVE_POINTS` points, all of them on the full curve.
-
-    Args:
-        probabilities_NC: (N, C).
-        targets_N: (N,) class indices, or `MISSING`.
+    A curve has about `CURVE_POINTS` points, all of them on the full curve. Targets can be `MISSING`.
 
     Returns:
         class -> `recall` and `precision`, which start at the first threshold, `fpr` and `tpr`, which start at 0.

@@ -189,7 +189,6 @@ def best_and_worst(tracks: Sequence[TrackPrediction]) -> tuple[list[TrackPredict
 
 
 def _pictures(tracks: Sequence[TrackPrediction], mels: Mapping[str, np.ndarray]) -> str:
-    """The best and the worst tracks with their mels."""
     if not mels:
         return ""
     columns = []

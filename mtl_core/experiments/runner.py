@@ -99,17 +99,9 @@ def _check_lists(**lists: Sequence[Any]) -> None:
 
 
 def run_missing(runs: Sequence[Run], out: Location, train_run: Callable[[Run], RunResult]) -> list[str]:
-    """Do the runs that are not stored under `out`, and store each when it ends.
+    """Do the runs that are not stored under `out`, store each when it ends, and return the keys of those that failed.
 
     A run that fails is reported in one line and not stored. The other runs are done all the same.
-
-    Args:
-        runs: all runs of the experiment.
-        out: folder of the experiment.
-        train_run: does one run.
-
-    Returns:
-        Keys of the runs that failed.
     """
     stored = set(stored_runs(out))
     missing = [run for run in runs if run.key not in stored]

@@ -64,7 +64,6 @@ def run_experiment(mels: Location, out: Location, options: ExperimentOptions) ->
 
 
 def _stored_results(out: Location, options: ExperimentOptions) -> list[RunResult]:
-    """The stored runs of this split."""
     split = (options.split, options.group_column)
     results = [load_run(key, out) for key in stored_runs(out)]
     return [result for result in results if (result.run.split, result.run.group_column) == split]

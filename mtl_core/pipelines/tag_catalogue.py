@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
 from mtl_core.dataset import manifest
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
@@ -144,14 +146,7 @@ def tag_catalogue(
             planned = open_tracks.slice(0, options.limit)
             if len(planned):
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
-                run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-                plan = work_plan.write_plan(
-                    planned,
-                    out / RUNS_IN_PROGRESS / run_id,
-                    run_id=run_id,
-                    tracks_per_shard=work_plan.shard_size(len(planned), workers),
-                    parameters=parameters | {"already_done": already_done},
-                )
+                plan = _write_plan(planned, out, parameters | {"already_done": already_done}, workers)
                 records.append(_run(plan, tag_shards, out, lock))
     return TaggingResult(runs=records, already_done=already_done)
 
@@ -210,6 +205,17 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
         else:
             work_plan.delete_plan(folder)
     return plans
+
+
+def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: int) -> WorkPlan:
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    return work_plan.write_plan(
+        tracks,
+        out / RUNS_IN_PROGRESS / run_id,
+        run_id=run_id,
+        tracks_per_shard=work_plan.shard_size(len(tracks), workers),
+        parameters=parameters,
+    )
 
 
 def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> dict[str, Any]:

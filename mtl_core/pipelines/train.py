@@ -261,7 +261,6 @@ def _save(
 
 
 def _summary(result: TrainResult, data: _Data) -> str:
-    """The best epoch and its scores, for people."""
     best = result.history[result.best_epoch - 1]
     top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
     training_s = sum(epoch["seconds"] for epoch in result.history)

@@ -62,23 +62,23 @@ class ExtractShard:
         with self._reader.timer.timed("write"):
             if tracks:
                 output.write_bytes(mel_files.encode_mels(tracks, self._schema))
-        return finish_shard(
-            self._plan,
-            shard,
+        result = ShardResult(
+            shard=shard,
             output=output.name if tracks else "",
-            n_segments=[len(track.segments.start_s) for track in tracks],
-            durations_s=[track.duration_s for track in tracks],
-            failed=[result for result in results if isinstance(result, FailedTrack)],
-            times=self._reader.timer.delta(),
+            done=len(tracks),
+            failed=len(results) - len(tracks),
+            n_segments=sum(len(track.segments.start_s) for track in tracks),
+            audio_s=sum(track.duration_s for track in tracks),
+            spent=self._reader.timer.delta(),
         )
+        return finish_shard(self._plan, result, results)
 
 
 class ReadAndTagShard:
     """Reads the tracks of a shard and tags each as it is read; writes their tags to one file."""
 
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
-        self._plan = plan
-        self._reader = options.reader(model.front_end)
+        self._plan, self._reader = plan, options.reader(model.front_end)
         tagger = Tagger(model.engine(), model.vocabularies, model.aggregation)
         self._writer = TagWriter(plan, tagger, self._reader.timer)
 
@@ -101,9 +101,7 @@ class ShardTracks:
 
 
 class ReadShard:
-    """Reads the tracks of a shard for a `gpu_workers.TagShard`. Ray's object store takes their segments there, 2.9 MB a
-    track.
-    """
+    """Reads a shard's tracks for `gpu_workers.TagShard`. Segments pass through Ray's object store, 2.9 MB a track."""
 
     def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions) -> None:
         self._plan, self._reader = plan, options.reader(front_end)
@@ -141,48 +139,28 @@ class TagWriter:
         with self._timer.timed("write"):
             if rows:
                 output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
-        return finish_shard(
-            self._plan,
-            shard,
+        result = ShardResult(
+            shard=shard,
             output=output.name if rows else "",
-            n_segments=[row["n_segments"] for row in rows],
-            durations_s=[row["duration_s"] for row in rows],
-            failed=[result for result in results if isinstance(result, FailedTrack)],
-            times=times_before + self._timer.delta(),
+            done=len(rows),
+            failed=len(results) - len(rows),
+            n_segments=sum(row["n_segments"] for row in rows),
+            audio_s=sum(row["duration_s"] for row in rows),
+            spent=times_before + self._timer.delta(),
         )
+        return finish_shard(self._plan, result, results)
 
 
-def finish_shard(
-    plan: WorkPlan,
-    shard: int,
-    *,
-    output: str,
-    n_segments: Sequence[int],
-    durations_s: Sequence[float],
-    failed: Sequence[FailedTrack],
-    times: StageTimes,
-) -> ShardBatch:
-    """Write a shard's result, its failures included, and return its counts of tracks for Ray Data.
-
-    `output` is the name of the file that the shard wrote, "" for none. `n_segments` and `durations_s` are those of the
-    tracks that were read.
-    """
-    result = ShardResult(
-        shard=shard,
-        output=output,
-        done=len(n_segments),
-        failed=len(failed),
-        n_segments=sum(n_segments),
-        audio_s=sum(durations_s),
-        spent=times,
-    )
+def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | Row | FailedTrack]) -> ShardBatch:
+    """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
     failures = [
         track.as_row(
             attempts=track.row.get("attempts", 0) + 1,  # a tagging plan counts those of earlier nights
             model_id=plan.parameters.get("model_id"),
             run_id=plan.run_id,
         )
-        for track in failed
+        for track in tracks
+        if isinstance(track, FailedTrack)
     ]
     work_plan.complete_shard(plan, result, failures)
     return {"done": np.array([result.done]), "failed": np.array([result.failed])}
