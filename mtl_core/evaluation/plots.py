@@ -54,8 +54,9 @@ def plot_average_precision(
 ) -> str:
     """A bar for each class, best first, with a tick at the value of chance.
 
-    `values` and `chance` are the average precisions of the classes and of a random order, `support` the numbers of
-    positive samples.
+    Args:
+        values, chance: average precision of the classes, and of a random order.
+        support: numbers of positive samples.
     """
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
     with rc_context(STYLE):
@@ -75,7 +76,8 @@ def plot_average_precision(
 def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> str:
     """Confusion matrix: numbers are counts, shades the share of the row, red cells are wrong predictions.
 
-    `counts_CC` (C, C) has the numbers of tracks by true label (rows) and predicted label (columns).
+    Args:
+        counts_CC: (C, C) numbers of tracks, by true label (rows) and predicted label (columns).
     """
     n = len(names)
     side, font_size = max(1.6, (0.16 if n > 20 else 0.2) * n), 6 if n > 20 else 8
@@ -194,8 +196,9 @@ def plot_class_curves(
 ) -> str:
     """A small panel for each class: precision over recall, and the ROC curve.
 
-    `curves` has for each class its entry of `ranking.curves`, `scores` its average precision and its area under the ROC
-    curve (None: not defined).
+    Args:
+        curves: for each class its entry of `ranking.curves`.
+        scores: for each class average precision and area under the ROC curve; None: not defined.
     """
     columns = min(8, len(names))
     width, height = 1.28, 1.62  # distance between panels of 1 x 1
