@@ -129,7 +129,7 @@ def resume(root: Location, phases: list[dict[str, Any]]) -> dict[str, Any]:
         for name, module, function in functions:
             measured = phase(name, getattr(module, function), phases)
             stack.enter_context(mock.patch.object(module, function, measured))
-        tagging = tag_catalogue.Tagging(workers=1)
+        tagging = tag_catalogue.TaggingOptions(num_workers=1)
         (record,) = tag_catalogue.tag_catalogue(root / "manifest.parquet", root / "best", root / "out", tagging).runs
     return record
 

@@ -23,7 +23,7 @@ from mtl_core.inference import artifact
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 from mtl_core.model.recipes import RECIPES, Recipe
 from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
-from mtl_core.pipelines.train import train
+from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.storage.location import Location
 
 CLASSES = {"artist": 68, "language": 17}
@@ -90,7 +90,7 @@ def bench_stream(mels: str, recipe: str = "paper") -> None:
             start_s = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             out = Location(folder)
-            train(mels=Location(mels), out=out, recipe=recipe, split="kfold", epochs=EPOCHS)
+            train(Location(mels), out, TrainOptions(recipe=recipe, split="kfold", epochs=EPOCHS))
             history = artifact.load_artifact(out).metrics["history"]
         seconds["Ray Train"] += [epoch["seconds"] for epoch in history[1:]]
         print({name: [round(value, 2) for value in values] for name, values in seconds.items()}, file=sys.stderr)

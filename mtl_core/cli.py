@@ -33,7 +33,7 @@ def _parse_flags(options: type[Options]) -> Options:
             raise
     first_paragraph = re.split(r"│ ─+ │", printed.getvalue())[0]  # of tyro's error, which is drawn as a box
     lines = [line.strip("│ ") for line in first_paragraph.splitlines() if not line.startswith(("╭", "╰"))]
-    raise InputError(one_line(" ".join(lines)))
+    raise InputError(one_line(" ".join(lines)).removeprefix(f"Error parsing {options.__name__}: "))
 
 
 @contextlib.contextmanager

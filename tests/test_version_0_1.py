@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl_core.pipelines.evaluate import evaluate
-from mtl_core.pipelines.extract_mels import Extraction, extract_mels
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
-from mtl_core.pipelines.train import train
+from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
+from mtl_core.pipelines.extract_mels import ExtractionOptions, extract_mels
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
+from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.storage.location import Location
 from mtl_core.tables.delta import open_table
 
@@ -42,7 +42,7 @@ def manifest(tmp_path: Path) -> Location:
 @pytest.mark.parametrize("model", ["paper", "best"])
 def test_an_old_model_gives_the_tags_it_gave(tmp_path: Path, manifest: Location, model: str) -> None:
     out = Location(str(tmp_path / "out"))
-    tag_catalogue(manifest, Location(str(OLD / model)), out, Tagging())
+    tag_catalogue(manifest, Location(str(OLD / model)), out, TaggingOptions())
     table = open_table(out, "tags")
     assert table is not None
     (old_file,) = OLD.glob(TAGS_OF[model])
@@ -61,7 +61,7 @@ def test_an_old_model_gives_the_tags_it_gave(tmp_path: Path, manifest: Location,
 
 @pytest.mark.usefixtures("local_ray")
 def test_mels_are_equal_to_the_old_ones_byte_for_byte(tmp_path: Path, manifest: Location) -> None:
-    extract_mels(manifest, Location(str(tmp_path / "mels")), Extraction())
+    extract_mels(manifest, Location(str(tmp_path / "mels")), ExtractionOptions())
     new, old = (
         {
             (row["track_id"], row["segment"], row["start_s"]): mel_TF.tobytes()
@@ -80,7 +80,7 @@ def test_mels_are_equal_to_the_old_ones_byte_for_byte(tmp_path: Path, manifest: 
 def test_old_mels_give_the_scores_they_gave(tmp_path: Path) -> None:
     """Scores of the old model on the old mels, intervals included: the same seed draws the same songs."""
     out = Location(str(tmp_path / "report"))
-    evaluate(model=Location(str(OLD / "paper")), mels=Location(str(OLD / "mels")), out=out, resamples=20)
+    evaluate(Location(str(OLD / "paper")), Location(str(OLD / "mels")), out, EvaluationOptions(resamples=20))
     new, old = (json.loads((folder / "metrics.json").read_bytes()) for folder in (tmp_path / "report", OLD / "report"))
     assert flat(new["tasks"]).keys() == flat(old["tasks"]).keys()
     for key, value in flat(old["tasks"]).items():
@@ -90,7 +90,7 @@ def test_old_mels_give_the_scores_they_gave(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_old_mels_train_a_new_model(tmp_path: Path) -> None:
     out = Location(str(tmp_path / "model"))
-    summary = train(mels=Location(str(OLD / "mels")), out=out, recipe="demo", split="kfold", epochs=1)
+    summary = train(Location(str(OLD / "mels")), out, TrainOptions(recipe="demo", split="kfold", epochs=1))
     assert "epoch 1 of 1" in summary and (tmp_path / "model" / "model.json").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_night_over_old_tables_with_the_old_model_plans_nothing(tmp_path: Path
         Location(str(OLD / "manifest.parquet")),
         Location(str(OLD / "paper")),
         Location(str(tmp_path / "out")),
-        Tagging(),
+        TaggingOptions(),
     )
     assert (tagged.runs, tagged.already_done) == ([], 18)
     after = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.endswith(".lock"))

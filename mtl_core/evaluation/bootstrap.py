@@ -3,7 +3,6 @@
 A song is drawn together with all its samples: its track, or all its segments. Models that are scored on the same draws
 can be compared in pairs: the difference of their resampled scores has an interval of its own.
 
-Contents: `draw_songs`, `score_resamples`, `confidence_interval`, `share_intervals`.
 Legend: N samples (tracks or segments), C classes, G songs, R resamples.
 Source: Efron and Tibshirani 1993, chapters 8 (units) and 13 (percentile intervals).
 """

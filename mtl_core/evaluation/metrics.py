@@ -4,7 +4,6 @@ Classes are scored one against the rest. Probabilities are (N, C), targets (N,) 
 `MISSING` are left out. The macro mean of AUC-PR is over the classes with a positive sample, that of AUC-ROC over those
 with a positive and a negative one.
 
-Contents: `scores`, `reliability`, `calibration_error`.
 Legend: N samples (tracks or segments), C classes, K = 2 (top-1, top-5).
 """
 
@@ -34,8 +33,7 @@ def scores(
         probabilities_NC: (N, C), rows sum to 1.
         targets_N: (N,) class indices, or `MISSING`.
         songs_N: (N,) the song (track) of each sample, the unit of the bootstrap. None: each sample is a song.
-        resamples: number of bootstrap resamples, 0 for no intervals.
-        seed: seed of the bootstrap.
+        resamples, seed: of the bootstrap; 0 resamples for no intervals.
 
     Returns:
         n, n_songs, classes, classes_covered (classes with a positive sample); auc_pr and auc_roc, _macro and _micro;
@@ -66,20 +64,19 @@ def scores(
     }
     resampled = score_resamples(p, t, songs, draw_songs(songs, resamples=resamples, seed=seed))
     support_C = np.bincount(t, minlength=n_classes)
-    per_class = {
-        "support": support_C.tolist(),
-        "auc_pr_chance": np.where(support_C > 0, random_order_ap(support_C, n), 0).tolist(),
-        "auc_pr": [_to_json(x) for x in ap_C],
-        "auc_roc": [_to_json(x) for x in roc_C],
-        "recall": [_mean(hits_KN[0][t == c]) for c in range(n_classes)],
-    }
     counts = {"n": n, "n_songs": len(np.unique(songs)), "classes": n_classes, "classes_covered": len(covered)}
     return {
         **counts,
         **values,
         "ci": share_intervals(resampled, values),
         "chance": chance(t, n_classes),
-        "per_class": per_class,
+        "per_class": {
+            "support": support_C.tolist(),
+            "auc_pr_chance": np.where(support_C > 0, random_order_ap(support_C, n), 0).tolist(),
+            "auc_pr": [_to_json(x) for x in ap_C],
+            "auc_roc": [_to_json(x) for x in roc_C],
+            "recall": [_mean(hits_KN[0][t == c]) for c in range(n_classes)],
+        },
         "reliability": reliability(p, t),
     }
 

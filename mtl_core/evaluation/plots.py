@@ -2,7 +2,8 @@
 
 Each function returns an `<svg>` element for an HTML page. Figures are drawn in placeholder colours, which `svg`
 replaces by the page's CSS variables (`--ink --muted --grid --wrong --artist --language`). So one figure can be read on
-light and dark backgrounds. Text stays text. Scores are shares, 0 to 1.
+light and dark backgrounds. Text stays text. Scores are shares, 0 to 1. `task` is a key of `COLOURS`, `names` are the
+classes.
 """
 
 import base64
@@ -27,13 +28,7 @@ SEGMENT_S = SEGMENT_SAMPLES / SAMPLE_RATE_HZ
 MAX_PICTURE_WIDTH = 480  # pixels
 INK, MUTED, GRID, WRONG = "#010101", "#010102", "#010103", "#010106"
 COLOURS = {"artist": "#010104", "language": "#010105"}
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    WRONG: "wrong",
-    **{colour: task for task, colour in COLOURS.items()},
-}
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", WRONG: "wrong"} | {c: task for task, c in COLOURS.items()}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # fixed, so that the same figure has the same bytes
@@ -60,10 +55,7 @@ def plot_average_precision(
     """A bar for each class, best first, with a tick at the value of chance.
 
     Args:
-        task: one of `COLOURS`.
-        names: the classes.
-        values: their average precision.
-        chance: the average precision of a random order.
+        values, chance: average precision of the classes, and of a random order.
         support: numbers of positive samples.
     """
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
@@ -85,12 +77,10 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
     """Confusion matrix: numbers are counts, shades the share of the row, red cells are wrong predictions.
 
     Args:
-        task: one of `COLOURS`.
-        names: the classes, in order.
         counts_CC: (C, C) numbers of tracks, by true label (rows) and predicted label (columns).
     """
     n = len(names)
-    side = max(1.6, (0.16 if n > 20 else 0.2) * n)
+    side, font_size = max(1.6, (0.16 if n > 20 else 0.2) * n), 6 if n > 20 else 8
     with rc_context(STYLE):
         figure = Figure(figsize=(side + 1.9, side + 1.9), layout="constrained")
         ax = figure.subplots()
@@ -101,12 +91,11 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
         colours = [COLOURS[task] if r == c else WRONG for r, c in zip(rows, columns, strict=True)]
         ax.add_collection(PatchCollection(cells, facecolor=colours, alpha=0.15 + 0.6 * share, linewidth=0))
         for r, c in zip(rows, columns, strict=True):
-            ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=6 if n > 20 else 8)
+            ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=font_size)
         ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=GRID, linewidth=0.6, zorder=0)
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")
-        size = 6 if n > 20 else 8
-        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=size)
-        ax.set_yticks(range(n), [_short(name) for name in names], fontsize=size)
+        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=font_size)
+        ax.set_yticks(range(n), [_short(name) for name in names], fontsize=font_size)
         ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
         ax.tick_params(which="both", length=0)
@@ -116,12 +105,7 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
 
 
 def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy against confidence, a point for each bin, and below it the number of tracks in each bin.
-
-    Args:
-        task: one of `COLOURS`.
-        bins: result of `metrics.reliability`.
-    """
+    """Accuracy against confidence, a point for each bin of `metrics.reliability`, and below it its number of tracks."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -145,10 +129,9 @@ def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
 
 
 def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training and validation loss by epoch, with a mark at the lowest validation loss.
+    """Training and validation loss in nats by epoch, with a mark at the lowest validation loss.
 
-    Args:
-        history: for each epoch `epoch`, `train_loss` and `validation_loss` (nats; missing or None: not drawn).
+    Each epoch has `epoch`, `train_loss` and `validation_loss`; losses that are missing or None are not drawn.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.0), layout="constrained")
@@ -178,9 +161,7 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
 def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str:
     """Scores on tracks against the seconds of each track that are used.
 
-    Args:
-        task: one of `COLOURS`.
-        steps: rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
+    Steps are rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
     """
     seconds = {step["segments"]: SEGMENT_S * step["segments"] for step in steps}
     with rc_context(STYLE):
@@ -216,8 +197,6 @@ def plot_class_curves(
     """A small panel for each class: precision over recall, and the ROC curve.
 
     Args:
-        task: one of `COLOURS`.
-        names: the classes.
         curves: for each class its entry of `ranking.curves`.
         scores: for each class average precision and area under the ROC curve; None: not defined.
     """

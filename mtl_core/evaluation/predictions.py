@@ -3,7 +3,6 @@
 Segments are pooled into tracks by the same aggregation as in tagging. No I/O. Tables of tracks have one row a track, in
 the order of the logits.
 
-Contents: `Predictions`, `track_predictions`, `score_predictions`, `predictions_table`.
 Legend: S segments, C classes, N samples (tracks or segments), A artists.
 """
 
@@ -24,21 +23,13 @@ from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPrediction:
-    """The prediction of one task for one track.
+    """The prediction of one task for one track."""
 
-    Args:
-        true: the label of the track; None without one.
-        predicted: the most probable label.
-        confidence: the probability of `predicted`.
-        true_probability: the probability of `true`; None if the track has no label or the label is not a class.
-        unknown: whether the confidence is below the threshold, so that the track would be tagged unknown.
-    """
-
-    true: str | None
-    predicted: str
-    confidence: float
-    true_probability: float | None
-    unknown: bool
+    true: str | None  #: the label of the track
+    predicted: str  #: the most probable label
+    confidence: float  #: the probability of `predicted`
+    true_probability: float | None  #: the probability of `true`; None if it is None or not a class
+    unknown: bool  #: whether the confidence is below the threshold, so that the track would be tagged unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +43,12 @@ class TrackPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Tracks and the logits of their segments.
+    """Tracks and the logits of their segments."""
 
-    Args:
-        tracks: a row a track: `track_id`, `artist`, `language` (labels are nullable).
-        logits: task -> the (S, C) logits of each track, its segments in order.
-        vocabularies: task -> the classes.
-        aggregation: the artifact's way from segments to tracks.
-    """
-
-    tracks: pa.Table
-    logits: Mapping[str, Sequence[np.ndarray]]
-    vocabularies: Mapping[str, Vocabulary]
-    aggregation: Aggregation
+    tracks: pa.Table  #: a row a track: `track_id`, `artist`, `language` (labels are nullable)
+    logits: Mapping[str, Sequence[np.ndarray]]  #: task -> the (S, C) logits of each track, its segments in order
+    vocabularies: Mapping[str, Vocabulary]  #: task -> the classes
+    aggregation: Aggregation  #: the artifact's way from segments to tracks
 
     @property
     def n_segments(self) -> list[int]:
@@ -131,10 +115,9 @@ def score_predictions(
 
     Args:
         predictions: the tracks to score.
-        training: the tracks that the model was trained on, for the baselines; columns as `Predictions.tracks`, may be
+        training: the tracks that the model was trained on, for the baselines; columns as `Predictions.tracks`; can be
             empty.
-        resamples: number of bootstrap resamples, 0 for no intervals.
-        seed: seed of the bootstrap.
+        resamples, seed: of the bootstrap; 0 resamples for no intervals.
 
     Returns:
         task -> `labels`: the classes; `order`: the classes in the order in which to show them; `tracks` and `segments`:
@@ -187,9 +170,8 @@ def _score_baselines(predictions: Predictions, task: str, training: pa.Table) ->
         probabilities["via artist"] = baselines.language_probabilities(
             predictions.probabilities("artist"), language_A, len(vocabulary)
         )
-    scores = {
-        name: metrics.scores(p_NC, predictions.targets(task), resamples=0) for name, p_NC in probabilities.items()
-    }
+    targets_N = predictions.targets(task)
+    scores = {name: metrics.scores(p_NC, targets_N, resamples=0) for name, p_NC in probabilities.items()}
     return {name: {key: values[key] for key in baselines.CHANCE_KEYS} for name, values in scores.items()}
 
 

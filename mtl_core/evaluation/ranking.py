@@ -3,8 +3,6 @@
 Classes are scored one against the rest. Probabilities are (N, C), targets (N,) class indices. Samples can be weighted,
 with many weightings at once: each resample of the bootstrap is one weighting.
 
-Contents: `is_labelled` (checks the input), `ap_and_auroc`, `ap_and_auroc_per_class`, `nan_class_mean`, `top_k_hits`,
-`curves`.
 Legend: N samples, C classes, R weightings, K distinct scores.
 """
 
@@ -90,11 +88,7 @@ def top_k_hits(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> np.ndarra
 def curves(probabilities_NC: np.ndarray, targets_N: np.ndarray) -> dict[int, dict[str, list[float]]]:
     """The precision-recall and ROC curves of each class that has a positive and a negative sample.
 
-    A curve has about `CURVE_POINTS` points, all of them on the full curve.
-
-    Args:
-        probabilities_NC: (N, C).
-        targets_N: (N,) class indices, or `MISSING`.
+    A curve has about `CURVE_POINTS` points, all of them on the full curve. Targets can be `MISSING`.
 
     Returns:
         class -> `recall` and `precision`, which start at the first threshold, `fpr` and `tpr`, which start at 0.

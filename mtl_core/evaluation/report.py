@@ -1,7 +1,6 @@
 """Report: the result of an evaluation as an HTML page and as text for a terminal.
 
-Contents: `render_report` (the page), `format_report` (the text), `best_and_worst` (the tracks with pictures). Both take
-what `metrics.json` holds. Scores are shares, 0 to 1, there and percent here.
+Both take what `metrics.json` holds. Scores are shares, 0 to 1, there and percent here.
 """
 
 from collections import Counter
@@ -190,7 +189,6 @@ def best_and_worst(tracks: Sequence[TrackPrediction]) -> tuple[list[TrackPredict
 
 
 def _pictures(tracks: Sequence[TrackPrediction], mels: Mapping[str, np.ndarray]) -> str:
-    """The best and the worst tracks with their mels."""
     if not mels:
         return ""
     columns = []

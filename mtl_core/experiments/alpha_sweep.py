@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.evaluation.score_text import difference_cell, score_cell
 from mtl_core.experiments.pooling import RunGroup, System, group_runs
 from mtl_core.experiments.run_store import BOTH, RunResult
@@ -23,15 +22,8 @@ ALPHA_NOTE = (
 )
 
 
-def alpha_effects(
-    results: Sequence[RunResult], *, resamples: int = RESAMPLES, songs: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
-    """Scores by alpha, as JSON values.
-
-    Args:
-        results: stored runs of one kind of split, on the same mels.
-        resamples: of the bootstrap over songs, 0 for no intervals.
-        songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
+def alpha_effects(results: Sequence[RunResult], scorer: Scorer) -> list[dict[str, Any]]:
+    """Scores by alpha, as JSON values, of stored runs of one kind of split, on the same mels.
 
     Returns:
         An entry for each recipe and number of epochs with a run of another alpha than the recipe's own: name, epochs,
@@ -39,7 +31,6 @@ def alpha_effects(
         then by alpha: name, alpha (None: a model of one task) and `tasks`: task -> its scores as in Table 1, and in
         `to_default` the difference to the model of the recipe's own alpha.
     """
-    scorer = Scorer(resamples, songs)
     return [
         {"name": group.recipe, **group.describe(), "models": _score_models(group, scorer)}
         for group in group_runs(results)

@@ -20,8 +20,7 @@ Histories = Sequence[Sequence[Mapping[str, Any]]]
 def plot_differences(rows: Sequence[tuple[str, str, float, Sequence[float] | None]]) -> str:
     """A line for each difference of macro AUC-PR on tracks, with its interval.
 
-    Args:
-        rows: (name, task, difference, interval or None).
+    A row is (name, task, difference, interval or None).
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.7 + 0.34 * len(rows)), layout="constrained")
@@ -40,11 +39,7 @@ def plot_differences(rows: Sequence[tuple[str, str, float, Sequence[float] | Non
 
 
 def plot_histories(runs: Mapping[str, Histories]) -> str:
-    """A column for each model: the training (dashed) and validation loss of every run, and its validation top-1.
-
-    Args:
-        runs: model -> the histories of its runs.
-    """
+    """A column for each model: the training (dashed) and validation loss of every run, and its validation top-1."""
     with rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(runs), 4.6), layout="constrained")
         panels = figure.subplots(2, len(runs), squeeze=False, sharex="col")

@@ -3,7 +3,6 @@
 A group is the runs of one recipe and number of epochs. A cell is a (seed, fold): its models were trained and tested on
 the same songs. The test tracks of all folds of a seed are pooled.
 
-Contents: `RunGroup`, `group_runs`, `complete_cells`, `System`, `SYSTEMS`, `Samples`, `pool`, `run_keys`.
 Legend: N samples (tracks or segments), C classes, A artists.
 """
 
@@ -26,19 +25,12 @@ Cells = Mapping[tuple[int, int], Mapping[str, RunResult]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """The runs of one recipe and number of epochs.
-
-    Args:
-        recipe: name of the recipe.
-        epochs: number of epochs.
-        cells: all runs of the group.
-        complete: the cells that are scored, see `complete_cells`.
-    """
+    """The runs of one recipe and number of epochs."""
 
     recipe: str
     epochs: int
-    cells: Cells
-    complete: Cells
+    cells: Cells  #: all runs of the group
+    complete: Cells  #: the cells that are scored, see `complete_cells`
 
     def describe(self) -> dict[str, Any]:
         """epochs, seeds and folds that are scored, and left_out: the keys of runs that are not; JSON values."""
@@ -78,17 +70,11 @@ def complete_cells(cells: Cells) -> dict[tuple[int, int], Mapping[str, RunResult
 
 @dataclass(frozen=True)
 class System:
-    """A source of predictions for a task: a row of Table 1.
-
-    Args:
-        task: of `TASKS`.
-        name: for people.
-        variants: the runs that it can be computed from, see `Run.variant`; the first that a cell has is used.
-    """
+    """A source of predictions for a task: a row of Table 1."""
 
     task: str
     name: str
-    variants: tuple[str, ...]
+    variants: tuple[str, ...]  #: of the runs it can be computed from (`Run.variant`); the first that a cell has is used
 
     def run_in(self, cell: Mapping[str, RunResult]) -> RunResult:
         """The run of a cell that the system is computed from."""
@@ -126,7 +112,7 @@ def pool(cells: Cells, system: System, level: str, songs: Mapping[str, str] | No
 
     Args:
         cells: result of `complete_cells`.
-        system: the source of the predictions.
+        system: whose predictions.
         level: "tracks" or "segments".
         songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
 

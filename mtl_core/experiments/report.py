@@ -17,18 +17,9 @@ _MODEL_NAMES = {BOTH: MULTI} | {task: f"{task}-only" for task in VARIANTS if tas
 
 
 def render_experiment(table: Mapping[str, Any], results: Sequence[RunResult]) -> str:
-    """The report as one HTML file.
-
-    Args:
-        table: result of `table1.build_table1`, with the result of `alpha_sweep.alpha_effects` in its `alphas`.
-        results: the runs.
-    """
+    """The report as one HTML file; `table` is the content of table1.json, `results` are its runs."""
     title = table1_title(table)
-    facts = {
-        "runs": f"{len(results):,}",
-        "resamples": f"{table['resamples']:,}",
-        "mels": table["fingerprint"][:16],
-    }
+    facts = {"runs": f"{len(results):,}", "resamples": f"{table['resamples']:,}", "mels": table["fingerprint"][:16]}
     parts = [header(title, facts), _difference_plot(table), *(_section(section) for section in table1_sections(table))]
     parts += [_alpha_part(table["alphas"]), _histories(results)]
     return page(title, "\n".join(parts))

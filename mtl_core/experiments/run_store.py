@@ -39,25 +39,16 @@ RUNS_PATH, MODELS_PATH, LOGITS_FILE, RUN_FILE = "runs", "models", "logits.parque
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training of an experiment.
-
-    Args:
-        recipe: name of the recipe.
-        tasks: one of `VARIANTS`.
-        split, fold, group_column: see `splits.split`; fold is 0 unless the split is `kfold`.
-        seed: seed of the split and of the training.
-        epochs: >= 1.
-        alpha: weight of the language loss of a model of both tasks, >= 0; None: the recipe's own.
-    """
+    """One training of an experiment. `split`, `fold` and `group_column` are arguments of `splits.split`."""
 
     recipe: str
-    tasks: str
+    tasks: str  #: one of `VARIANTS`
     split: str
-    fold: int
+    fold: int  #: 0 unless the split is `kfold`
     group_column: str | None
-    seed: int
-    epochs: int
-    alpha: float | None = None
+    seed: int  #: of the split and of the training
+    epochs: int  #: >= 1
+    alpha: float | None = None  #: weight of the language loss of a model of both tasks, >= 0; None: the recipe's own
 
     @property
     def key(self) -> str:
@@ -80,25 +71,15 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """The result of a run.
-
-    Args:
-        run: the run.
-        fingerprint: of the mels.
-        recipe: every number of the recipe; JSON values.
-        predictions: for the test tracks.
-        priors: task -> (C,) share of each class among the training tracks.
-        language_of: artist -> its language among the training tracks.
-        metrics: of the artifact: split, history, best epoch, counts; JSON values.
-    """
+    """The result of a run."""
 
     run: Run
-    fingerprint: str
-    recipe: dict[str, Any]
-    predictions: Predictions
-    priors: dict[str, list[float]]
-    language_of: dict[str, str]
-    metrics: dict[str, Any]
+    fingerprint: str  #: of the mels
+    recipe: dict[str, Any]  #: every number of the recipe; JSON values
+    predictions: Predictions  #: for the test tracks
+    priors: dict[str, list[float]]  #: task -> (C,) share of each class among the training tracks
+    language_of: dict[str, str]  #: artist -> its language among the training tracks
+    metrics: dict[str, Any]  #: of the artifact: split, history, best epoch, counts; JSON values
 
     @property
     def alpha(self) -> float | None:
@@ -111,14 +92,7 @@ class RunResult:
 
 
 def run_result(run: Run, artifact: Artifact, predictions: Predictions, training: pa.Table) -> RunResult:
-    """The result of a run that has ended.
-
-    Args:
-        run: the run.
-        artifact: the trained model.
-        predictions: the model's, for the test tracks.
-        training: the training tracks: `artist`, `language`.
-    """
+    """The result of a run, from its artifact, its predictions for the test tracks, and its training tracks."""
     priors = {
         task: class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
         for task, vocabulary in predictions.vocabularies.items()

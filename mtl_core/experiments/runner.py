@@ -2,7 +2,8 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,63 +12,83 @@ from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError, one_line
+from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
 from mtl_core.storage.location import Location
 
+KFOLDS = (0, 1, 2, 3, 4)
 
-def plan_runs(
-    mels: MelDataset,
-    *,
-    recipes: Sequence[str],
-    tasks: Sequence[str],
-    split: str,
-    folds: Sequence[int],
-    group_column: str | None,
-    seeds: Sequence[int],
-    epochs: int | None,
-    num_workers: int,
-    alphas: Sequence[float] = (),
-) -> list[Run]:
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions:
+    """The runs of an experiment, and how they are compared."""
+
+    recipes: tuple[str, ...] = ("paper",)
+    """Recipes to train; every other recipe is compared with paper."""
+    tasks: tuple[str, ...] = VARIANTS
+    """Models to train with each recipe: artist, language (one task only), both (multi-task)."""
+    split: str = "kfold"
+    """What is held out: paper, kfold, album or artist (only with --tasks language)."""
+    folds: tuple[int, ...] | None = None
+    """Folds of --split kfold, from 0; default: 0 1 2 3 4. Table 1 pools them."""
+    group_column: str | None = None
+    """Column of groups: no group is in both train and test. By default the column of the split. If a column is named
+    here, a group counts as one song in the intervals."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the splits and trainings, >= 0."""
+    epochs: int | None = None
+    """Passes over the training tracks, >= 1; by default each recipe's own."""
+    alphas: tuple[float, ...] = ()
+    """Weights of the language loss, >= 0: one more multi-task model for each. The model of the recipe's own alpha
+    (N_artist / N_language) is always trained. Only that one is in Table 1; alphas.md compares all of them."""
+    num_workers: int = 1
+    """Data-parallel workers of a training, >= 1; the recipes' global batches must be divisible by it."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    resamples: int = RESAMPLES
+    """Resamples of the bootstrap over songs, >= 0; 0 for no intervals. Segments get a fifth of them."""
+    table_only: bool = False
+    """Train nothing, only print the table of the stored runs."""
+
+
+def plan_runs(mels: MelDataset, options: ExperimentOptions) -> list[Run]:
     """The runs of an experiment in the order in which they are done: all models of a seed and fold together.
-
-    Args:
-        mels: the tracks that are split.
-        recipes: names of recipes.
-        tasks: of `VARIANTS`.
-        split, folds, group_column, seeds: see `splits.split`; folds is (0,) unless the split is `kfold`.
-        epochs: of every run; None: each recipe's own.
-        num_workers: data-parallel workers of a training, >= 1.
-        alphas: one more model of both tasks for each. The model of the recipe's own alpha is always among the runs.
 
     Raises:
         InputError: a value is not allowed, or a training or test set would have no label for a task.
     """
-    _check_lists(recipes=recipes, tasks=tasks, seeds=seeds, folds=folds, alphas=alphas)
+    tasks, seeds, split = options.tasks, options.seeds, options.split
+    folds = options.folds or (KFOLDS if split == "kfold" else (0,))
+    _check_lists(recipes=options.recipes, tasks=tasks, seeds=seeds, folds=folds, alphas=options.alphas)
     if not set(tasks) <= set(VARIANTS):
         raise InputError(f"tasks must be of {', '.join(VARIANTS)}, got {', '.join(tasks)}")
-    trained_tasks = {task for task in TASKS if task in tasks or BOTH in tasks}
+    trained_tasks = [task for task in TASKS if task in tasks or BOTH in tasks]
     splits.check_arguments(split, tasks=trained_tasks, folds=folds, seeds=seeds)
-    if alphas and BOTH not in tasks:
+    if options.alphas and BOTH not in tasks:
         raise InputError(f"alphas are only for the model of both tasks, got --tasks {' '.join(tasks)}")
-    models = [(variant, None) for variant in VARIANTS if variant in tasks] + [(BOTH, alpha) for alpha in alphas]
-    for name in recipes:
-        recipe(name, epochs=epochs).check_workers(num_workers)
+    models: list[tuple[str, float | None]] = [(variant, None) for variant in VARIANTS if variant in tasks]
+    models += [(BOTH, alpha) for alpha in options.alphas]
+    for name in options.recipes:
+        recipe(name, epochs=options.epochs).check_workers(options.num_workers)
     runs = [
         Run(
             recipe=name,
             tasks=variant,
             split=split,
             fold=fold,
-            group_column=group_column,
+            group_column=options.group_column,
             seed=seed,
-            epochs=recipe(name, epochs=epochs, alpha=alpha).epochs,
+            epochs=recipe(name, epochs=options.epochs, alpha=alpha).epochs,
             alpha=alpha,
         )
-        for seed, fold, name, (variant, alpha) in itertools.product(seeds, folds, recipes, models)
+        for seed, fold, name, (variant, alpha) in itertools.product(seeds, folds, options.recipes, models)
     ]
     for seed, fold in itertools.product(seeds, folds):
-        _check_labels(mels, split, fold, group_column, seed, {task for run in runs for task in run.model_tasks})
+        part = splits.split(mels.tracks, kind=split, seed=seed, fold=fold, group_column=options.group_column)["split"]
+        for name, task in itertools.product(("train", "test"), trained_tasks):
+            if not len(mels.tracks[task].filter(pc.equal(part, name)).drop_null()):
+                raise InputError(f"no track of the {name} part (split {split}, seed {seed}) has a label for {task!r}")
     return runs
 
 
@@ -77,30 +98,10 @@ def _check_lists(**lists: Sequence[Any]) -> None:
             raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
 
 
-def _check_labels(
-    mels: MelDataset, kind: str, fold: int, group_column: str | None, seed: int, tasks: Iterable[str]
-) -> None:
-    """Raise an InputError if no training track or no test track has a label for one of the tasks."""
-    split_of = splits.split(mels.tracks, kind=kind, seed=seed, fold=fold, group_column=group_column)["split"]
-    for name in ("train", "test"):
-        tracks = mels.tracks.filter(pc.equal(split_of, name))
-        for task in sorted(tasks):
-            if not len(tracks[task].drop_null()):
-                raise InputError(f"no track of the {name} part (split {kind}, seed {seed}) has a label for {task!r}")
-
-
 def run_missing(runs: Sequence[Run], out: Location, train_run: Callable[[Run], RunResult]) -> list[str]:
-    """Do the runs that are not stored under `out`, and store each when it ends.
+    """Do the runs that are not stored under `out`, store each when it ends, and return the keys of those that failed.
 
     A run that fails is reported in one line and not stored. The other runs are done all the same.
-
-    Args:
-        runs: all runs of the experiment.
-        out: folder of the experiment.
-        train_run: does one run.
-
-    Returns:
-        Keys of the runs that failed.
     """
     stored = set(stored_runs(out))
     missing = [run for run in runs if run.key not in stored]

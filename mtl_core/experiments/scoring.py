@@ -3,7 +3,6 @@
 The folds of a seed are pooled before they are scored. A score is the mean over the seeds. The songs are drawn once for
 all systems of a task, so differences are paired. Scores are shares, 0 to 1.
 
-Contents: `Scorer`, `Scored`, `is_scorable`, `summary`, `difference`.
 Legend: N samples (tracks or segments), C classes, R resamples.
 """
 
@@ -24,15 +23,10 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a system at one level.
+    """The scores of a system at one level."""
 
-    Args:
-        by_seed: `metrics.scores` of each seed.
-        resampled: headline -> (R,) resampled means over the seeds.
-    """
-
-    by_seed: list[dict[str, Any]]
-    resampled: dict[str, np.ndarray]
+    by_seed: list[dict[str, Any]]  #: `metrics.scores` of each seed
+    resampled: dict[str, np.ndarray]  #: headline -> (R,) resampled means over the seeds
 
     def mean(self, name: str) -> float | None:
         """The mean of a score over the seeds; None if a seed has none."""
@@ -77,18 +71,12 @@ class Scorer:
         songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
     """
 
-    def __init__(self, resamples: int, songs: Mapping[str, str] | None = None) -> None:
-        self._resamples, self._songs = resamples, songs
+    def __init__(self, resamples: int = bootstrap.RESAMPLES, songs: Mapping[str, str] | None = None) -> None:
+        self.resamples, self._songs = resamples, songs
         self._cache: dict[tuple[Any, ...], Scored] = {}
 
     def scored(self, cells: Cells, system: System, level: str) -> Scored:
-        """The scores of a system in these cells.
-
-        Args:
-            cells: result of `complete_cells`.
-            system: one for which `is_scorable` is true.
-            level: one of `SCORED_LEVELS`.
-        """
+        """The scores of a scorable system in cells of `complete_cells`, at one of `SCORED_LEVELS`."""
         key = (tuple(run_keys(cells, system)), system, level)
         if key not in self._cache:
             self._cache[key] = self._score(cells, system, level)
@@ -96,7 +84,7 @@ class Scorer:
 
     def _score(self, cells: Cells, system: System, level: str) -> Scored:
         pooled = pool(cells, system, level, self._songs)
-        resamples = self._resamples if level == "tracks" else self._resamples // REDUCED
+        resamples = self.resamples if level == "tracks" else self.resamples // REDUCED
         if system.name == PRIOR:  # the same prediction for every song
             resamples = 0
         songs_N = np.concatenate([samples.songs_N for samples in pooled])

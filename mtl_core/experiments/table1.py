@@ -3,11 +3,10 @@
 Only runs with their recipe's own alpha are in the table; `alpha_sweep` compares the others. Scores are shares, 0 to 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.experiments.pooling import MULTI, SYSTEMS, VIA_ARTIST, RunGroup, System, complete_cells, group_runs
 from mtl_core.experiments.run_store import BOTH, RunResult
 from mtl_core.experiments.scoring import BOOTSTRAP_SEED, SCORED_LEVELS, Scorer, difference, is_scorable, summary
@@ -29,15 +28,8 @@ DIFFERENCES = (
 )
 
 
-def build_table1(
-    results: Sequence[RunResult], *, resamples: int = RESAMPLES, songs: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Table 1, as JSON values.
-
-    Args:
-        results: stored runs of one kind of split, on the same mels; at least one.
-        resamples: of the bootstrap over songs, 0 for no intervals. Segments get a fifth of them.
-        songs: track_id -> song, if several tracks are versions of one song; by default each track is a song.
+def build_table1(results: Sequence[RunResult], scorer: Scorer) -> dict[str, Any]:
+    """Table 1, as JSON values, of stored runs (at least one) of one kind of split, on the same mels.
 
     Returns:
         `groups`, one for each recipe and number of epochs: name, recipe, epochs, alpha (of its multi-task model),
@@ -46,7 +38,6 @@ def build_table1(
         by level, headline -> difference and `ci`). `against_paper`: the same differences of each recipe's multi-task
         model (without one, of its models of one task) minus the `paper` recipe's.
     """
-    scorer = Scorer(resamples, songs)
     groups = group_runs(result for result in results if result.run.alpha is None)
     groups.sort(key=lambda group: group.recipe != REFERENCE_RECIPE)
     names = [_group_name(group, groups) for group in groups]
@@ -63,7 +54,7 @@ def build_table1(
         "fingerprint": results[0].fingerprint,
         "split": run.split,
         "group_column": run.group_column,
-        "resamples": resamples,
+        "resamples": scorer.resamples,
         "bootstrap_seed": BOOTSTRAP_SEED,
         "groups": [{"name": name} | _score_group(group, scorer) for name, group in zip(names, groups, strict=True)],
         "against_paper": against_reference,

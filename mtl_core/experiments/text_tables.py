@@ -1,7 +1,4 @@
-"""Text tables: the tables of an experiment as text for a terminal and as Markdown.
-
-Contents: `Section` (tables and notes), `to_text`, `to_markdown`, `group_title`, `left_out_notes`.
-"""
+"""Text tables: the tables of an experiment as text for a terminal and as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +10,11 @@ Rows = Sequence[Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Notes and tables under a heading; "" is no heading.
-
-    Args:
-        heading: of the section.
-        notes: a paragraph each.
-        tables: (title, rows) of each table; "" is no title.
-    """
+    """Notes and tables under a heading; "" is no heading."""
 
     heading: str = ""
-    notes: Sequence[str] = ()
-    tables: Sequence[tuple[str, Rows]] = ()
+    notes: Sequence[str] = ()  #: a paragraph each
+    tables: Sequence[tuple[str, Rows]] = ()  #: (title, rows) of each table; "" is no title
 
 
 def to_text(title: str, sections: Sequence[Section]) -> str:

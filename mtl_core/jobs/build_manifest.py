@@ -16,18 +16,16 @@ class Options:
     """Folder or s3:// prefix; every audio file below it is a track."""
     labels: str | None = None
     """CSV with a column `path` relative to the catalogue; optional `artist`, `language`, `album`, `track_id`; other
-    columns are carried.
-    """
+    columns are carried."""
     labels_from: Literal["csv", "folders"] = "csv"
     """folders: no CSV, the folders that a song lies in are its labels: LANGUAGE_<language>/ARTIST_<artist>/SONG or
-    <language>/<artist>/SONG, either with a folder an album below; a prefix is no part of the name.
-    """
+    <language>/<artist>/SONG. An artist can have a folder for each album. A prefix is not part of the name."""
     out: str
     """Manifest to write, a Parquet file; one that is there is replaced."""
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.labels_from == "folders":
-            raise ValueError("--labels goes with --labels-from csv alone, got folders")
+            raise ValueError("--labels needs --labels-from csv, got folders")
 
 
 def main(options: Options) -> None:

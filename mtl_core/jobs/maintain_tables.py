@@ -23,8 +23,7 @@ class Options:
     """Delete the files that no version of the last days needs, and what is left of deleted runs."""
     keep_days: int = 7
     """Days that --clean keeps, 1 or more: readers that opened the tables within them are not disturbed, and
-    --restore-before can go back as far.
-    """
+    --restore-before can go back as far."""
     dry_run: bool = False
     """With --clean: print what would be deleted, and delete nothing."""
 

@@ -7,7 +7,9 @@ tagging.
 Legend: S segments, T frames, F mel bands, C classes, N samples (tracks or segments).
 """
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset, read_trac
 from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
-from mtl_core.evaluation import metrics, predictions, ranking, report
+from mtl_core.evaluation import predictions, ranking, report
+from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
@@ -34,16 +37,21 @@ from mtl_core.storage.parquet import to_bytes
 ALL = "all"
 
 
-def evaluate(
-    *,
-    model: Location,
-    mels: Location,
-    out: Location,
-    on: str = "test",
-    resamples: int = metrics.RESAMPLES,
-    seed: int = 0,
-    workers: int | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Which tracks are scored, and how."""
+
+    on: str = "test"
+    """Tracks to score, by the model's own splits: train, validation, test, or all (also tracks outside the splits)."""
+    resamples: int = RESAMPLES
+    """Resamples of the bootstrap over songs, >= 0; 0 for no intervals."""
+    seed: int = 0
+    """Seed of the bootstrap, >= 0."""
+    num_workers: int | None = None
+    """Worker processes; by default one for each CPU of the cluster."""
+
+
+def evaluate(model: Location, mels: Location, out: Location, options: EvaluationOptions) -> dict[str, Any]:
     """Score an artifact on the labelled tracks of one of its own splits.
 
     Args:
@@ -51,31 +59,28 @@ def evaluate(
         mels: folder of mels of the artifact's front end.
         out: folder for `metrics.json`, `report.html` and `predictions.parquet`. The last has one row a track: true and
             predicted labels, confidence, and all probabilities in the order of the vocabulary in the schema's metadata.
-        on: "train", "validation", "test", or "all" (also tracks that are in no split).
-        resamples: of the bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
-        workers: CPU workers; None: one for each CPU of the cluster.
+        options: what is scored.
 
     Returns:
         The content of metrics.json: the scores of tracks and of segments by task, baselines, and what was scored.
 
     Raises:
-        InputError: no such split, no model, no mels or those of another front end, no labelled track in the split.
+        InputError: a wrong option, or as `predict`.
     """
-    if resamples < 0 or seed < 0:
-        raise InputError(f"resamples and seed must be >= 0, got {resamples} and {seed}")
+    if options.resamples < 0 or options.seed < 0:
+        raise InputError(f"resamples and seed must be >= 0, got {options.resamples} and {options.seed}")
     check_writable(out)
-    artifact, predicted, training = predict(model=model, mels=mels, on=on, workers=workers)
+    artifact, predicted, training = predict(model, mels, options)
     tracks = predictions.track_predictions(predicted)
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
         "mels": str(mels),
-        "on": on,
+        "on": options.on,
         "n_tracks": len(predicted.tracks),
         "n_segments": sum(predicted.n_segments),
         "facts": _facts(artifact),
-        "tasks": predictions.score_predictions(predicted, training, resamples=resamples, seed=seed),
+        "tasks": predictions.score_predictions(predicted, training, resamples=options.resamples, seed=options.seed),
     }
     page = report.render_report(
         result,
@@ -91,13 +96,8 @@ def evaluate(
     return result
 
 
-def predict(
-    *, model: Location, mels: Location, on: str = "test", workers: int | None = None
-) -> tuple[Artifact, Predictions, pa.Table]:
-    """Run an artifact on the labelled tracks of one of its own splits.
-
-    Args:
-        model, mels, on, workers: as in `evaluate`.
+def predict(model: Location, mels: Location, options: EvaluationOptions) -> tuple[Artifact, Predictions, pa.Table]:
+    """Run an artifact on the labelled tracks of one of its own splits; the arguments are those of `evaluate`.
 
     Returns:
         The artifact, its predictions for the tracks of the split, and the tracks of its training split.
@@ -105,6 +105,7 @@ def predict(
     Raises:
         InputError: no such split, no model, no mels or those of another front end, no labelled track in the split.
     """
+    on, workers = options.on, options.num_workers
     if on not in (*SPLIT_NAMES, ALL):
         raise InputError(f"no split {on!r} to evaluate on: allowed are {', '.join((*SPLIT_NAMES, ALL))}")
     if workers is not None and workers < 1:
@@ -115,8 +116,10 @@ def predict(
     if dataset.front_end.hash() != artifact.front_end.hash():
         differences = _differences(dataset.front_end.to_dict(), artifact.front_end.to_dict())
         raise InputError(f"{mels} is of another front end than {model}: {differences}")
-    split_of_track = _split_of(dataset, artifacts.load_splits(model))
-    tracks = _labelled_in_split(dataset.tracks, split_of_track, list(artifact.vocabularies), on)
+    splits = artifacts.load_splits(model)
+    split_of = dict(zip(splits["track_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
+    split_N = pa.array([split_of.get(track_id) for track_id in dataset.tracks["track_id"].to_pylist()], pa.string())
+    tracks = _labelled_in_split(dataset.tracks, split_N, list(artifact.vocabularies), on)
     if not len(tracks):
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the split {on!r} of {model} has a label for {tasks}")
@@ -125,29 +128,14 @@ def predict(
     predicted = Predictions(
         tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation
     )
-    return artifact, predicted, dataset.tracks.filter(pc.equal(pa.array(split_of_track, pa.string()), "train"))
+    return artifact, predicted, dataset.tracks.filter(pc.equal(split_N, "train"))
 
 
-def _split_of(dataset: MelDataset, splits: pa.Table) -> list[str | None]:
-    """The split of each track of the mels; None for a track that is in none."""
-    split_of = dict(zip(splits["track_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
-    return [split_of.get(track_id) for track_id in dataset.tracks["track_id"].to_pylist()]
-
-
-def _labelled_in_split(
-    tracks: pa.Table, split_of_track: Sequence[str | None], tasks: Sequence[str], on: str
-) -> pa.Table:
+def _labelled_in_split(tracks: pa.Table, split_N: pa.Array, tasks: Sequence[str], on: str) -> pa.Table:
     """The tracks of a split that have a label for one of the tasks."""
-    labels = zip(*(tracks[task].to_pylist() for task in tasks), strict=True)
-    return tracks.filter(
-        pa.array(
-            [
-                on in (ALL, split) and any(label is not None for label in track_labels)
-                for split, track_labels in zip(split_of_track, labels, strict=True)
-            ],
-            pa.bool_(),
-        )
-    )
+    if on != ALL:
+        tracks = tracks.filter(pc.equal(split_N, on))
+    return tracks.filter(functools.reduce(pc.or_, [pc.is_valid(tracks[task]) for task in tasks]))
 
 
 def _differences(mels: dict[str, Any], model: dict[str, Any], prefix: str = "") -> str:
@@ -163,12 +151,9 @@ def _differences(mels: dict[str, Any], model: dict[str, Any], prefix: str = "") 
 
 
 class PredictFile:
-    """A worker: a file of mels -> the logits of the segments of some tracks, a batch for each row group.
+    """A worker: the number of one of the `files` of mels -> the logits of its tracks, a batch for each row group.
 
-    Args:
-        model: the network as CPUs run it.
-        track_ids: of these tracks.
-        files: of the mels.
+    Tracks that are not among `track_ids` are left out.
     """
 
     def __init__(self, model: CpuModel, track_ids: frozenset[str], files: Sequence[Location]) -> None:
@@ -200,7 +185,7 @@ def _logits(dataset: MelDataset, tracks: pa.Table, model: CpuModel, workers: int
     results = []
     for batch in batches:
         results.append(batch)
-        progress.add(int((batch["segment"] == 0).sum()), 0)
+        progress.add(int((batch["segment"] == 0).sum()))
     columns = {name: np.concatenate([batch[name] for batch in results]) for name in results[0]}
     track_S, segment_S = columns.pop("track_id"), columns.pop("segment")
     return group_by_track(track_ids, track_S, columns, segment_S)

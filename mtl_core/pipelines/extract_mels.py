@@ -13,14 +13,14 @@ import hashlib
 import io
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from mtl_core.audio.decoder_process import DECODER, DecoderLimits
-from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.front_end import FrontEnd, define_front_end
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
@@ -37,42 +37,41 @@ FAILURES_FOLDER = "_failures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """How mels are extracted.
-
-    Args:
-        front_end: of the mels.
-        draws: random segments for each slot of the fixed grid, 1 to 100; 0 is the fixed grid itself.
-        seed: of the random starts.
-        limits: of the decoder, for one track.
-        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
-        workers: CPU workers; None: one for each CPU of the cluster.
+class ExtractionOptions:
+    """Which segments become mels, and by what workers.
 
     Raises:
         ValueError: a number is out of range.
     """
 
-    front_end: FrontEnd = field(default_factory=FrontEnd)
+    segments_per_excerpt: int = FrontEnd.segments_per_excerpt
+    """Segments of 3 s kept of each minute, 1 to 20; 20 is back to back, the paper's own count is 2."""
     draws: int = 0
+    """Random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid."""
     seed: int = 0
-    limits: DecoderLimits = field(default_factory=DecoderLimits)
-    decoder: str = DECODER
-    workers: int | None = None
+    """Seed of the draws."""
+    num_workers: int | None = None
+    """Worker processes; default: one for each CPU of the cluster."""
+    decode_limit_s: float = 60.0
+    """Seconds that decoding one track may take."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.draws <= 100:
             raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {self.draws}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be 1 or more, got {self.workers}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
+        FrontEnd(segments_per_excerpt=self.segments_per_excerpt)  # checks its number, and so do the limits
+        DecoderLimits(time_limit_s=self.decode_limit_s)
 
 
-def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> str:
+def extract_mels(manifest_at: Location, out: Location, options: ExtractionOptions, *, decoder: str = DECODER) -> str:
     """Extract the mels of all tracks of a manifest.
 
     Args:
         manifest_at: the manifest, a Parquet file or a folder of them.
         out: folder of the mels.
         options: how they are extracted.
+        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
 
     Returns:
         A summary for people.
@@ -85,13 +84,20 @@ def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> s
     if not len(tracks):
         raise InputError(f"{manifest_at}: the manifest has no tracks")
     tracks = tracks.sort_by("track_id")
-    parameters = _parameters(tracks, options)
+    front_end = define_front_end(segments_per_excerpt=options.segments_per_excerpt)
+    read_options = ReadOptions(
+        limits=DecoderLimits(time_limit_s=options.decode_limit_s),
+        decoder=decoder,
+        draws=options.draws,
+        seed=options.seed,
+    )
+    parameters = _parameters(tracks, front_end, read_options)
     run_id = run_sha256(parameters)[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
-    with lease.acquire(out), cluster.connected(num_cpus=options.workers):
-        workers = cluster.require_workers(options.workers)
+    with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
+        workers = cluster.require_workers(options.num_workers)
         plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers)
         start = time.monotonic()
         open_shards = work_plan.open_shards(plan)
@@ -99,15 +105,12 @@ def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> s
         if open_shards:
             import ray.data
 
-            read_options = ReadOptions(
-                limits=options.limits, decoder=options.decoder, draws=options.draws, seed=options.seed
-            )
-            schema = mel_files.mels_schema(options.front_end, tracks.schema)
+            schema = mel_files.mels_schema(front_end, tracks.schema)
             counts = (
                 ray.data.from_items(open_shards, override_num_blocks=len(open_shards))
                 .map_batches(
                     ExtractShard,
-                    fn_constructor_args=(plan, out, options.front_end, read_options, schema),
+                    fn_constructor_args=(plan, out, front_end, read_options, schema),
                     batch_size=1,
                     num_cpus=1,
                     compute=cluster.actor_pool(workers, len(open_shards), concurrency=SHARDS_PER_WORKER),
@@ -119,14 +122,14 @@ def extract_mels(manifest_at: Location, out: Location, options: Extraction) -> s
         return _summary(_finish(plan, out, record, time.monotonic() - start), out)
 
 
-def _parameters(tracks: pa.Table, options: Extraction) -> dict[str, Any]:
+def _parameters(tracks: pa.Table, front_end: FrontEnd, options: ReadOptions) -> dict[str, Any]:
     """All that the mels depend on; the run is named by it."""
     content = io.BytesIO()
     with pa.ipc.new_stream(content, tracks.schema.remove_metadata()) as stream:
         stream.write_table(tracks.replace_schema_metadata().combine_chunks())
     parameters = {
         "tracks": hashlib.sha256(content.getbuffer()).hexdigest(),
-        "front_end": options.front_end.to_dict(),
+        "front_end": front_end.to_dict(),
         "draws": options.draws,
         "seed": options.seed if options.draws else 0,
         "content_known": tracks["content_id"].null_count == 0,

@@ -1,7 +1,7 @@
 """Make the synthetic catalogue: plan the songs -> write `audio/…`, a Ray task for each song -> `labels.csv`."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
@@ -37,7 +37,7 @@ def make_demo_catalogue(config: CatalogueConfig, out: Location) -> Summary:
     check_writable(out)
     with as_input_error(out):
         _clear(out)
-        (out / CONFIG).write_json(asdict(config))
+        (out / CONFIG).write_json({field.name: getattr(config, field.name) for field in fields(CatalogueConfig)})
     songs = plan_songs(config)
     with cluster.connected():
         size_bytes = _write_songs(songs, out)

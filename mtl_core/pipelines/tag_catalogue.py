@@ -13,7 +13,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
-from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, SHARDS_PER_WORKER, ShardResult, WorkPlan
+from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, SHARDS_PER_WORKER, WorkPlan
 from mtl_core.tables import commit, planning
 from mtl_core.tables.delta import require_known_columns
 
@@ -45,39 +45,40 @@ _PACKAGES = ("ray", "openvino", "numpy", "soundfile", "soxr", "pyarrow", "deltal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tagging:
-    """How a catalogue is tagged.
-
-    Args:
-        retry_failed: also plan tracks with a permanent failure.
-        limit: plan the first N open tracks by `track_id`; None: all.
-        workers: CPU workers; None: one for each CPU of the cluster.
-        use_gpu: run the network on the cluster's GPUs, one worker each; the CPU workers read for them.
-        gpu_device: of torch, for the GPU workers; tests without a GPU use "cpu".
-        limits: of the decoder, for one track.
-        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
+class TaggingOptions:
+    """Which tracks are tagged, and by what workers.
 
     Raises:
         ValueError: a number is out of range.
     """
 
     retry_failed: bool = False
+    """Try tracks again whose failure is permanent."""
     limit: int | None = None
-    workers: int | None = None
+    """Plan the first N open tracks by track_id, 1 or more; the rest wait. Default: all."""
+    num_workers: int | None = None
+    """Worker processes; default: one for each CPU of the cluster."""
     use_gpu: bool = False
-    gpu_device: str = "cuda"
-    limits: DecoderLimits = field(default_factory=DecoderLimits)
-    decoder: str = DECODER
+    """Run the model on the cluster's GPUs."""
+    decode_limit_s: float = 60.0
+    """Seconds that decoding one track may take."""
+    decode_memory_mib: int = 2048
+    """MiB of memory that decoding one track may take."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be 1 or more, got {self.workers}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
+        self.decoder_limits()  # checks its numbers
+
+    def decoder_limits(self) -> DecoderLimits:
+        """What decoding one track may cost."""
+        return DecoderLimits(time_limit_s=self.decode_limit_s, memory_limit_bytes=self.decode_memory_mib * 2**20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tagged:
+class TaggingResult:
     """The records of the runs that the command finished, and how many tracks were done before."""
 
     runs: list[dict[str, Any]]
@@ -89,7 +90,15 @@ class Tagged:
         return sum(run["failed"] for run in self.runs) / max(1, sum(run["planned"] for run in self.runs))
 
 
-def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, options: Tagging) -> Tagged:
+def tag_catalogue(
+    manifest_at: Location,
+    model_at: Location,
+    out: Location,
+    options: TaggingOptions,
+    *,
+    decoder: str = DECODER,
+    gpu_device: str = "cuda",
+) -> TaggingResult:
     """Tag every track of a manifest that the tables under `out` have no tags and no permanent failure for.
 
     Args:
@@ -97,6 +106,8 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, opti
         model_at: folder of the model artifact.
         out: folder of the tables and records.
         options: how the catalogue is tagged.
+        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
+        gpu_device: of torch, for the GPU workers; tests without a GPU use "cpu".
 
     Raises:
         InputError: the manifest or the model is wrong, OUT cannot be reached or its tables are newer than this program,
@@ -108,25 +119,27 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, opti
     tracks = manifest.scan(manifest_at)
     check_writable(out)
     require_known_columns(out)
+    read_options = ReadOptions(limits=options.decoder_limits(), decoder=decoder)
     parameters = {
         "manifest": manifest_at.uri,
         "model": model_at.uri,
         "model_id": model.model_id,
         "limit": options.limit,
         "retry_failed": options.retry_failed,
-        "decode_limits": asdict(options.limits),
+        "decode_limits": asdict(read_options.limits),
     }
     plan_tracks = partial(planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
         if open_tracks is not None and not len(open_tracks):
-            return Tagged(runs=[], already_done=tracks.count_rows())  # an unchanged night starts no Ray
-        with cluster.connected(num_cpus=options.workers):
-            workers = cluster.require_workers(options.workers)
-            tag_shards = (
-                _on_gpus(options, model, model_at, workers) if options.use_gpu else _on_cpus(options, model, workers)
-            )
+            return TaggingResult(runs=[], already_done=tracks.count_rows())  # an unchanged night starts no Ray
+        with cluster.connected(num_cpus=options.num_workers):
+            workers = cluster.require_workers(options.num_workers)
+            if options.use_gpu:
+                tag_shards = _on_gpus(model, read_options, workers, model_at, gpu_device)
+            else:
+                tag_shards = _on_cpus(model, read_options, workers)
             records = [_run(plan, tag_shards, out, lock) for plan in unfinished]
             open_tracks = plan_tracks() if open_tracks is None else open_tracks
             already_done = tracks.count_rows() - len(open_tracks)
@@ -135,14 +148,13 @@ def tag_catalogue(manifest_at: Location, model_at: Location, out: Location, opti
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
                 plan = _write_plan(planned, out, parameters | {"already_done": already_done}, workers)
                 records.append(_run(plan, tag_shards, out, lock))
-    return Tagged(runs=records, already_done=already_done)
+    return TaggingResult(runs=records, already_done=already_done)
 
 
-def _on_cpus(options: Tagging, model: CpuModel, workers: int) -> TagShards:
+def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:
     """Workers that read and tag."""
     import ray.data
 
-    read_options = ReadOptions(limits=options.limits, decoder=options.decoder)
     return lambda plan, shards: ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
         ReadAndTagShard,
         fn_constructor_args=(plan, model, read_options),
@@ -152,19 +164,17 @@ def _on_cpus(options: Tagging, model: CpuModel, workers: int) -> TagShards:
     )
 
 
-def _on_gpus(options: Tagging, model: CpuModel, model_at: Location, workers: int) -> TagShards:
-    """CPU workers that read, then a worker for each GPU that tags.
-
-    Raises:
-        InputError: the cluster has no GPU.
-    """
+def _on_gpus(
+    model: CpuModel, read_options: ReadOptions, workers: int, model_at: Location, gpu_device: str
+) -> TagShards:
+    """CPU workers that read, then a worker for each GPU that tags."""
     import ray.data
 
     gpus = cluster.require_workers(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
     from mtl_core.inference.artifact import load_artifact  # torch takes seconds to import
     from mtl_core.pipelines.workers.gpu_workers import TagShard
 
-    artifact, read_options = load_artifact(model_at), ReadOptions(limits=options.limits, decoder=options.decoder)
+    artifact = load_artifact(model_at)
     return lambda plan, shards: (
         ray.data.from_items(shards, override_num_blocks=len(shards))
         .map_batches(
@@ -176,7 +186,7 @@ def _on_gpus(options: Tagging, model: CpuModel, model_at: Location, workers: int
         )
         .map_batches(
             TagShard,
-            fn_constructor_args=(plan, artifact, options.gpu_device),
+            fn_constructor_args=(plan, artifact, gpu_device),
             batch_size=1,
             num_cpus=0,
             num_gpus=1,
@@ -226,19 +236,8 @@ def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> d
     )
     commit.commit_run(out, verified, lock.renew)
     lock.renew()
-    times = {
-        "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
-        "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
-    }
-    record = _record(plan, results, failures, times)
-    (out / RECORDS / f"{plan.run_id}.json").write_json(record)
-    work_plan.delete_plan(plan.folder)
-    return record
-
-
-def _record(plan: WorkPlan, results: list[ShardResult], failures: pa.Table, times: dict[str, float]) -> dict[str, Any]:
     totals = work_plan.sum_results(results)
-    return {
+    record = {
         "run_id": plan.run_id,
         "asked": plan.parameters,
         "versions": {"python": platform.python_version()}
@@ -251,7 +250,11 @@ def _record(plan: WorkPlan, results: list[ShardResult], failures: pa.Table, time
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],
-        **times,
+        "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
+        "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
         "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    (out / RECORDS / f"{plan.run_id}.json").write_json(record)
+    work_plan.delete_plan(plan.folder)
+    return record

@@ -6,7 +6,6 @@ command therefore resumes a training that was interrupted, and recognises one th
 
 import platform
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -42,82 +41,89 @@ MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 STATE_FOLDER, STATE_FILE = "_train", "state.pt"
 #: Makes torch ask for large pages: activations of 70 MB are allocated anew at each update.
 WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
+_PACKAGES = ("torch", "ray", "numpy", "pyarrow")
 
 
-def train(
-    *,
-    mels: Location,
-    out: Location,
-    tasks: Sequence[str] = TASKS,
-    recipe: str = "best",
-    split: str = "paper",
-    fold: int = 0,
-    group_column: str | None = None,
-    epochs: int | None = None,
-    alpha: float | None = None,
-    num_workers: int = 1,
-    use_gpu: bool = False,
-    drop_heads: Sequence[str] = (),
-    seed: int = 0,
-) -> str:
-    """Train a model and write its artifact, replacing one that is there; return a summary for people.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a model learns, from which tracks, and how."""
+
+    tasks: tuple[str, ...] = TASKS
+    """What to learn: artist, language, or both."""
+    recipe: str = "best"
+    """The numbers of the training: best (30 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
+    split: str = "paper"
+    """What is held out: paper, kfold, album or artist (with --tasks language only)."""
+    fold: int = 0
+    """Fold of --split kfold, from 0."""
+    group_column: str | None = None
+    """Column whose values are never shared by train and test, e.g. album or song; by default that of the split."""
+    epochs: int | None = None
+    """Passes over the training part, >= 1; by default the recipe's."""
+    alpha: float | None = None
+    """Weight of the language loss beside the artist loss, >= 0; by default the recipe's."""
+    num_workers: int = 1
+    """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper and best, 16 of demo."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    drop_head: tuple[str, ...] = ()
+    """Tasks whose heads are trained but left out of the artifact, e.g. language."""
+    seed: int = 0
+    """Seed of the split and of the training, >= 0."""
+
+
+def train(mels: Location, out: Location, options: TrainOptions) -> str:
+    """Train a model and write its artifact, replacing one that is there.
 
     Args:
         mels: folder of mels. Classes are the labels of its training part.
-        out: folder of the artifact; the training's state is in its `_train` until then, metrics in `_tensorboard`.
-        tasks, drop_heads: of `TASKS`, what is learnt; and the heads that are left out of the artifact.
-        recipe, epochs, alpha: name in `RECIPES`, with other epochs and alpha than the recipe's where not None.
-        split, fold, group_column: as in `splits.split`.
-        num_workers: data-parallel workers, >= 1; must divide the recipe's global batch.
-        use_gpu: one GPU a worker.
-        seed: of the split and of the training.
+        out: folder of the artifact. The training's state is in its `_train` until then, metrics in `_tensorboard`.
+        options: what is trained.
+
+    Returns:
+        A summary for people.
 
     Raises:
-        InputError: an argument or the mels are wrong; nothing was done.
+        InputError: an option or the mels are wrong; nothing was done.
         ray.train.TrainingFailedError: workers failed more than `MAX_FAILURES` times.
     """
-    numbers = recipe_named(recipe, epochs=epochs, alpha=alpha)
-    tasks = [task for task in TASKS if task in tasks] if set(tasks) <= set(TASKS) else list(tasks)
-    _check(tasks, drop_heads)
-    splits.check_arguments(split, tasks=tasks, folds=[fold], seeds=[seed])
-    numbers.check_workers(num_workers)
+    recipe = recipe_named(options.recipe, epochs=options.epochs, alpha=options.alpha)
+    _check_tasks(options)
+    splits.check_arguments(options.split, tasks=options.tasks, folds=[options.fold], seeds=[options.seed])
+    recipe.check_workers(options.num_workers)
     check_writable(out)
-    data = _read_data(mels, tasks, splits_of={"kind": split, "seed": seed, "fold": fold, "group_column": group_column})
-    if data.segments["train"] < num_workers:
-        raise InputError(f"{data.segments['train']} training segments are too few for {num_workers} workers")
-    model = numbers.model_config({task: len(vocabulary) for task, vocabulary in data.vocabularies.items()})
-    spec = TrainSpec(recipe=numbers, model=model, seed=seed, has_validation=data.has_validation)
+    data = _read_data(mels, options)
+    if data.segments["train"] < options.num_workers:
+        raise InputError(f"{data.segments['train']} training segments are too few for {options.num_workers} workers")
+    model = recipe.model_config({task: len(vocabulary) for task, vocabulary in data.vocabularies.items()})
+    spec = TrainSpec(recipe=recipe, model=model, seed=options.seed, has_validation=data.has_validation)
     name = _run_name(data, spec)
-    run = {"run": name, "workers": num_workers, "gpu": use_gpu, "dropped_heads": sorted(drop_heads)}
+    run = {
+        "run": name,
+        "workers": options.num_workers,
+        "gpu": options.use_gpu,
+        "dropped_heads": sorted(options.drop_head),
+    }
     if model_id := _finished(out, run):
         return f"nothing to do: {out} holds the model {model_id} of this training"
     with lease.acquire(out):
-        with cluster.connected(num_cpus=num_workers):
-            result = _fit(data.parts, spec, out, name, num_workers, use_gpu)
-        model_id = _save(result, data, spec, {"name": recipe, **asdict(numbers)}, run, out)
+        with cluster.connected(num_cpus=options.num_workers):
+            result = _fit(data.parts, spec, out, name, options)
+        model_id = _save(result, data, spec, options.recipe, run, out)
         (out / STATE_FOLDER).delete_tree()
     return f"model {model_id}: {_summary(result, data)}\n-> {out}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """The mels, split and labelled.
-
-    Args:
-        source: the mels.
-        split: the arguments of `splits.split`.
-        assignment: its result, track_id and split.
-        tracks: split -> its rows of `source.tracks`, sorted by track_id.
-        vocabularies: task -> labels of the training part.
-        parts: "train" and "validation".
-    """
+    """The mels, split and labelled."""
 
     source: MelDataset
-    split: dict[str, Any]
-    assignment: pa.Table
-    tracks: dict[str, pa.Table]
-    vocabularies: dict[str, Vocabulary]
-    parts: dict[str, SplitSegments]
+    split: dict[str, Any]  # the arguments of `splits.split`
+    assignment: pa.Table  # its result
+    tracks: dict[str, pa.Table]  # split -> its rows of `source.tracks`, sorted by track_id
+    vocabularies: dict[str, Vocabulary]  # task -> labels of the training part
+    parts: dict[str, SplitSegments]  # "train" and "validation"
 
     @property
     def segments(self) -> dict[str, int]:
@@ -130,21 +136,28 @@ class _Data:
         return any((classes_N != MISSING).any() for classes_N in self.parts["validation"].targets.values())
 
 
-def _check(tasks: Sequence[str], drop_heads: Sequence[str]) -> None:
-    if not tasks or not set(tasks) <= set(TASKS):
-        raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(tasks) or 'none'}")
-    if not set(drop_heads) <= set(tasks) or len(set(drop_heads)) == len(tasks):
-        raise InputError(
-            f"cannot drop the head {', '.join(drop_heads)} of a model of {', '.join(tasks)}: one must stay"
-        )
+def _check_tasks(options: TrainOptions) -> None:
+    tasks, dropped = set(options.tasks), set(options.drop_head)
+    if not tasks or not tasks <= set(TASKS):
+        raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(options.tasks) or 'none'}")
+    if not dropped < tasks:
+        heads, model = ", ".join(options.drop_head), ", ".join(options.tasks)
+        raise InputError(f"cannot drop the head {heads} of a model of {model}: one must stay")
 
 
-def _read_data(mels: Location, tasks: Sequence[str], *, splits_of: dict[str, Any]) -> _Data:
+def _read_data(mels: Location, options: TrainOptions) -> _Data:
     """Open, split and label the mels; raises InputError where the training part lacks labels of a task."""
     source = open_mel_dataset(mels)
-    assignment = splits.split(source.tracks, **splits_of)
+    split: dict[str, Any] = {
+        "kind": options.split,
+        "seed": options.seed,
+        "fold": options.fold,
+        "group_column": options.group_column,
+    }
+    assignment = splits.split(source.tracks, **split)
     # Both tables are sorted by track_id.
     tracks = {name: source.tracks.filter(pc.equal(assignment["split"], name)) for name in splits.SPLIT_NAMES}
+    tasks = [task for task in TASKS if task in options.tasks]
     vocabularies = {task: Vocabulary.of(tracks["train"][task].to_pylist()) for task in tasks}
     for task, vocabulary in vocabularies.items():
         if not len(vocabulary):
@@ -158,17 +171,18 @@ def _read_data(mels: Location, tasks: Sequence[str], *, splits_of: dict[str, Any
         for name in ("train", "validation")
     }
     return _Data(
-        source=source, split=splits_of, assignment=assignment, tracks=tracks, vocabularies=vocabularies, parts=parts
+        source=source, split=split, assignment=assignment, tracks=tracks, vocabularies=vocabularies, parts=parts
     )
 
 
 def _fit(
-    parts: dict[str, SplitSegments], spec: TrainSpec, out: Location, run: str, num_workers: int, use_gpu: bool
+    parts: dict[str, SplitSegments], spec: TrainSpec, out: Location, run: str, options: TrainOptions
 ) -> TrainResult:
     """Run the training loop on the cluster and return the result of its first worker."""
-    if use_gpu:
-        cluster.require_workers(num_workers, num_cpus=0, num_gpus=1, all_at_once=True)
-    worker_cpus = cluster.cpus_per_worker(num_workers, num_gpus=int(use_gpu))
+    workers, gpus = options.num_workers, int(options.use_gpu)
+    if gpus:
+        cluster.require_workers(workers, num_cpus=0, num_gpus=gpus, all_at_once=True)
+    worker_cpus = cluster.cpus_per_worker(workers, num_gpus=gpus)
     storage = out / STATE_FOLDER
     with as_input_error(storage):
         if not storage.on_s3:
@@ -187,7 +201,7 @@ def _fit(
             "progress": progress,
         },
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": int(use_gpu)}
+            num_workers=workers, use_gpu=options.use_gpu, resources_per_worker={"CPU": worker_cpus, "GPU": gpus}
         ),
         run_config=RunConfig(  # Ray Train keeps nothing in its storage: no checkpoint is reported to it
             name=run,
@@ -207,18 +221,9 @@ def _fit(
 
 
 def _save(
-    result: TrainResult, data: _Data, spec: TrainSpec, recipe: dict[str, Any], run: dict[str, Any], out: Location
+    result: TrainResult, data: _Data, spec: TrainSpec, recipe_name: str, run: dict[str, Any], out: Location
 ) -> str:
-    """Write the artifact and return its `model_id`.
-
-    Args:
-        result: of the training.
-        data: that it was trained on.
-        spec: of the training.
-        recipe: its name and numbers.
-        run: what `_finished` compares, among them the heads to drop.
-        out: folder of the artifact.
-    """
+    """Write the artifact, with what `_finished` compares in `run`, and return its `model_id`."""
     model = MultitaskCNN(spec.model)
     model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
     for task in run["dropped_heads"]:
@@ -249,14 +254,13 @@ def _save(
         aggregation=Aggregation(temperature=temperature),
         fingerprint=data.source.fingerprint,
         metrics=metrics,
-        versions=_versions(),
-        recipe=recipe,
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        recipe={"name": recipe_name, **asdict(spec.recipe)},
     )
     return artifact.save_artifact(trained, data.assignment, out)
 
 
 def _summary(result: TrainResult, data: _Data) -> str:
-    """The best epoch and its scores, for people."""
     best = result.history[result.best_epoch - 1]
     top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
     training_s = sum(epoch["seconds"] for epoch in result.history)
@@ -288,8 +292,3 @@ def _finished(out: Location, run: dict[str, Any]) -> str | None:
     except InputError:  # damaged, or of another version: it is replaced
         return None
     return artifact.model_id(stored) if {key: stored.metrics.get(key) for key in run} == run else None
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "ray", "numpy", "pyarrow")}
-    return {"python": platform.python_version(), **packages}

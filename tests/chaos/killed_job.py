@@ -5,7 +5,7 @@ POINT    `module:function@text:when[:count]`: the count-th call of the function 
          that are not written in Python). `A>B` is point B, counted after point A. `never` interrupts nothing.
 HOW      `driver`: SIGKILL to this process. `group`: SIGKILL to its process group (the caller starts a new session).
          `pause`: SIGSTOP. `dawdle`: sleep for 30 s.
-DECODER  the module whose process decodes (`Tagging.decoder`).
+DECODER  the module whose process decodes (the `decoder` of `tag_catalogue`).
 
 The job is the real one, with its own command line; it contains nothing for this program.
 """
@@ -69,7 +69,7 @@ def interrupt(how: str) -> None:
 
 if __name__ == "__main__":
     point, how, decoder, *sys.argv = sys.argv[1:]
-    tag_catalogue.Tagging = functools.partial(tag_catalogue.Tagging, decoder=decoder)  # type: ignore[misc]
+    tag_catalogue.tag_catalogue = functools.partial(tag_catalogue.tag_catalogue, decoder=decoder)
     if point != "never":
         arm(point, lambda: interrupt(how))
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -5,12 +5,13 @@ import json
 from builders.experiments import make_results
 
 from mtl_core.experiments.alpha_sweep import alpha_effects, alpha_section
+from mtl_core.experiments.scoring import Scorer
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.text_tables import to_markdown, to_text
 
 
 def effect_and_models(results):
-    (effect,) = alpha_effects(results, resamples=100)
+    (effect,) = alpha_effects(results, Scorer(100))
     json.dumps(effect, allow_nan=False)
     return effect, {model["name"]: model["tasks"] for model in effect["models"]}
 
@@ -42,12 +43,12 @@ def test_models_are_compared_on_the_cells_that_have_all_of_them():
 
 def test_table_1_has_only_the_default_alpha():
     default = make_results(noise=2.0)
-    assert build_table1([*multi_task_results(0.5), *default], resamples=10) == build_table1(default, resamples=10)
-    assert alpha_effects(default, resamples=10) == []
+    assert build_table1([*multi_task_results(0.5), *default], Scorer(10)) == build_table1(default, Scorer(10))
+    assert alpha_effects(default, Scorer(10)) == []
 
 
 def test_the_tables_name_every_model():
-    section = alpha_section(alpha_effects([*make_results(noise=2.0), *multi_task_results(0.25)], resamples=10))
+    section = alpha_section(alpha_effects([*make_results(noise=2.0), *multi_task_results(0.25)], Scorer(10)))
     ((_, rows),) = section.tables
     assert [row[0] for row in rows] == ["alpha", "artist-only", "language-only", "0.25", "2 (default)"]
     for text in (to_text("", [section]), to_markdown("", [section])):

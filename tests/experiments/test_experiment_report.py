@@ -6,6 +6,7 @@ from builders.html import assert_well_formed
 
 from mtl_core.experiments.alpha_sweep import alpha_effects
 from mtl_core.experiments.report import render_experiment
+from mtl_core.experiments.scoring import Scorer
 from mtl_core.experiments.table1 import build_table1
 
 
@@ -18,8 +19,8 @@ def results_with_history(*, epochs=0, alpha=None):
 
 
 def render(results):
-    table = build_table1(results, resamples=20)
-    return render_experiment({**table, "alphas": alpha_effects(results, resamples=20)}, results)
+    table = build_table1(results, Scorer(20))
+    return render_experiment({**table, "alphas": alpha_effects(results, Scorer(20))}, results)
 
 
 def test_the_page_is_well_formed_and_loads_no_other_file():

@@ -45,18 +45,8 @@ def test_a_stored_run_is_not_done_again_and_a_failed_run_does_not_stop_the_other
 
 
 def plan(**options):
-    defaults = {
-        "mels": make_mels(),
-        "recipes": ["paper"],
-        "tasks": VARIANTS,
-        "split": "kfold",
-        "folds": [0],
-        "group_column": None,
-        "seeds": [0],
-        "epochs": None,
-        "num_workers": 1,
-    }
-    return runner.plan_runs(**(defaults | options))
+    mels = options.pop("mels", None) or make_mels()
+    return runner.plan_runs(mels, runner.ExperimentOptions(**({"folds": [0], "seeds": [0]} | options)))
 
 
 def test_all_models_of_a_seed_and_fold_come_together_and_every_key_is_different():
@@ -93,7 +83,7 @@ def test_each_alpha_is_one_more_model_of_both_tasks():
         ({"alphas": [1.0], "tasks": ["artist"]}, "alphas are only for the model of both tasks, got --tasks artist"),
         ({"num_workers": 3}, "num-workers must divide the global batch of 32, got 3"),
         ({"mels": make_mels(artist=pa.array([None] * 20, pa.string()))}, "has a label for 'artist'"),
-        ({"mels": make_mels(songs=1)}, "no artist has two units"),
+        ({"mels": make_mels(songs=1)}, "no artist has two groups"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

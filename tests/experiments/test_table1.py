@@ -12,7 +12,7 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.evaluation import metrics
 from mtl_core.evaluation.bootstrap import HEADLINES
 from mtl_core.experiments.pooling import MULTI, SYSTEMS, VIA_ARTIST, group_runs, pool
-from mtl_core.experiments.scoring import SCORED_LEVELS
+from mtl_core.experiments.scoring import SCORED_LEVELS, Scorer
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections
 from mtl_core.experiments.text_tables import to_text
@@ -35,7 +35,7 @@ def replace_predictions(result, **fields):
 
 
 def test_a_better_model_has_a_difference_whose_interval_is_above_0():
-    table = build_table1(make_results(gain=2.5, noise=2.0), resamples=300)
+    table = build_table1(make_results(gain=2.5, noise=2.0), Scorer(300))
     for level in SCORED_LEVELS:
         gain = difference(table, level=level)
         assert gain["difference"] > 0.05
@@ -44,7 +44,7 @@ def test_a_better_model_has_a_difference_whose_interval_is_above_0():
 
 
 def test_identical_models_have_a_difference_of_exactly_0():
-    table = build_table1(make_results(), resamples=50)
+    table = build_table1(make_results(), Scorer(50))
     for task in ("artist", "language"):
         for level in SCORED_LEVELS:
             for name in HEADLINES:
@@ -55,14 +55,14 @@ def test_identical_models_have_a_difference_of_exactly_0():
 def test_models_without_skill_have_a_difference_whose_interval_contains_0():
     draws = {"artist": 1, "both": 2}
     runs = [result.run for result in make_results(variants=("artist", "both"))]
-    table = build_table1([make_result(run, skill=0, draw=draws[run.tasks]) for run in runs])
+    table = build_table1([make_result(run, skill=0, draw=draws[run.tasks]) for run in runs], Scorer())
     gain = difference(table)
     assert gain["ci"][0] < 0 < gain["ci"][1]
 
 
 def test_a_score_is_the_mean_over_seeds_of_the_pooled_folds():
     results = make_results(noise=2.0)
-    row = system_row(build_table1(results, resamples=0), "artist", MULTI)
+    row = system_row(build_table1(results, Scorer(0)), "artist", MULTI)
     (group,) = group_runs(results)
     by_hand = [
         metrics.scores(samples.p_NC, samples.t_N, resamples=0)["auc_pr_macro"]
@@ -76,7 +76,7 @@ def test_a_score_is_the_mean_over_seeds_of_the_pooled_folds():
 
 
 def test_the_prior_scores_chance_and_the_artist_determines_the_language():
-    table = build_table1(make_results(noise=0.01), resamples=0)
+    table = build_table1(make_results(noise=0.01), Scorer(0))
     rows = {(row["task"], row["system"]): row["tracks"] for row in table["groups"][0]["systems"]}
     assert rows["artist", "class prior"]["auc_roc_macro"] == 0.5
     assert rows["language", VIA_ARTIST]["top_1"] == 1
@@ -87,17 +87,17 @@ def test_the_prior_scores_chance_and_the_artist_determines_the_language():
 
 def test_an_incomplete_seed_is_left_out_and_a_single_model_has_no_differences():
     results = make_results(seeds=(0,)) + make_results(seeds=(1,))[:-1]
-    group = build_table1(results, resamples=0)["groups"][0]
+    group = build_table1(results, Scorer(0))["groups"][0]
     assert (group["seeds"], group["folds"]) == ([0], list(range(SONGS)))
     assert len(group["left_out"]) == len(results) - 15
-    multi_only = build_table1(make_results(variants=("both",)), resamples=0)["groups"][0]
+    multi_only = build_table1(make_results(variants=("both",)), Scorer(0))["groups"][0]
     assert {row["system"] for row in multi_only["systems"]} == {MULTI, "class prior"}
     assert multi_only["differences"] == []
 
 
 def test_another_recipe_is_compared_with_paper_on_their_common_cells():
     better = make_results(gain=2.5, noise=2.0, recipe="best", seeds=(1,), variants=("both",))
-    table = build_table1([*better, *make_results(noise=2.0)], resamples=300)
+    table = build_table1([*better, *make_results(noise=2.0)], Scorer(300))
     assert [group["name"] for group in table["groups"]] == ["paper", "best"]
     assert [(row["task"], row["of"], row["minus"], row["seeds"]) for row in table["against_paper"]] == [
         ("artist", "best", "paper", [1]),
@@ -110,7 +110,7 @@ def test_another_recipe_is_compared_with_paper_on_their_common_cells():
 
 def test_models_of_one_task_are_compared_if_there_are_no_multi_task_models():
     better = make_results(gain=0, noise=0.1, recipe="best", variants=("language",))
-    (row,) = build_table1([*better, *make_results(noise=2.0, variants=("language",))], resamples=100)["against_paper"]
+    (row,) = build_table1([*better, *make_results(noise=2.0, variants=("language",))], Scorer(100))["against_paper"]
     assert (row["task"], row["system"], row["of"]) == ("language", "language-only", "best")
     assert row["tracks"]["auc_pr_macro"]["ci"][0] > 0
 
@@ -121,7 +121,7 @@ def test_versions_of_one_song_are_drawn_together():
     track_ids = [track_id for result in results for track_id in result.predictions.tracks["track_id"].to_pylist()]
     songs = {track_id: f"{track_id[0]}{track_id[-1]}" for track_id in track_ids}  # tracks a0/3 and a1/3 are song a3
     separate, together = (
-        system_row(build_table1(results, resamples=300, songs=song_of), "artist", "artist-only")
+        system_row(build_table1(results, Scorer(300, songs=song_of)), "artist", "artist-only")
         for song_of in (None, songs)
     )
     assert separate["auc_pr_macro"] == together["auc_pr_macro"]
@@ -140,7 +140,7 @@ def test_one_class_has_scores_where_they_are_defined():
         result = replace_predictions(result, tracks=tracks, logits=logits, vocabularies=vocabularies)
         priors = {task: prior_C if task == "artist" else [1.0] for task, prior_C in result.priors.items()}
         results.append(replace(result, priors=priors, language_of=dict.fromkeys(result.language_of, "a")))
-    table = build_table1(results, resamples=20)
+    table = build_table1(results, Scorer(20))
     row = system_row(table, "language", MULTI)
     assert (row["top_1"], row["auc_pr_macro"], row["auc_roc_macro"]) == (1, 1, None)
     assert difference(table, "language", "language-only", name="auc_roc_macro") == {"difference": None, "ci": None}
@@ -153,7 +153,7 @@ def test_a_catalogue_without_artists_has_only_the_rows_of_language():
     for result in make_results(seeds=(0,), variants=("language",)):
         tracks = result.predictions.tracks.set_column(1, "artist", pa.array([None] * 4, pa.string()))
         results.append(replace(replace_predictions(result, tracks=tracks), language_of={}))
-    group = build_table1(results, resamples=0)["groups"][0]
+    group = build_table1(results, Scorer(0))["groups"][0]
     assert [(row["task"], row["system"]) for row in group["systems"]] == [
         ("language", "language-only"),
         ("language", "class prior"),
@@ -167,5 +167,5 @@ def test_a_label_that_is_not_among_the_training_tracks_is_left_out():
         )
         for result in make_results(seeds=(0,))
     ]
-    row = system_row(build_table1(results, resamples=0), "artist", "artist-only")
+    row = system_row(build_table1(results, Scorer(0)), "artist", "artist-only")
     assert (row["n"], row["classes"], row["classes_covered"]) == ([3 * SONGS], 4, [3])

@@ -1,6 +1,7 @@
 import pytest
 from builders.experiments import make_results
 
+from mtl_core.experiments.scoring import Scorer
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
 from mtl_core.experiments.text_tables import to_markdown, to_text
@@ -9,7 +10,7 @@ from mtl_core.experiments.text_tables import to_markdown, to_text
 @pytest.fixture(scope="module")
 def table():
     better = make_results(gain=2.5, noise=2.0, recipe="best", seeds=(1,), variants=("both",))
-    return build_table1([*better, *make_results(noise=2.0)[:-1]], resamples=20)
+    return build_table1([*better, *make_results(noise=2.0)[:-1]], Scorer(20))
 
 
 @pytest.fixture(params=[to_text, to_markdown])

@@ -144,6 +144,7 @@ def test_a_wrong_flag_ends_in_one_line_and_status_2(
     stdout, stderr = capfd.readouterr()
     assert (stdout, stderr.count("\n")) == ("", 1) and stderr.startswith("error: "), stderr
     assert expected.format(p=folder) in stderr
+    assert "Options" not in stderr, "the name of a class says nothing to a user"
     assert sorted(folder.rglob("*")) == before, "something was written"
 
 

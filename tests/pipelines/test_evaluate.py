@@ -20,7 +20,7 @@ from mtl_core.evaluation import metrics
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 from mtl_core.model.cnn import drop_head
-from mtl_core.pipelines.evaluate import _labelled_in_split, evaluate
+from mtl_core.pipelines.evaluate import EvaluationOptions, _labelled_in_split, evaluate
 from mtl_core.storage.location import Location
 
 ARTISTS = tuple(f"artist {i}" for i in range(6))
@@ -89,7 +89,7 @@ def place(tracks, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(place, local_ray):
     """The result on the test split, and the folder of its files."""
-    return evaluate(model=place / "model", mels=place / "mels", out=place / "out"), Path((place / "out").path)
+    return evaluate(place / "model", place / "mels", place / "out", EvaluationOptions()), Path((place / "out").path)
 
 
 def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated):
@@ -125,14 +125,16 @@ def test_the_report_needs_no_other_file(evaluated):
 
 
 def test_all_includes_tracks_that_are_in_no_split(place, local_ray, tmp_path):
-    result = evaluate(model=place / "model", mels=place / "mels", out=Location(str(tmp_path)), on="all", resamples=0)
+    result = evaluate(
+        place / "model", place / "mels", Location(str(tmp_path)), EvaluationOptions(on="all", resamples=0)
+    )
     assert result["n_tracks"] == 32
     assert result["tasks"]["artist"]["tracks"]["ci"]["top_1"] is None
 
 
 def test_the_splits_are_those_of_the_artifact(tracks):
     table = pa.Table.from_pylist([{k: v for k, v in t.items() if k != "mel"} for t in tracks])
-    splits = [t["split"] for t in tracks]
+    splits = pa.array([t["split"] for t in tracks])
     counts = {
         on: len(_labelled_in_split(table, splits, ["artist", "language"], on))
         for on in ("train", "validation", "test", "all")
@@ -149,7 +151,7 @@ def test_a_model_of_one_task_on_s3_gives_the_same_scores(tracks, evaluated, loca
         artifact, model=drop_head(artifact.model, "language"), vocabularies={"artist": Vocabulary(ARTISTS)}
     )
     artifacts.save_artifact(artist_only, artifacts.load_splits(root / "both"), root / "model")
-    on_s3, on_disk = evaluate(model=root / "model", mels=root / "mels", out=root / "out"), evaluated[0]
+    on_s3, on_disk = evaluate(root / "model", root / "mels", root / "out", EvaluationOptions()), evaluated[0]
     assert json.loads((root / "out" / "metrics.json").read_bytes()) == on_s3
     assert (root / "out" / "report.html").exists()
     assert list(on_s3["tasks"]) == ["artist"]
@@ -165,14 +167,14 @@ def test_wrong_arguments_are_refused_before_ray_starts(tracks, place, tmp_path, 
 
     monkeypatch.setattr("mtl_core.pipelines.workers.cluster.connected", no_work)
     here, out = Location(str(tmp_path)), Location(str(tmp_path / "out"))
-    good = {"model": place / "model", "mels": place / "mels", "out": out}
+    good = {"model": place / "model", "mels": place / "mels", "out": out, "options": EvaluationOptions()}
     other = write_mels(tracks, here / "other", front_end=FrontEnd(segments_per_excerpt=2))
     unlabelled = write_mels([t | {"artist": None, "language": None} for t in tracks], here / "unlabelled")
     empty = tmp_path / "empty"
     empty.mkdir()
     for wrong, message in [
-        ({"on": "tset"}, "'tset'.*train, validation, test, all"),
-        ({"resamples": -1}, "resamples.*-1"),
+        ({"options": EvaluationOptions(on="tset")}, "'tset'.*train, validation, test, all"),
+        ({"options": EvaluationOptions(resamples=-1)}, "resamples.*-1"),
         ({"model": here / "nowhere"}, "nowhere is not a model artifact"),
         ({"model": place / "mels"}, "is not a model artifact"),
         ({"mels": here / "nowhere"}, "nowhere"),

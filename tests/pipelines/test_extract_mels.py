@@ -18,7 +18,7 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.errors import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.extract_mels import Extraction, extract_mels
+from mtl_core.pipelines.extract_mels import ExtractionOptions, extract_mels
 from mtl_core.schema import FAILURES, FRONT_END_HASH, MELS
 from mtl_core.storage.location import Location
 
@@ -42,7 +42,7 @@ def rows(mels: Location) -> pa.Table:
 def test_a_row_is_a_segment(root: str) -> None:
     folder = Location(root)
     manifest = write_manifest(folder, n_good=5, seconds=7.0)
-    summary = extract_mels(manifest, folder / "mels", Extraction())
+    summary = extract_mels(manifest, folder / "mels", ExtractionOptions())
     assert "5 of 9 tracks, 10 segments" in summary and "decode/not_audio 2" in summary
     table = rows(folder / "mels")
     assert table.schema.names == [*MELS.names[:-1], "mood", "mel"]
@@ -59,16 +59,18 @@ def test_a_row_is_a_segment(root: str) -> None:
     assert {r["track_id"]: (r["stage"], r["error"]) for r in failures.to_pylist()} == BAD
     assert open_mel_dataset(folder / "mels").tracks["segments"].to_pylist() == [2] * 5
 
-    assert extract_mels(manifest, folder / "mels", Extraction()).startswith("nothing to do")
-    extract_mels(manifest, folder / "mels", Extraction(draws=2, seed=3))
+    assert extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing to do")
+    extract_mels(manifest, folder / "mels", ExtractionOptions(draws=2, seed=3))
     drawn = rows(folder / "mels")
     assert len(drawn) == 20, "two draws for each segment; the mels of the fixed grid are deleted"
     assert len(set(drawn["start_s"].to_pylist())) > 10
     assert [path for path, _ in (folder / "mels" / "_runs").walk() if "/" in path] == []
-    assert not extract_mels(manifest, folder / "mels", Extraction()).startswith("nothing"), "the folder held other mels"
+    assert not extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing"), (
+        "the folder held other mels"
+    )
     assert rows(folder / "mels").equals(table)
     (folder / "mels").files(".parquet")[0].delete()
-    assert not extract_mels(manifest, folder / "mels", Extraction()).startswith("nothing"), "a file is gone"
+    assert not extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing"), "a file is gone"
     assert rows(folder / "mels").equals(table)
 
 
@@ -82,10 +84,10 @@ def test_the_same_command_finishes_a_run_that_crashed_at_its_very_end(
         patched.setattr(
             "mtl_core.storage.work_plan.delete_plan", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt)
         )
-        extract_mels(manifest, folder / "mels", Extraction())
+        extract_mels(manifest, folder / "mels", ExtractionOptions())
     with pytest.raises(InputError, match="has not ended"):
         open_mel_dataset(folder / "mels")
-    extract_mels(manifest, folder / "mels", Extraction())
+    extract_mels(manifest, folder / "mels", ExtractionOptions())
     assert open_mel_dataset(folder / "mels").tracks.num_rows == 2
 
 
@@ -100,7 +102,7 @@ def test_carried_columns_may_have_any_name(tmp_path: Path) -> None:
     build_manifest(folder / "catalogue", folder / "catalogue" / "labels.csv", manifest_at)
     nested = pq.read_table(manifest_at.path).append_column("moods", pa.array([["calm"]] * 6))
     pq.write_table(nested, manifest_at.path)
-    extract_mels(manifest_at, folder / "mels", Extraction())
+    extract_mels(manifest_at, folder / "mels", ExtractionOptions())
     tracks = open_mel_dataset(folder / "mels").tracks
     assert tracks["segments"].to_pylist() == [1, 1]
     assert tracks["split"].to_pylist() == ["train", None] and "moods" not in tracks.column_names
@@ -136,6 +138,6 @@ def test_a_killed_extraction_ends_with_the_mels_of_an_undisturbed_one(tmp_path: 
     ended = subprocess.run([*command, f"{folder}/killed"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "unfinished run" in ended.stderr
     assert [file.stat().st_mtime_ns for file in files] == times_ns, "a shard that was done is not repeated"
-    extract_mels(manifest, folder / "whole", Extraction())
+    extract_mels(manifest, folder / "whole", ExtractionOptions())
     assert rows(folder / "killed").equals(rows(folder / "whole"))
     assert (tmp_path / "killed/_failures/failures.parquet").exists()

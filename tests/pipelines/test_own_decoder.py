@@ -11,8 +11,8 @@ from builders.models import save
 from mtl_core.dataset.mel_dataset import read_tracks
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.extract_mels import Extraction, extract_mels
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.pipelines.extract_mels import ExtractionOptions, extract_mels
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
@@ -31,10 +31,10 @@ def catalogue(tmp_path: Path) -> Location:
 @pytest.mark.usefixtures("local_ray")
 def test_tagging_with_an_own_decoder(catalogue: Location, untrained: Artifact) -> None:
     model, out = save(untrained, catalogue / "model"), catalogue / "out"
-    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, Tagging())
+    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, TaggingOptions())
     assert [(run["tagged"], run["failed"]) for run in tagged.runs] == [(1, 1)]
-    own = Tagging(decoder="builders.own_decoder", retry_failed=True)
-    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, own)
+    again = TaggingOptions(retry_failed=True)
+    tagged = tag_catalogue(catalogue / "manifest.parquet", model, out, again, decoder="builders.own_decoder")
     assert [(run["tagged"], run["failed"]) for run in tagged.runs] == [(1, 0)]
     table = delta.open_table(out, "tags")
     assert table is not None
@@ -47,7 +47,7 @@ def test_tagging_with_an_own_decoder(catalogue: Location, untrained: Artifact) -
 @pytest.mark.usefixtures("local_ray")
 def test_extraction_with_an_own_decoder(catalogue: Location) -> None:
     manifest, mels = catalogue / "manifest.parquet", catalogue / "mels"
-    assert "1 of 2 tracks" in extract_mels(manifest, mels, Extraction())
-    assert "2 of 2 tracks" in extract_mels(manifest, mels, Extraction(decoder="builders.own_decoder"))
+    assert "1 of 2 tracks" in extract_mels(manifest, mels, ExtractionOptions())
+    assert "2 of 2 tracks" in extract_mels(manifest, mels, ExtractionOptions(), decoder="builders.own_decoder")
     frames = read_tracks(mels, ["song.au", "song.wav"])
     np.testing.assert_allclose(frames["song.au"], frames["song.wav"], atol=0.02)  # the wav has 16 bits

@@ -17,22 +17,23 @@ CHAIN = """
 import sys, tempfile
 import ray
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.evaluate import evaluate
-from mtl_core.pipelines.extract_mels import Extraction, extract_mels
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
-from mtl_core.pipelines.train import train
+from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
+from mtl_core.pipelines.extract_mels import ExtractionOptions, extract_mels
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
+from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.storage.location import Location
 
 at = Location(sys.argv[1])
 with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
     ray.init(address="local", num_cpus=int(sys.argv[2]), num_gpus=1, include_dashboard=False, _temp_dir=folder)
     build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
-    print(extract_mels(at / "manifest.parquet", at / "mels", Extraction()), flush=True)
-    print(train(mels=at / "mels", out=at / "model", epochs=2, num_workers=2), flush=True)
-    evaluate(model=at / "model", mels=at / "mels", out=at / "report", on="all", resamples=0)
-    tag_catalogue(at / "manifest.parquet", at / "model", at / "tagged", Tagging())
+    print(extract_mels(at / "manifest.parquet", at / "mels", ExtractionOptions()), flush=True)
+    print(train(at / "mels", at / "model", TrainOptions(epochs=2, num_workers=2)), flush=True)
+    evaluate(at / "model", at / "mels", at / "report", EvaluationOptions(on="all", resamples=0))
+    tag_catalogue(at / "manifest.parquet", at / "model", at / "tagged", TaggingOptions())
     # The cluster only claims to have a GPU: the workers of a GPU run on the CPU.
-    tag_catalogue(at / "manifest.parquet", at / "model", at / "by-gpu", Tagging(use_gpu=True, gpu_device="cpu"))
+    by_gpu = TaggingOptions(use_gpu=True)
+    tag_catalogue(at / "manifest.parquet", at / "model", at / "by-gpu", by_gpu, gpu_device="cpu")
     ray.shutdown()
 """
 

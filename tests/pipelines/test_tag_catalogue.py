@@ -16,7 +16,7 @@ from mtl_core.errors import InputError
 from mtl_core.inference import artifact
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
@@ -40,7 +40,7 @@ def rows(root: Location, name: str) -> list[dict]:
 @pytest.mark.usefixtures("local_ray")
 def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifact) -> None:
     at, out = catalogue, catalogue / "tagged"
-    tagged = tag_catalogue(at / "manifest.parquet", save(untrained, at / "model"), out, Tagging())
+    tagged = tag_catalogue(at / "manifest.parquet", save(untrained, at / "model"), out, TaggingOptions())
     tags, failures = rows(out, "tags"), rows(out, "failures")
     assert len(tags) == N_GOOD and {row["track_id"] for row in tags} == {
         f"good/{i:03}.{('wav', 'flac', 'ogg', 'mp3')[i % 4]}" for i in range(N_GOOD)
@@ -62,7 +62,7 @@ def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifac
     assert tagged.failed_share == pytest.approx(4 / (N_GOOD + 4))
     assert not list((out / "_run").walk()), "a finished run leaves no plan"
 
-    again = tag_catalogue(at / "manifest.parquet", at / "model", out, Tagging())
+    again = tag_catalogue(at / "manifest.parquet", at / "model", out, TaggingOptions())
     assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)
     assert rows(out, "tags") == tags
 
@@ -72,7 +72,7 @@ def test_a_tag_is_computed_from_the_features_of_training(tmp_path: Path, untrain
     at = Location(str(tmp_path))
     write_catalogue(at / "catalogue", 1, seconds=130.0)
     build_manifest(at / "catalogue", None, at / "m.parquet")
-    tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", Tagging())
+    tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", TaggingOptions())
     (row,) = rows(at / "out", "tags")
     import torch
 
@@ -93,7 +93,7 @@ def test_a_disk_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untrained
     for place in (Location(str(tmp_path)), Location(bucket)):
         write_catalogue(place / "catalogue", 8)
         build_manifest(place / "catalogue", None, place / "m.parquet")
-        tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", Tagging())
+        tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", TaggingOptions())
         tags.append(rows(place / "out", "tags"))
     for disk, s3 in zip(*tags, strict=True):
         assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [
@@ -110,12 +110,12 @@ def test_a_limit_leaves_the_other_tracks_for_the_next_run(tmp_path: Path, untrai
     write_catalogue(at / "catalogue", 6)
     build_manifest(at / "catalogue", None, at / "m.parquet")
     model = save(untrained, at / "model")
-    first = tag_catalogue(at / "m.parquet", model, at / "out", Tagging(limit=6))
+    first = tag_catalogue(at / "m.parquet", model, at / "out", TaggingOptions(limit=6))
     assert [run["planned"] for run in first.runs] == [6]
     assert max(row["track_id"] for row in rows(at / "out", "tags")) < "good/002"
-    second = tag_catalogue(at / "m.parquet", model, at / "out", Tagging())
+    second = tag_catalogue(at / "m.parquet", model, at / "out", TaggingOptions())
     assert [run["planned"] for run in second.runs] == [4] and second.already_done == 6
-    third = tag_catalogue(at / "m.parquet", model, at / "out", Tagging(retry_failed=True))
+    third = tag_catalogue(at / "m.parquet", model, at / "out", TaggingOptions(retry_failed=True))
     assert [run["planned"] for run in third.runs] == [4], "the failed tracks are planned again"
     assert {row["attempts"] for row in rows(at / "out", "failures")} == {2}
 
@@ -132,7 +132,7 @@ def test_a_model_of_one_task_leaves_the_other_null(tmp_path: Path, untrained: Ar
         front_end=untrained.front_end,
         vocabularies={"artist": untrained.vocabularies["artist"]},
     )
-    tag_catalogue(at / "m.parquet", save(alone, at / "model"), at / "out", Tagging())
+    tag_catalogue(at / "m.parquet", save(alone, at / "model"), at / "out", TaggingOptions())
     for row in rows(at / "out", "tags"):
         assert row["language"] is row["language_confidence"] is row["language_top"] is None and row["artist"]
 
@@ -148,7 +148,7 @@ def test_what_is_not_a_manifest_or_a_model_is_refused_before_any_work(tmp_path: 
         (at / "m.parquet", at, "model"),
     ):
         with pytest.raises(InputError, match=message):
-            tag_catalogue(manifest, folder, at / "out", Tagging())
+            tag_catalogue(manifest, folder, at / "out", TaggingOptions())
     assert not (tmp_path / "out").exists()
 
 
@@ -158,4 +158,4 @@ def test_a_missing_gpu_is_refused(tmp_path: Path, untrained: Artifact) -> None:
     write_catalogue(at / "catalogue", 1)
     build_manifest(at / "catalogue", None, at / "m.parquet")
     with pytest.raises(InputError, match="1 workers of 1 GPU each: the cluster has room for 0 "):
-        tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", Tagging(use_gpu=True))
+        tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", TaggingOptions(use_gpu=True))

@@ -20,7 +20,7 @@ from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_trac
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference import artifact
-from mtl_core.pipelines.train import STATE_FILE, STATE_FOLDER, train
+from mtl_core.pipelines.train import STATE_FILE, STATE_FOLDER, TrainOptions, train
 from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def _kill_worker():
 
 def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
-    summary = train(mels=mels, out=out, recipe="demo", epochs=4, num_workers=2)
+    summary = train(mels, out, TrainOptions(recipe="demo", epochs=4, num_workers=2))
     loaded = artifact.load_artifact(out)
     history = loaded.metrics["history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
@@ -82,7 +82,7 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert len(lines) == 4
     (events,) = (out / "_tensorboard").walk()
     assert events[0].startswith(loaded.metrics["run"])
-    again = train(mels=mels, out=out, recipe="demo", epochs=4, num_workers=2)
+    again = train(mels, out, TrainOptions(recipe="demo", epochs=4, num_workers=2))
     assert again == f"nothing to do: {out} holds the model {artifact.model_id(loaded)} of this training"
     assert "training: epoch" not in capfd.readouterr().err
 
@@ -94,7 +94,7 @@ def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
     for name in ("disturbed", "b", "c"):
         out = Location(str(tmp_path / name))
         killed = _after_first_epoch(out, _kill_worker) if name == "disturbed" else [0]
-        train(mels=mels, out=out, recipe="best", epochs=6, num_workers=2)
+        train(mels, out, TrainOptions(recipe="best", epochs=6, num_workers=2))
         assert killed[0] is not None
         weights.append((out / artifact.WEIGHTS_FILE).read_bytes())
     assert weights[0] == weights[1] == weights[2]
@@ -107,13 +107,13 @@ def test_unequal_data(local_ray, tmp_path):
     tracks += [(None, "x", f"nobody-{i}") for i in range(3)] + [("silent", None, f"silent-{i}") for i in range(3)]
     mels = write_tracks(tmp_path / "mels", tracks)
     out = Location(str(tmp_path / "model"))
-    train(mels=mels, out=out, recipe="demo", epochs=1, num_workers=1)
+    train(mels, out, TrainOptions(recipe="demo", epochs=1, num_workers=1))
     loaded = artifact.load_artifact(out)
     assert list(loaded.vocabularies["artist"].labels) == ["common", "rare", "silent"]
     assert len(loaded.vocabularies["language"]) == 1
     assert loaded.metrics["validation"]["artist"]["segments"] > 0
     alone = write_tracks(tmp_path / "alone", [(f"a{i}", "x", f"a{i}") for i in range(4)])
-    summary = train(mels=alone, out=out, recipe="best", epochs=2, num_workers=2)
+    summary = train(alone, out, TrainOptions(recipe="best", epochs=2, num_workers=2))
     assert "there is no validation part" in summary
     loaded = artifact.load_artifact(out)
     assert loaded.metrics["validation_loss"] is None
@@ -126,7 +126,7 @@ def test_a_killed_worker_is_replaced_and_so_is_a_model_on_s3(local_ray, mels, bu
         (mels_on_s3 / file.name).write_bytes(file.read_bytes())
     (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
     killed = _after_first_epoch(out, _kill_worker)
-    train(mels=mels_on_s3, out=out, recipe="demo", epochs=3, num_workers=2, drop_heads=("language",))
+    train(mels_on_s3, out, TrainOptions(recipe="demo", epochs=3, num_workers=2, drop_head=("language",)))
     assert killed[0] is not None
     loaded = artifact.load_artifact(out)
     assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
@@ -151,7 +151,7 @@ def test_the_same_command_resumes_after_its_driver_was_killed(local_ray, mels, t
     time.sleep(4)  # its workers outlive it by some 3 s
     shutil.rmtree(ray_folder, ignore_errors=True)
     capfd.readouterr()
-    train(mels=mels, out=out, recipe="demo", epochs=3, num_workers=1)
+    train(mels, out, TrainOptions(recipe="demo", epochs=3, num_workers=1))
     assert [epoch["epoch"] for epoch in artifact.load_artifact(out).metrics["history"]] == [1, 2, 3]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert 1 <= len(lines) <= 2  # the epochs that the killed driver had not finished

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from builders.small_mels import write_mels
+from builders.train_state import completed_epochs
 
 from mtl_core.inference import artifact
 from mtl_core.pipelines.train import STATE_FILE, STATE_FOLDER
-from mtl_core.pipelines.training.train_state import completed_epochs
 from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]

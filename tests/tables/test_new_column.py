@@ -13,7 +13,7 @@ import pytest
 from nights import a_failure, a_tag, night, nothing, stage, state, table_rows
 
 from mtl_core.errors import InputError
-from mtl_core.pipelines.tag_catalogue import Tagging, tag_catalogue
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.schema import SINCE, TAGS
 from mtl_core.storage.lease import LeaseLostError
 from mtl_core.storage.location import Location
@@ -212,7 +212,7 @@ def test_an_older_program_refuses_a_newer_table(
         night(old, "old", [a_tag("a", run="old")], [])
     model, manifest = (Location(str(VERSION_0_1 / name)) for name in ("paper", "manifest.parquet"))
     with pytest.raises(InputError, match=message):
-        tag_catalogue(manifest, model, old, Tagging())
+        tag_catalogue(manifest, model, old, TaggingOptions())
     job = Path(__file__).parents[2] / "jobs" / "maintain_tables.py"
     monkeypatch.setattr(sys, "argv", [str(job), "--out", old.uri, "--compact"])
     with pytest.raises(SystemExit) as ended:

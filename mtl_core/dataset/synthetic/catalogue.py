@@ -42,14 +42,18 @@ _LENGTH = (0.95, 1.1)
 class CatalogueConfig:
     """The parameters of a catalogue. Raises ValueError where one is out of range."""
 
-    languages: int = 4  # number of languages, 1 to 400
-    artists_per_language: int = 4  # 1 to 200; each artist sings in one language
-    songs_per_artist: int = 5  # 1 to 1,000, on two albums (a single song: on one)
-    song_s: float = 16.0  # length of a song in seconds, 3 to 1,200; each song is 5% shorter to 10% longer
-    #: If "hard", artists and languages overlap, the songs of one artist differ more, and accompaniment and noise are
-    #: louder than if "easy".
+    languages: int = 4
+    """Number of languages, 1 to 400."""
+    artists_per_language: int = 4
+    """Artists in each language, 1 to 200; each artist sings in one language."""
+    songs_per_artist: int = 5
+    """Songs of each artist, 1 to 1000, on two albums (a single song: on one)."""
+    song_s: float = 16.0
+    """Length of a song in seconds, 3 to 1200; each is 5% shorter to 10% longer."""
     difficulty: parameters.DifficultyName = "easy"
-    seed: int = 0  # 0 or more; the same seed gives the same catalogue
+    """hard: artists and languages overlap, songs of one artist differ more, band and noise are louder."""
+    seed: int = 0
+    """0 or more; the same seed gives the same catalogue."""
 
     def __post_init__(self) -> None:
         for name, minimum, maximum in (

@@ -23,13 +23,7 @@ MAX_CACHED_SEGMENTS = 20_000  # of validation, in the workers' memory: 0.7 GB; m
 
 
 class TrainInput:
-    """The batches of a worker.
-
-    Args:
-        training, validation: the parts, the same on every worker.
-        recipe: gives the size of a batch.
-        seed: of the shuffling.
-    """
+    """The batches of a worker. The arguments are the same on every worker; `seed` is that of the shuffling."""
 
     def __init__(self, training: SplitSegments, validation: SplitSegments, recipe: Recipe, seed: int) -> None:
         context = ray.train.get_context()

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,57 +41,37 @@ from mtl_core.storage.location import Location
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """What is trained, and how.
+    """What is trained, and how."""
 
-    Args:
-        recipe: the numbers of the training.
-        model: the network.
-        seed: of the initial weights, the dropout and the shuffling.
-        has_validation: whether there is a validation part with labels.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  #: the numbers of the training
     model: ModelConfig
-    seed: int
-    has_validation: bool
+    seed: int  #: of the initial weights, the dropout and the shuffling
+    has_validation: bool  #: whether there is a validation part with labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The result of one epoch.
+    """The result of one epoch."""
 
-    Args:
-        epoch: from 1.
-        train_loss: L in nats.
-        validation_loss: L in nats; None without a validation part.
-        top1: task -> share of its labelled validation segments that are classified correctly.
-        labelled: task -> number of its labelled validation segments.
-        seconds: wall clock.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float | None
-    top1: dict[str, float]
-    labelled: dict[str, int]
-    seconds: float
+    epoch: int  #: from 1
+    train_loss: float  #: L in nats
+    validation_loss: float | None  #: L in nats; None without a validation part
+    top1: dict[str, float]  #: task -> share of its labelled validation segments that are classified correctly
+    labelled: dict[str, int]  #: task -> number of its labelled validation segments
+    seconds: float  #: wall clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """What a training returns.
 
-    Args:
-        weights: name -> array, of the epoch with the lowest validation loss; of the last epoch without validation.
-        best_epoch: the epoch of `weights`, from 1.
-        history: an `Epoch` each, as JSON values.
-        temperature: task -> temperature that calibrates the validation tracks; empty without validation.
+    `weights` (name -> array) are those of the epoch with the lowest validation loss; without validation, of the last.
     """
 
     weights: dict[str, np.ndarray]
-    best_epoch: int
-    history: list[dict[str, Any]]
-    temperature: dict[str, float]
+    best_epoch: int  #: the epoch of `weights`, from 1
+    history: list[dict[str, Any]]  #: an `Epoch` each, as JSON values
+    temperature: dict[str, float]  #: task -> temperature that calibrates the validation tracks; {} without validation
 
 
 def train_worker(arguments: dict[str, Any]) -> TrainResult | None:
@@ -120,10 +100,8 @@ def train_worker(arguments: dict[str, Any]) -> TrainResult | None:
     optimizer = make_optimizer(model, spec.recipe)
     state = load_state(state_file, model, optimizer, rank=rank, world_size=workers.size)
     for epoch in range(len(state.history) + 1, spec.recipe.epochs + 1):
-        start_s = time.monotonic()
         seed_epoch(spec.seed, epoch, rank)
         result = _train_and_validate(spec, data, model, wrapped, optimizer, workers, epoch)
-        result = replace(result, seconds=time.monotonic() - start_s)
         _add_epoch(state, result, model)
         if rank == 0:
             save_state(state_file, state, model, optimizer)
@@ -150,8 +128,7 @@ def _train_and_validate(
     workers: Workers,
     epoch: int,
 ) -> Epoch:
-    """One epoch; its `seconds` are 0."""
-    recipe, classes = spec.recipe, spec.model.classes
+    start_s, recipe, classes = time.monotonic(), spec.recipe, spec.model.classes
     train_loss = train_epoch(
         wrapped,
         optimizer,
@@ -166,17 +143,11 @@ def _train_and_validate(
     if epoch < recipe.epochs:
         data.begin(epoch + 1)
     workers.average_running_statistics(model)
-    if not spec.has_validation:
-        return Epoch(epoch=epoch, train_loss=train_loss, validation_loss=None, top1={}, labelled={}, seconds=0)
-    scores = validate(model, data.validation(), recipe, classes=classes, workers=workers)
-    return Epoch(
-        epoch=epoch,
-        train_loss=train_loss,
-        validation_loss=scores.loss,
-        top1=scores.top1,
-        labelled=scores.labelled,
-        seconds=0,
-    )
+    validation: dict[str, Any] = {"validation_loss": None, "top1": {}, "labelled": {}}
+    if spec.has_validation:
+        scores = validate(model, data.validation(), recipe, classes=classes, workers=workers)
+        validation = {"validation_loss": scores.loss, "top1": scores.top1, "labelled": scores.labelled}
+    return Epoch(epoch=epoch, train_loss=train_loss, seconds=time.monotonic() - start_s, **validation)
 
 
 def _add_epoch(state: TrainState, result: Epoch, model: MultitaskCNN) -> None:

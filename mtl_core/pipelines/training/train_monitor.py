@@ -17,13 +17,7 @@ from mtl_core.storage.location import Location
 
 
 def report_epochs(progress: Queue, epochs: int, folder: Location) -> None:
-    """Report the epochs of the queue until it gives None.
-
-    Args:
-        progress: gives an `Epoch` as each one ends.
-        epochs: number of epochs of the whole training.
-        folder: of the event file.
-    """
+    """Report each of the `epochs` epochs that the queue gives, until it gives None; the event file is in `folder`."""
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as scratch, SummaryWriter(scratch, flush_secs=3600) as writer:
         while (epoch := progress.get()) is not None:

@@ -5,25 +5,19 @@ import pickle
 from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.tagger import Tagger
 from mtl_core.inference.torch_engine import TorchEngine
-from mtl_core.pipelines.workers.shard_workers import Batch, ShardTracks, TagWriter
+from mtl_core.pipelines.workers.shard_workers import ShardBatch, ShardTracks, TagWriter
 from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.timing import StageTimer
 
 
 class TagShard:
-    """Tags all tracks of a shard that `ReadShard` has read, in one pass of the network.
-
-    Args:
-        plan: the frozen plan.
-        artifact: the model.
-        device: of torch, "cuda"; tests without a GPU use "cpu".
-    """
+    """Tags all tracks of a shard that `ReadShard` has read, in one pass of the network on a torch device."""
 
     def __init__(self, plan: WorkPlan, artifact: Artifact, device: str) -> None:
         tagger = Tagger(TorchEngine(artifact.model, device), artifact.vocabularies, artifact.aggregation)
         self._writer = TagWriter(plan, tagger, StageTimer())
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (pickled,) = batch["item"]
         read: ShardTracks = pickle.loads(pickled)
         return self._writer.write(read.shard, self._writer.tag(read.tracks), read.times)

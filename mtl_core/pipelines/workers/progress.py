@@ -1,6 +1,6 @@
 """Progress: what a person sees of a run: tracks done of planned, failures, tracks a second, time left.
 
-On a terminal it is one line that is written anew; in a log it is a line now and then.
+On a terminal it is one line that is replaced; in a log it is a line every 15 seconds.
 """
 
 import sys
@@ -14,12 +14,12 @@ LOG_EVERY_S = 15.0
 
 
 class Progress:
-    """Counts tracks towards a known number.
+    """Counts tracks up to a known number.
 
     Args:
         what: the verb of the line, "tagging".
         planned: tracks of the run.
-        done: tracks that an earlier try of this run did. They do not count into the rate.
+        done: tracks that an earlier try of this run did. The rate does not include them.
     """
 
     def __init__(self, what: str, planned: int, done: int = 0) -> None:
@@ -36,7 +36,7 @@ class Progress:
             self.add(row["done"] + row["failed"], row["failed"])
             yield row
 
-    def add(self, tracks: int, failed: int) -> None:
+    def add(self, tracks: int, failed: int = 0) -> None:
         """Count tracks that have ended, `failed` of them by a failure."""
         self._done, self._failed = self._done + tracks, self._failed + failed
         now = time.monotonic()

@@ -3,9 +3,6 @@
 Each call takes one shard of a work plan. Only shard numbers go in and only counts come out; the workers do all I/O
 themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a worker from
 several threads: it downloads the tracks of one shard while it works on another.
-
-Contents: `ExtractShard` (tracks -> mels), `ReadAndTagShard` (tracks -> tags), `ReadShard` (tracks -> segments, for a
-GPU worker that tags them: `gpu_workers.TagShard`), `TagWriter`.
 """
 
 import pickle
@@ -30,18 +27,12 @@ from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
-Batch = dict[str, np.ndarray]
+ShardBatch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How workers read tracks.
-
-    Args:
-        limits: of the decoder, for one track.
-        decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.
-        draws, seed: random segment starts instead of the fixed grid, see `front_end.log_mel_segments`.
-    """
+    """How workers read tracks: the arguments of `TrackReader`, which has a process and cannot be sent to a worker."""
 
     limits: DecoderLimits
     decoder: str
@@ -54,15 +45,7 @@ class ReadOptions:
 
 
 class ExtractShard:
-    """Writes the mels of a shard's tracks to one file.
-
-    Args:
-        plan: the frozen plan.
-        out: folder of the mels.
-        front_end: of the mels.
-        options: how tracks are read.
-        schema: of the mel files, see `mel_files.mels_schema`.
-    """
+    """Writes the mels of a shard's tracks to one file in `out`; `schema` is that of `mel_files.mels_schema`."""
 
     def __init__(
         self, plan: WorkPlan, out: Location, front_end: FrontEnd, options: ReadOptions, schema: pa.Schema
@@ -71,7 +54,7 @@ class ExtractShard:
         self._reader = options.reader(front_end)
         self._reader.timer.delta()  # starting is not part of any shard's times
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
         tracks = [result for result in results if isinstance(result, Track)]
@@ -79,33 +62,27 @@ class ExtractShard:
         with self._reader.timer.timed("write"):
             if tracks:
                 output.write_bytes(mel_files.encode_mels(tracks, self._schema))
-        return complete_shard(
-            self._plan,
-            shard,
+        result = ShardResult(
+            shard=shard,
             output=output.name if tracks else "",
-            n_segments=[len(track.segments.start_s) for track in tracks],
-            durations_s=[track.duration_s for track in tracks],
-            failed=[result for result in results if isinstance(result, FailedTrack)],
-            times=self._reader.timer.delta(),
+            done=len(tracks),
+            failed=len(results) - len(tracks),
+            n_segments=sum(len(track.segments.start_s) for track in tracks),
+            audio_s=sum(track.duration_s for track in tracks),
+            spent=self._reader.timer.delta(),
         )
+        return finish_shard(self._plan, result, results)
 
 
 class ReadAndTagShard:
-    """Reads the tracks of a shard and tags each as it is read; writes their tags to one file.
-
-    Args:
-        plan: the frozen plan.
-        model: the network as CPUs run it.
-        options: how tracks are read.
-    """
+    """Reads the tracks of a shard and tags each as it is read; writes their tags to one file."""
 
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
-        self._plan = plan
-        self._reader = options.reader(model.front_end)
+        self._plan, self._reader = plan, options.reader(model.front_end)
         tagger = Tagger(model.engine(), model.vocabularies, model.aggregation)
         self._writer = TagWriter(plan, tagger, self._reader.timer)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), self._tag_each)
         return self._writer.write(shard, results)
@@ -124,19 +101,13 @@ class ShardTracks:
 
 
 class ReadShard:
-    """Reads the tracks of a shard for a GPU worker. Their segments go there through Ray's object store, 2.9 MB a track.
-
-    Args:
-        plan: the frozen plan.
-        front_end: of the model.
-        options: how tracks are read.
-    """
+    """Reads a shard's tracks for `gpu_workers.TagShard`. Segments pass through Ray's object store, 2.9 MB a track."""
 
     def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions) -> None:
         self._plan, self._reader = plan, options.reader(front_end)
         self._reader.timer.delta()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
         read = ShardTracks(shard=shard, tracks=tracks, times=self._reader.timer.delta())
@@ -144,13 +115,7 @@ class ReadShard:
 
 
 class TagWriter:
-    """Tags tracks, and writes the tags of a shard.
-
-    Args:
-        plan: the frozen plan.
-        tagger: of the model.
-        timer: takes the stages "model" and "write".
-    """
+    """Tags tracks, and writes the tags of a shard. `timer` takes the stages "model" and "write"."""
 
     def __init__(self, plan: WorkPlan, tagger: Tagger, timer: StageTimer) -> None:
         self._plan, self._tagger, self._timer = plan, tagger, timer
@@ -167,60 +132,35 @@ class TagWriter:
                 read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
             )
 
-    def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> Batch:
+    def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> ShardBatch:
         """Write the tags and complete the shard."""
         rows = [result for result in results if not isinstance(result, FailedTrack)]
         output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
         with self._timer.timed("write"):
             if rows:
                 output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
-        return complete_shard(
-            self._plan,
-            shard,
+        result = ShardResult(
+            shard=shard,
             output=output.name if rows else "",
-            n_segments=[row["n_segments"] for row in rows],
-            durations_s=[row["duration_s"] for row in rows],
-            failed=[result for result in results if isinstance(result, FailedTrack)],
-            times=times_before + self._timer.delta(),
+            done=len(rows),
+            failed=len(results) - len(rows),
+            n_segments=sum(row["n_segments"] for row in rows),
+            audio_s=sum(row["duration_s"] for row in rows),
+            spent=times_before + self._timer.delta(),
         )
+        return finish_shard(self._plan, result, results)
 
 
-def complete_shard(
-    plan: WorkPlan,
-    shard: int,
-    *,
-    output: str,
-    n_segments: Sequence[int],
-    durations_s: Sequence[float],
-    failed: Sequence[FailedTrack],
-    times: StageTimes,
-) -> Batch:
-    """Write a shard's result, its failures included, and return its counts of tracks for Ray Data.
-
-    Args:
-        plan: the frozen plan.
-        shard: its number.
-        output: name of the file that the shard wrote, "" for none.
-        n_segments, durations_s: of the tracks that were read.
-        failed: the tracks that failed.
-        times: what the shard cost.
-    """
-    result = ShardResult(
-        shard=shard,
-        output=output,
-        done=len(n_segments),
-        failed=len(failed),
-        n_segments=sum(n_segments),
-        audio_s=sum(durations_s),
-        spent=times,
-    )
+def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | Row | FailedTrack]) -> ShardBatch:
+    """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
     failures = [
         track.as_row(
             attempts=track.row.get("attempts", 0) + 1,  # a tagging plan counts those of earlier nights
             model_id=plan.parameters.get("model_id"),
             run_id=plan.run_id,
         )
-        for track in failed
+        for track in tracks
+        if isinstance(track, FailedTrack)
     ]
     work_plan.complete_shard(plan, result, failures)
     return {"done": np.array([result.done]), "failed": np.array([result.failed])}

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
+from builders.train_state import completed_epochs
 
-from mtl_core.pipelines.training.train_state import TrainState, completed_epochs, load_state, save_state
+from mtl_core.pipelines.training.train_state import TrainState, load_state, save_state
 from mtl_core.storage.location import Location
 
 
