@@ -23,7 +23,7 @@ MANIFEST = pa.schema(
 #: The columns that a manifest must have.
 MANIFEST_REQUIRED = ("track_id", "uri")
 
-MEL_SHAPE = (187, 96)  # (frames, bands) of one segment, the network's input
+MEL_SHAPE = (187, 96)  # (frames, bands) of one segment
 MELS = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),

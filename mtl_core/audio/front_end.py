@@ -13,7 +13,7 @@ import numpy as np
 
 from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
 from mtl_core.audio.filter_bank import default_filter_bank, make_filter_bank, unpack
-from mtl_core.audio.mel import MelConfig, log_mel
+from mtl_core.audio.mel import MEL_SHAPE, MelConfig, log_mel
 from mtl_core.audio.segments import (
     MAX_SEGMENTS_PER_EXCERPT,
     SEGMENT_SAMPLES,
@@ -23,7 +23,6 @@ from mtl_core.audio.segments import (
 )
 from mtl_core.canonical import canonical_json, canonical_sha256
 from mtl_core.errors import TrackError
-from mtl_core.schema import MEL_SHAPE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
-from mtl_core.schema import MEL_SHAPE
-
+#: (frames, bands) of a segment, as in `schema.MELS`; `mtl-core tag` does not import that module, which needs pyarrow.
+MEL_SHAPE = (187, 96)
 _CHUNK_SEGMENTS = 2  # measured: the frames and spectra of a chunk stay in a core's cache
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.statistics_trunk import StatisticsTrunk
-from mtl_core.schema import MEL_SHAPE
 
 FRAMES, BANDS = MEL_SHAPE
 TRUNKS = ("paper", "statistics")
