@@ -1,5 +1,3 @@
-"""Thin file for `ray job submit`; the job is `mtl_core/jobs/extract_mels.py`."""
-
 from mtl_core import cli
 from mtl_core.jobs.extract_mels import Options, main
 
