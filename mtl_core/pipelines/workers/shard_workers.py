@@ -153,10 +153,13 @@ class TagWriter:
 
 def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | Row | FailedTrack]) -> ShardBatch:
     """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
+    model_id = plan.parameters.get(
+        "model_id"
+    )  # None: an extraction, which does not count the attempts of earlier nights
     failures = [
         track.as_row(
-            attempts=track.row.get("attempts", 0) + 1,  # a tagging plan counts those of earlier nights
-            model_id=plan.parameters.get("model_id"),
+            attempts=1 if model_id is None else track.row.get("attempts", 0) + 1,
+            model_id=model_id,
             run_id=plan.run_id,
         )
         for track in tracks
