@@ -153,9 +153,7 @@ class TagWriter:
 
 def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | Row | FailedTrack]) -> ShardBatch:
     """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
-    model_id = plan.parameters.get(
-        "model_id"
-    )  # None: an extraction, which does not count the attempts of earlier nights
+    model_id = plan.parameters.get("model_id")  # an extraction has none, and counts no attempts of earlier runs
     failures = [
         track.as_row(
             attempts=1 if model_id is None else track.row.get("attempts", 0) + 1,
