@@ -13,7 +13,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that `progress` reads; a test adds to clock[0]."""
     clock = [1000.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(progress, "ON_TERMINAL", False)
     return clock
 
 
@@ -45,7 +44,7 @@ def test_tracks_of_an_earlier_try_do_not_count_into_the_rate(clock: list[float],
 def test_a_terminal_gets_one_line_that_is_written_over(
     clock: list[float], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "ON_TERMINAL", True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     counter = Progress("tagging", 2)
     for _ in range(2):
         clock[0] += TERMINAL_EVERY_S
