@@ -7,7 +7,7 @@ READY := .venv/.ready
 EXPERIMENT ?= experiment-run
 EXPERIMENT_FLAGS ?= --epochs 30
 
-.PHONY: demo experiment test test-long test-librosa-1 chaos lint types walls check bench clean
+.PHONY: demo experiment test test-long test-librosa-1 test-newest-ray test-lowest chaos lint types walls check bench clean
 
 $(READY): pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv .venv

@@ -35,18 +35,19 @@ def main() -> None:
         sys.exit(cli.DONE)
     command = name.replace("-", "_")
     if command not in COMMANDS:
-        print(f"error: unknown command {name!r}: allowed are {', '.join(COMMANDS)}", file=sys.stderr)
+        problem = f"unknown command {name!r}" if name else "no command"
+        print(f"error: {problem}: allowed are {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(cli.WRONG_INPUT)
     sys.argv[:2] = [f"mtl-core {command}"]
     try:
         job = importlib.import_module(f"mtl_core.jobs.{command}")
+        cli.main(job.main, job.Options)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         print(f"error: {command} needs {error.name}: pip install 'mtl-core[{extra}]'", file=sys.stderr)
         sys.exit(cli.WRONG_INPUT)
-    cli.main(job.main, job.Options)
 
 
 if __name__ == "__main__":

@@ -53,11 +53,10 @@ class DecoderLimits:
 
     def __post_init__(self) -> None:
         if not 0 < self.time_limit_s <= 86_400:
-            raise ValueError(f"time_limit_s must be above 0 and at most 86400, got {self.time_limit_s}")
+            raise ValueError(f"the time limit of decoding must be above 0 and at most 86400 s, got {self.time_limit_s}")
         if not 1 << 29 <= self.memory_limit_bytes <= 1 << 50:
-            raise ValueError(
-                f"memory_limit_bytes must be {1 << 29} (512 MiB) to {1 << 50}, got {self.memory_limit_bytes}"
-            )
+            memory_mib = self.memory_limit_bytes / 2**20
+            raise ValueError(f"the memory limit of decoding must be 512 to {1 << 30} MiB, got {memory_mib:g}")
 
 
 class Decoder:

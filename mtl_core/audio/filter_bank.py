@@ -1,9 +1,9 @@
 """Filter bank: the weights of the mel bands, as `librosa.filters.mel` makes them on Slaney's scale.
 
 librosa makes them where a front end is defined. From there they travel beside the mels and inside the model artifact,
-as bytes of an .npz file. So workers and tagging nodes do not need librosa, whose import costs 1.5 s. Mels and artifacts
-of version 0.1 carry no bank: for them this package ships the bank of the default `MelConfig`, which librosa 0.11 made
-(`python -m mtl_core.audio.filter_bank` makes the file anew).
+as bytes of an .npz file. So workers and tagging nodes do not need librosa, whose import takes about a second. Mels and
+artifacts of version 0.1 carry no bank: for them this package ships the bank of the default `MelConfig`, which librosa
+0.11 made (`python -m mtl_core.audio.filter_bank` makes the file anew).
 
 Legend: F mel bands, K bins of the FFT (n_fft / 2 + 1).
 """

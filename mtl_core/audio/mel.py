@@ -2,7 +2,7 @@
 
 The result agrees with `librosa.feature.melspectrogram` and log10(10000 x + 1) to 1e-4 (tested), in a third of its time:
 all frames of a few segments go through one real FFT and one matrix product. The weights of the mel bands are librosa's
-(`filter_bank.py`); librosa itself is not called, because importing it costs every worker 1.5 s.
+(`filter_bank.py`); librosa itself is not called, because importing it would take every worker about a second.
 
 Legend: S segments, T frames, F mel bands, N samples, K bins of the FFT (n_fft / 2 + 1).
 """

@@ -89,7 +89,7 @@ class Prefetcher:
         row = fetch.row
         if row.get("bytes") is not None:
             return bytes(row["bytes"])
-        if row.get("uri") is None:
+        if not row.get("uri"):
             raise TrackError("fetch", "not_found", "the row has neither uri nor bytes")
         source = open_track(row["uri"], row.get("content_id"))
         with self._lock:

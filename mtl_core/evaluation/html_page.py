@@ -11,7 +11,7 @@ from importlib.resources import files
 def page(title: str, body: str) -> str:
     """The whole page. `title` is plain text, `body` is HTML."""
     frame = files(__package__).joinpath("page.html").read_text("utf-8")
-    return frame.replace("TITLE", escape(title), 1).replace("BODY", body, 1)
+    return frame.replace("BODY", body, 1).replace("TITLE", escape(title), 1)  # in this order: a title may say BODY
 
 
 def header(title: str, facts: Mapping[str, str]) -> str:

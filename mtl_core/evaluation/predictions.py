@@ -25,11 +25,11 @@ from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
 class TaskPrediction:
     """The prediction of one task for one track."""
 
-    true: str | None  #: the label of the track
-    predicted: str  #: the most probable label
-    confidence: float  #: the probability of `predicted`
-    true_probability: float | None  #: the probability of `true`; None if it is None or not a class
-    unknown: bool  #: whether the confidence is below the threshold, so that the track would be tagged unknown
+    true: str | None  # the label of the track
+    predicted: str  # the most probable label
+    confidence: float  # the probability of `predicted`
+    true_probability: float | None  # the probability of `true`; None if it is None or not a class
+    unknown: bool  # whether the confidence is below the threshold, so that the track would be tagged unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class TrackPrediction:
 class Predictions:
     """Tracks and the logits of their segments."""
 
-    tracks: pa.Table  #: a row a track: `track_id`, `artist`, `language` (labels are nullable)
-    logits: Mapping[str, Sequence[np.ndarray]]  #: task -> the (S, C) logits of each track, its segments in order
-    vocabularies: Mapping[str, Vocabulary]  #: task -> the classes
-    aggregation: Aggregation  #: the artifact's way from segments to tracks
+    tracks: pa.Table  # a row a track: `track_id`, `artist`, `language` (labels are nullable)
+    logits: Mapping[str, Sequence[np.ndarray]]  # task -> the (S, C) logits of each track, its segments in order
+    vocabularies: Mapping[str, Vocabulary]  # task -> the classes
+    aggregation: Aggregation  # the artifact's way from segments to tracks
 
     @property
     def n_segments(self) -> list[int]:

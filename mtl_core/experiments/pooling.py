@@ -29,8 +29,8 @@ class RunGroup:
 
     recipe: str
     epochs: int
-    cells: Cells  #: all runs of the group
-    complete: Cells  #: the cells that are scored, see `complete_cells`
+    cells: Cells  # all runs of the group
+    complete: Cells  # the cells that are scored, see `complete_cells`
 
     def describe(self) -> dict[str, Any]:
         """epochs, seeds and folds that are scored, and left_out: the keys of runs that are not; JSON values."""
@@ -74,7 +74,7 @@ class System:
 
     task: str
     name: str
-    variants: tuple[str, ...]  #: of the runs it can be computed from (`Run.variant`); the first that a cell has is used
+    variants: tuple[str, ...]  # of the runs it can be computed from (`Run.variant`); the first that a cell has is used
 
     def run_in(self, cell: Mapping[str, RunResult]) -> RunResult:
         """The run of a cell that the system is computed from."""

@@ -42,13 +42,13 @@ class Run:
     """One training of an experiment. `split`, `fold` and `group_column` are arguments of `splits.split`."""
 
     recipe: str
-    tasks: str  #: one of `VARIANTS`
+    tasks: str  # one of `VARIANTS`
     split: str
-    fold: int  #: 0 unless the split is `kfold`
+    fold: int  # 0 unless the split is `kfold`
     group_column: str | None
-    seed: int  #: of the split and of the training
-    epochs: int  #: >= 1
-    alpha: float | None = None  #: weight of the language loss of a model of both tasks, >= 0; None: the recipe's own
+    seed: int  # of the split and of the training
+    epochs: int  # >= 1
+    alpha: float | None = None  # weight of the language loss of a model of both tasks, >= 0; None: the recipe's own
 
     @property
     def key(self) -> str:
@@ -74,12 +74,12 @@ class RunResult:
     """The result of a run."""
 
     run: Run
-    fingerprint: str  #: of the mels
-    recipe: dict[str, Any]  #: every number of the recipe; JSON values
-    predictions: Predictions  #: for the test tracks
-    priors: dict[str, list[float]]  #: task -> (C,) share of each class among the training tracks
-    language_of: dict[str, str]  #: artist -> its language among the training tracks
-    metrics: dict[str, Any]  #: of the artifact: split, history, best epoch, counts; JSON values
+    fingerprint: str  # of the mels
+    recipe: dict[str, Any]  # every number of the recipe; JSON values
+    predictions: Predictions  # for the test tracks
+    priors: dict[str, list[float]]  # task -> (C,) share of each class among the training tracks
+    language_of: dict[str, str]  # artist -> its language among the training tracks
+    metrics: dict[str, Any]  # of the artifact: split, history, best epoch, counts; JSON values
 
     @property
     def alpha(self) -> float | None:

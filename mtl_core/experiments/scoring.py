@@ -25,8 +25,8 @@ BOOTSTRAP_SEED = 0
 class Scored:
     """The scores of a system at one level."""
 
-    by_seed: list[dict[str, Any]]  #: `metrics.scores` of each seed
-    resampled: dict[str, np.ndarray]  #: headline -> (R,) resampled means over the seeds
+    by_seed: list[dict[str, Any]]  # `metrics.scores` of each seed
+    resampled: dict[str, np.ndarray]  # headline -> (R,) resampled means over the seeds
 
     def mean(self, name: str) -> float | None:
         """The mean of a score over the seeds; None if a seed has none."""

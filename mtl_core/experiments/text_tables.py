@@ -13,8 +13,8 @@ class Section:
     """Notes and tables under a heading; "" is no heading."""
 
     heading: str = ""
-    notes: Sequence[str] = ()  #: a paragraph each
-    tables: Sequence[tuple[str, Rows]] = ()  #: (title, rows) of each table; "" is no title
+    notes: Sequence[str] = ()  # a paragraph each
+    tables: Sequence[tuple[str, Rows]] = ()  # (title, rows) of each table; "" is no title
 
 
 def to_text(title: str, sections: Sequence[Section]) -> str:

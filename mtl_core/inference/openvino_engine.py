@@ -1,7 +1,7 @@
 """OpenVINO engine: a trained model as CPU workers run it. Arrays in, arrays out, no torch.
 
-Here OpenVINO takes a fifth to a fifteenth of the CPU seconds of eager torch. A batch holds few segments, so that the
-values between two layers stay in a core's cache.
+OpenVINO takes a quarter or less of the CPU seconds of eager torch (docs/decisions.md). A batch holds few segments, so
+that the values between two layers stay in a core's cache.
 
 Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
 """

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_core.errors import RunError
+from mtl_core.schema import SINCE
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform
@@ -92,8 +93,9 @@ def _read_staged(staged: tuple[Location, int]) -> pa.Table:
         table = pq.read_table(pa.BufferReader(file.read_bytes()), use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise VerificationError(f"{file} cannot be read: {error}") from error
-    shared = pa.schema([field for field in schema if field.name in table.column_names])
-    if table.schema != shared or len(table) != n_rows:
+    # A file of an older version lacks only columns that were added since.
+    required = (field for field in schema if field.name in table.column_names or SINCE not in (field.metadata or {}))
+    if table.schema != pa.schema(list(required)) or len(table) != n_rows:
         raise VerificationError(f"{file} has {len(table)} rows of {table.schema}, expected {n_rows} rows of {schema}")
     return conform(table, schema)
 

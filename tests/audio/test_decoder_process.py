@@ -250,10 +250,10 @@ def test_a_child_that_cannot_start_is_not_an_error_of_the_track():
 def test_the_smallest_memory_limit_is_enough_to_decode():
     with Decoder(DecoderLimits(memory_limit_bytes=1 << 29)) as decoder:
         assert_same(decoder.decode(wav(16000 * 119)), read_recording(io.BytesIO(wav(16000 * 119))))
-    with pytest.raises(ValueError, match="time_limit_s"):
+    with pytest.raises(ValueError, match=r"time limit .* 86400 s, got 0"):
         DecoderLimits(time_limit_s=0)
-    with pytest.raises(ValueError, match="memory_limit_bytes"):
-        DecoderLimits(memory_limit_bytes=1000)
+    with pytest.raises(ValueError, match=r"memory limit .* 512 to .* MiB, got 100"):
+        DecoderLimits(memory_limit_bytes=100 << 20)
 
 
 def test_the_child_imports_nothing_slow():

@@ -8,6 +8,7 @@ from builders.html import assert_well_formed
 from matplotlib.image import imread
 
 from mtl_core.evaluation import metrics, plots, ranking, report
+from mtl_core.evaluation.html_page import page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 
 
@@ -90,6 +91,11 @@ def test_labels_cannot_break_the_page():
     assert "A$AP $ &amp; co" in page
     assert "周杰伦" in page
     assert page.count("<svg") == 5
+
+
+def test_a_title_cannot_take_the_place_of_the_body():
+    text = page("BODY & TITLE", "<p>TITLE BODY</p>")
+    assert "<title>BODY &amp; TITLE</title>" in text and text.count("<p>TITLE BODY</p>") == 1
 
 
 def test_the_best_and_the_worst_tracks_are_different_tracks():

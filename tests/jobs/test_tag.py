@@ -78,9 +78,9 @@ def test_tracks_on_s3_are_tagged(run: Callable[..., tuple[int, str, str]], bucke
         (["tag", SONG], "--model"),
         (["tag", SONG, "--model", "{empty}"], "{empty} is not a model artifact"),
         (["tag", "gs://bucket/a.mp3", *MODEL], "'gs://bucket/a.mp3'"),
-        (["tag", SONG, *MODEL, "--decode-limit-s", "0"], "time_limit_s must be above 0"),
+        (["tag", SONG, *MODEL, "--decode-limit-s", "0"], "the time limit of decoding must be above 0"),
         (["tags"], "unknown command 'tags': allowed are tag, build_manifest"),
-        ([], "unknown command ''"),
+        ([], "no command: allowed are tag"),
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_status_2(
@@ -89,6 +89,17 @@ def test_wrong_arguments_end_with_one_line_and_status_2(
     status, out, error = run(*(str(argument).format(empty=tmp_path) for argument in arguments))
     assert (status, out) == (2, "") and error.startswith("error: ") and error.count("\n") == 1
     assert message.format(empty=tmp_path) in error
+
+
+def test_a_missing_extra_is_one_line_also_when_the_job_has_begun(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs_torch(options: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("mtl_core.jobs.tag.main", needs_torch)
+    status, _, error = run("tag", SONG, *MODEL)
+    assert (status, error) == (2, "error: tag needs torch: pip install 'mtl-core[train]'\n")
 
 
 def test_help_lists_every_command_and_each_has_its_own(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -61,6 +61,20 @@ def test_results_that_differ_from_the_plan_are_not_committed(
         )
 
 
+def test_a_staged_file_that_lacks_a_column_of_version_0_1_is_not_committed(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    (out / "0.parquet").write_bytes(to_bytes(pa.Table.from_pylist([a_tag("a")], TAGS).drop_columns("artist")))
+    with pytest.raises(VerificationError, match="1 rows of"):
+        commit.verify_and_merge(
+            [(out / "0.parquet", 1)],
+            pa.table({"track_id": ["a"]}),
+            FAILURES.empty_table(),
+            out,
+            run_id="r",
+            model_id="m",
+        )
+
+
 def test_a_run_that_lost_its_lease_cannot_commit(root: str) -> None:
     out = Location(root)
     night(out, "1", [a_tag("a"), a_tag("b")], [])

@@ -43,22 +43,22 @@ from mtl_core.storage.location import Location
 class TrainSpec:
     """What is trained, and how."""
 
-    recipe: Recipe  #: the numbers of the training
+    recipe: Recipe  # the numbers of the training
     model: ModelConfig
-    seed: int  #: of the initial weights, the dropout and the shuffling
-    has_validation: bool  #: whether there is a validation part with labels
+    seed: int  # of the initial weights, the dropout and the shuffling
+    has_validation: bool  # whether there is a validation part with labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """The result of one epoch."""
 
-    epoch: int  #: from 1
-    train_loss: float  #: L in nats
-    validation_loss: float | None  #: L in nats; None without a validation part
-    top1: dict[str, float]  #: task -> share of its labelled validation segments that are classified correctly
-    labelled: dict[str, int]  #: task -> number of its labelled validation segments
-    seconds: float  #: wall clock
+    epoch: int  # from 1
+    train_loss: float  # L in nats
+    validation_loss: float | None  # L in nats; None without a validation part
+    top1: dict[str, float]  # task -> share of its labelled validation segments that are classified correctly
+    labelled: dict[str, int]  # task -> number of its labelled validation segments
+    seconds: float  # wall clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class TrainResult:
     """
 
     weights: dict[str, np.ndarray]
-    best_epoch: int  #: the epoch of `weights`, from 1
-    history: list[dict[str, Any]]  #: an `Epoch` each, as JSON values
-    temperature: dict[str, float]  #: task -> temperature that calibrates the validation tracks; {} without validation
+    best_epoch: int  # the epoch of `weights`, from 1
+    history: list[dict[str, Any]]  # an `Epoch` each, as JSON values
+    temperature: dict[str, float]  # task -> temperature that calibrates the validation tracks; {} without validation
 
 
 def train_worker(arguments: dict[str, Any]) -> TrainResult | None:

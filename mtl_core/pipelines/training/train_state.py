@@ -19,10 +19,10 @@ from mtl_core.storage.location import Location
 class TrainState:
     """What a training has besides the model and the optimizer."""
 
-    history: list[dict[str, Any]] = field(default_factory=list)  #: the `Epoch` of each that is done, as JSON values
-    best_loss: float = float("inf")  #: lowest validation loss; infinite if there is none
-    best_epoch: int = 0  #: the epoch of `best_weights`, from 1; 0 before the first
-    best_weights: dict[str, torch.Tensor] | None = None  #: name -> tensor on the CPU
+    history: list[dict[str, Any]] = field(default_factory=list)  # the `Epoch` of each that is done, as JSON values
+    best_loss: float = float("inf")  # lowest validation loss; infinite if there is none
+    best_epoch: int = 0  # the epoch of `best_weights`, from 1; 0 before the first
+    best_weights: dict[str, torch.Tensor] | None = None  # name -> tensor on the CPU
 
 
 def save_state(file: Location, state: TrainState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
