@@ -9,9 +9,8 @@ soundfile, and takes under 8 minutes on a GPU. Models are untrained and of the p
 - engine: `TorchEngine` on the device against the CPU, TF32 off and on. Checked: the largest distance with TF32 off.
 - fed: training and tagging, fed by a process on each core that decodes wav files and makes mels.
 
-Measured: segments a second; share of time in which the GPU works (nvidia-smi); peak memory of the device. Writes
-FOLDER/on_gpu.json and on_gpu.md; exit status 1 where a check fails. On a CPU gloo takes the place of nccl.
-"""
+Measured: segments a second; share of time that the GPU works (nvidia-smi); peak memory. Writes FOLDER/on_gpu.json and
+on_gpu.md; exit status 1 where a check fails. On a CPU gloo takes the place of nccl."""
 
 import argparse
 import itertools
