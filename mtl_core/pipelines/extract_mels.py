@@ -84,18 +84,18 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     if not len(tracks):
         raise InputError(f"{manifest_at}: the manifest has no tracks")
     tracks = tracks.sort_by("track_id")
-    front_end = define_front_end(segments_per_excerpt=options.segments_per_excerpt)
     read_options = ReadOptions(
         limits=DecoderLimits(time_limit_s=options.decode_limit_s),
         decoder=decoder,
         draws=options.draws,
         seed=options.seed,
     )
-    parameters = _parameters(tracks, front_end, read_options)
+    parameters = _parameters(tracks, FrontEnd(segments_per_excerpt=options.segments_per_excerpt), read_options)
     run_id = run_sha256(parameters)[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
+    front_end = define_front_end(segments_per_excerpt=options.segments_per_excerpt)  # librosa: not for a finished run
     with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
         workers = cluster.require_workers(options.num_workers)
         plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers)
