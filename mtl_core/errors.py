@@ -20,7 +20,7 @@ ERRORS: dict[str, dict[str, bool]] = {
         "timed_out": False,  # the machine may have been busy
         "out_of_memory": True,
     },
-    "features": {"not_finite": True},
+    "features": {"not_finite": True, "out_of_range": True},
     "model": {"failed": False},
 }
 

@@ -58,6 +58,8 @@ TAGS = pa.schema(
         ("model_id", pa.string()),
         ("run_id", pa.string()),
         ("tagged_at", pa.timestamp("us", tz="UTC")),
+        # damage in what was decoded: seconds that were passed over
+        pa.field("lost_s", pa.float32(), metadata={SINCE: "0.2"}),
     ]
 )
 

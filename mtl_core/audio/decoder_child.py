@@ -1,15 +1,21 @@
 """The child process of `decoder_process.Decoder`: it decodes one recording after another, until its parent hangs up.
 
-It runs as `python -m mtl_core.audio.decoder_child SOCKET_FD PARENT_PID MEMORY_LIMIT_BYTES`, and must start fast, in
-0.2 s. A deployment with formats of its own runs a module that calls `serve` with its own reader.
+It runs as `python -m mtl_core.audio.decoder_child SOCKET_FD PARENT_PID LIMITS`, LIMITS in JSON, and must start fast, in
+0.3 s. It has none of its parent's credentials, and once it has warmed up it enters the `sandbox`: it can read and write
+what it was given, and no more. A deployment with formats of its own runs a module that calls `serve` with a function of
+its own; that module imports all it needs before.
 
 The protocol, JSON in packets of a socket:
 
-    child:  {}                        it is ready
-    parent: {"size": null}, fd        decode this file; or {"size": N}: a file of N bytes that the parent reads
+    child:  {"sandbox": null}         it is ready; or {"sandbox": "why the platform does not allow it"}
+    parent: {"open": null}, fd        open this file; or {"open": N}: a file of N bytes that the parent reads
     child:  {"read": [offset, size]}  the bytes of such a file; the parent answers with b"+" and the bytes
-    child:  {"lengths": [samples of each excerpt], "starts_s": [...], "duration_s": ...}, fd of all samples in float32
-            or {"error": [stage, error, message]}
+    child:  {"rate_hz": ..., "n_frames": ...}
+    parent: {"places": [[start, length], ...], "are_excerpts": ...}  decode these stretches of the open file; as often
+                                                                     as it likes
+    child:  {"lengths": [samples of each stretch], "starts_s": [...], "duration_s": ..., "lost_s": ...}, fd of all
+            samples in float32
+    child:  {"error": [stage, error, message]}                       instead of an answer
 """
 
 import ctypes
@@ -23,60 +29,117 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from mtl_core.audio.decode import Recording, read_recording
+import av
+import numpy as np
+
+from mtl_core.audio.decode import Stretches, open_sound, read_stretches, warm_up
+from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.sandbox import enter_sandbox
+from mtl_core.audio.sound_file import Sound
 from mtl_core.errors import TrackError
 
 MESSAGE_BYTES = 1 << 16  # the largest packet of JSON
 _READ_BYTES = 1 << 17  # of one request to the parent; must be below the socket's buffer of about 200 KiB
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
+_MAX_FILES = 64  # open descriptors
+
+OpenSound = Callable[[BinaryIO, SoundLimits], Sound]
 
 
-def serve(read: Callable[[BinaryIO], Recording] = read_recording) -> None:
-    """Decode recordings by `read`, which may raise TrackError, until the parent closes the connection."""
-    socket_fd, parent_pid, memory_limit_bytes = map(int, sys.argv[1:4])
+def serve(open_file: OpenSound = open_sound, *, sandbox: bool = True) -> None:
+    """Decode recordings that `open_file` opens, which may raise TrackError, until the parent closes the connection.
+
+    A module that must open files or start threads when it decodes gives up the `sandbox`.
+    """
+    socket_fd, parent_pid, limits = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:  # the parent ended before the line above
         sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memory_limit_bytes = limits.pop("memory_limit_bytes")
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_limit_bytes, memory_limit_bytes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warm_up()
+    refused = None
+    try:
+        if sandbox:
+            enter_sandbox()
+    except OSError as error:
+        refused = error.strerror
     with socket.socket(fileno=socket_fd) as connection:
-        connection.send(b"{}")
+        connection.send(json.dumps({"sandbox": refused}).encode())
+        _Server(connection, open_file, SoundLimits(**limits)).run()
+
+
+class _Server:
+    """Answers the parent's requests; holds the sound that is open."""
+
+    def __init__(self, connection: socket.socket, open_file: OpenSound, limits: SoundLimits) -> None:
+        self._connection, self._open_file, self._limits = connection, open_file, limits
+        self._sound: Sound | None = None
+        self._file: BinaryIO | None = None
+
+    def run(self) -> None:
         while True:
-            message, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 1)
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 1)
             if not message:
                 return
-            os.ftruncate(sys.stderr.fileno(), 0)  # drop the decoders' warnings about earlier files
-            os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
-            _answer(connection, read, fds, json.loads(message)["size"])
+            samples_fds: list[int] = []
+            answer = self._answer(json.loads(message), fds, samples_fds)
+            socket.send_fds(self._connection, [json.dumps(answer).encode()], samples_fds)
+            for fd in samples_fds:
+                os.close(fd)
 
+    def _answer(self, request: dict[str, Any], fds: list[int], samples_fds: list[int]) -> dict[str, Any]:
+        """The answer to a request; the descriptor of samples is added to `samples_fds`."""
+        try:
+            if "open" in request:
+                return self._open(request["open"], fds)
+            return self._read(Stretches(**request), samples_fds)
+        except TrackError as error:
+            failure = error
+        except MemoryError as error:
+            failure = TrackError("decode", "out_of_memory", str(error) or "out of memory")
+        except av.error.FFmpegError as error:  # before OSError, which some of them are too
+            failure = TrackError("decode", "corrupt", f"ffmpeg: {error.strerror}")
+        except OSError as error:  # a local disk or a mount fails
+            failure = TrackError("fetch", "unavailable", str(error))
+        except Exception as error:  # noqa: BLE001  a decoder's fault with this file: the next one is decoded all the same
+            failure = TrackError("decode", "corrupt", f"{type(error).__name__}: {error}")
+        return {"error": [failure.stage, failure.error, failure.message[:1000]]}
 
-def _answer(connection: socket.socket, read: Callable[[BinaryIO], Recording], fds: list[int], size: int | None) -> None:
-    """Decode the file of a request, whose parameters are `fds` and `size`, and send the result."""
-    samples_fds: list[int] = []
-    try:
-        raw = io.FileIO(fds[0]) if size is None else _ParentFile(connection, size)
-        with io.BufferedReader(raw, _READ_BYTES) as file:
-            file.seek(0)  # a received descriptor keeps the position that it had in the parent
-            recording = read(file)
+    def _open(self, size: int | None, fds: list[int]) -> dict[str, Any]:
+        self._close()
+        os.ftruncate(sys.stderr.fileno(), 0)  # drop the decoders' warnings about earlier files
+        os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
+        raw = io.FileIO(fds[0]) if size is None else _ParentFile(self._connection, size)
+        self._file = io.BufferedReader(raw, _READ_BYTES)
+        self._file.seek(0)  # a received descriptor keeps the position that it had in the parent
+        self._sound = self._open_file(self._file, self._limits)
+        return {"rate_hz": self._sound.rate_hz, "n_frames": self._sound.n_frames}
+
+    def _read(self, stretches: Stretches, samples_fds: list[int]) -> dict[str, Any]:
+        assert self._sound is not None, "the parent reads what it has opened"
+        recording = read_stretches(self._sound, stretches)
         samples_fds.append(os.memfd_create("samples"))
         with open(samples_fds[0], "wb", closefd=False) as samples:
             for excerpt in recording.excerpts:
-                samples.write(excerpt.samples.data)
-        answer: dict[str, Any] = {
+                samples.write(np.ascontiguousarray(excerpt.samples).data)
+        return {
             "lengths": [len(excerpt.samples) for excerpt in recording.excerpts],
             "starts_s": [excerpt.start_s for excerpt in recording.excerpts],
             "duration_s": recording.duration_s,
+            "lost_s": recording.lost_s,
         }
-    except TrackError as error:
-        answer = {"error": [error.stage, error.error, error.message[:1000]]}
-    except MemoryError as error:
-        answer = {"error": ["decode", "out_of_memory", str(error)[:1000] or "out of memory"]}
-    except OSError as error:  # a local disk or a mount fails
-        answer = {"error": ["fetch", "unavailable", str(error)[:1000]]}
-    socket.send_fds(connection, [json.dumps(answer).encode()], samples_fds)
-    for fd in samples_fds:
-        os.close(fd)
+
+    def _close(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+        if self._file is not None:
+            self._file.close()
+        self._sound = self._file = None
 
 
 class _ParentFile(io.RawIOBase):

@@ -1,11 +1,13 @@
 """Decoder: decodes recordings in a long-lived child process, so that a bad file costs one track.
 
-A decoder of untrusted files can crash, hang or allocate without end. Here that ends the child: the track fails with a
-reason, and the next track starts another child. Parent and child exchange JSON over a socket (`decoder_child.py` has
-the protocol). Whole files go to the child, and samples come back, as memory files (memfd) that are mapped, not copied.
-A remote file stays in the parent, which reads the parts that the child asks for.
+A decoder of untrusted files can crash, hang, allocate without end, or be made to do what the file's author wants. Here
+that ends the child, which can do nothing but decode (`sandbox`): the track fails with a reason, and the next track
+starts another child. Parent and child exchange JSON over a socket (`decoder_child.py` has the protocol). Whole files go
+to the child, and samples come back, as memory files (memfd) that are mapped, not copied. A remote file stays in the
+parent, which reads the parts that the child asks for.
 
-The child inherits nothing but the socket and stderr, and it dies with its parent, however the parent ends.
+The child inherits nothing but the socket, stderr and the variables of `_ENVIRONMENT`, and it dies with its parent,
+however the parent ends.
 """
 
 import contextlib
@@ -20,36 +22,41 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import Excerpt, Recording
+from mtl_core.audio.decode import Excerpt, Recording, Stretches
 from mtl_core.audio.decoder_child import MESSAGE_BYTES
+from mtl_core.audio.ffmpeg_stream import SoundLimits
 from mtl_core.errors import TrackError
 
 DECODER = "mtl_core.audio.decoder_child"
-_START_TIMEOUT_S = 60.0  # importing numpy and libsndfile takes long on a busy machine
+_START_TIMEOUT_S = 60.0  # importing numpy and PyAV takes long on a busy machine
+#: The variables of the environment that the child gets; no credentials.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderLimits:
-    """What decoding one track may cost.
-
-    Args:
-        time_limit_s: wall-clock seconds in the child, above 0 and at most 86,400; the time in which the parent reads
-            a remote file does not count.
-        memory_limit_bytes: of the child's address space, 512 MiB to 1 PiB; Python, numpy and libsndfile take 110 MB.
+    """What a file may be, and what decoding it may cost. A file beyond them is one failed track.
 
     Raises:
         ValueError: a limit is out of its range.
     """
 
     time_limit_s: float = 60.0
+    """Wall-clock seconds in the child, above 0 and at most 86,400; the time in which the parent reads is left out."""
     memory_limit_bytes: int = 2 << 30
+    """Of the child's address space, 512 MiB to 1 PiB; Python, numpy and ffmpeg take 250 MiB."""
+    max_bytes: int = 16 << 30
+    """Of a file."""
+    sound: SoundLimits = field(default_factory=SoundLimits)
+    """Duration, channels and rate of a recording."""
 
     def __post_init__(self) -> None:
         if not 0 < self.time_limit_s <= 86_400:
@@ -57,31 +64,36 @@ class DecoderLimits:
         if not 1 << 29 <= self.memory_limit_bytes <= 1 << 50:
             memory_mib = self.memory_limit_bytes / 2**20
             raise ValueError(f"the memory limit of decoding must be 512 to {1 << 30} MiB, got {memory_mib:g}")
+        if self.max_bytes < 1:
+            raise ValueError(f"the largest file must be of 1 byte or more, got {self.max_bytes}")
 
 
 class Decoder:
-    """Runs `decode.read_recording` in a child process: the module `child`, which calls `decoder_child.serve`.
+    """Decodes recordings in a child process: the module `child`, which calls `decoder_child.serve`.
 
-    Use it from one thread at a time; close it, or use it as a context manager.
+    A recording is opened; then stretches of it are read, as often as one likes, until the next one is opened. Use it
+    from one thread at a time; close it, or use it as a context manager.
     """
 
     def __init__(self, limits: DecoderLimits | None = None, child: str = DECODER) -> None:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
+        self._source: int | BinaryIO | None = None
+        self._remaining_s = 0.0  # of the time limit of the recording that is open
         # The kernel ends a child with the thread that started it, so that thread must live as long as this object.
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
 
-    def decode(self, source: bytes | str | BinaryIO) -> Recording:
-        """The excerpts of a recording. Their samples are read-only and stay valid after the next call.
+    def open(self, source: bytes | str | BinaryIO) -> tuple[int, int]:
+        """Open a recording, and return its rate in Hz and its length in frames.
 
         Args:
             source: the bytes of a file, the path of a local file, or a seekable file of this process, of which only
                 the parts that decoding needs are read.
 
         Raises:
-            TrackError: stage decode: those of `decode.read_recording`, `crashed`, `timed_out`, `out_of_memory`; stage
-                fetch: `unavailable`, a local file that cannot be read.
+            TrackError: stage decode: those of `decode.open_sound`, `too_large`, `crashed`, `timed_out`,
+                `out_of_memory`; stage fetch: `unavailable`, a local file that cannot be read.
             OSError: the path is not that of a readable regular file.
             Exception: what reading the source raised.
             RuntimeError: the child does not start: the installation is broken, not the track.
@@ -89,20 +101,28 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:  # it may have died between two tracks
             self._stop()
             self._start()
+        self._remaining_s = self.limits.time_limit_s
         opened = _open_source(source)
         try:
-            answer, fds = self._exchange(opened)
-        except BaseException:  # the child died, hangs, or waits for bytes that could not be read
-            self._stop()
-            raise
+            size = os.fstat(opened).st_size if isinstance(opened, int) else opened.seek(0, io.SEEK_END)
+            if size > self.limits.max_bytes:
+                message = f"{size} bytes: allowed are up to {self.limits.max_bytes}"
+                raise TrackError("decode", "too_large", message)
+            self._source = opened
+            fds = [opened] if isinstance(opened, int) else []
+            answer, _ = self._exchange({"open": None if fds else size}, fds)
         finally:
             if isinstance(opened, int):
                 os.close(opened)
-        if "error" in answer:
-            error = TrackError(*answer["error"])
-            if error.error == "out_of_memory":
-                self._stop()
-            raise error
+        return answer["rate_hz"], answer["n_frames"]
+
+    def read(self, stretches: Stretches) -> Recording:
+        """Decode stretches of the recording that is open.
+
+        Their samples are read-only and stay valid after the next call. Raises what `open` raises.
+        """
+        request = {"places": [list(place) for place in stretches.places], "are_excerpts": stretches.are_excerpts}
+        answer, fds = self._exchange(request, [])
         return _map_recording(answer, fds[0])
 
     def cpu_s(self) -> float:
@@ -130,7 +150,9 @@ class Decoder:
         self._socket, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr = os.memfd_create("decoder-stderr")
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        arguments = [str(child_socket.fileno()), str(os.getpid()), str(self.limits.memory_limit_bytes)]
+        limits = {"memory_limit_bytes": self.limits.memory_limit_bytes, **asdict(self.limits.sound)}
+        arguments = [str(child_socket.fileno()), str(os.getpid()), json.dumps(limits)]
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with child_socket:
             self._process = self._starter.submit(
                 subprocess.Popen,
@@ -139,13 +161,15 @@ class Decoder:
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[child_socket.fileno()],
-                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=environment | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             ).result()
         try:
-            self._receive(time.monotonic() + _START_TIMEOUT_S)
+            ready, _ = self._receive(time.monotonic() + _START_TIMEOUT_S)
         except TrackError as error:
             self._stop()
             raise RuntimeError(f"{self._module} does not start: {error.message}") from error
+        if ready["sandbox"] is not None:
+            warnings.warn(f"files are decoded without a sandbox: {ready['sandbox']}", RuntimeWarning, stacklevel=3)
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -155,23 +179,33 @@ class Decoder:
             self._socket.close()
             os.close(self._stderr)
 
-    def _exchange(self, source: int | BinaryIO) -> tuple[dict[str, Any], list[int]]:
-        """Send a descriptor or a file to the child, and return its answer and the descriptor of the samples."""
-        if isinstance(source, int):
-            self._send(b'{"size": null}', [source])
-        else:
-            self._send(json.dumps({"size": source.seek(0, io.SEEK_END)}).encode(), [])
-        remaining_s = self.limits.time_limit_s
+    def _exchange(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Send a request to the child, and return its answer and the descriptor of samples, if there is one."""
+        try:
+            self._send(json.dumps(request).encode(), fds)
+            answer, fds = self._await_answer()
+        except BaseException:  # the child died, hangs, or waits for bytes that could not be read
+            self._stop()
+            raise
+        if "error" in answer:
+            error = TrackError(*answer["error"])
+            if error.error == "out_of_memory":
+                self._stop()
+            raise error
+        return answer, fds
+
+    def _await_answer(self) -> tuple[dict[str, Any], list[int]]:
+        """Serve what the child reads of the file that is open, until its answer comes."""
         while True:
             began = time.monotonic()
-            answer, fds = self._receive(began + remaining_s)
-            remaining_s -= time.monotonic() - began
+            answer, fds = self._receive(began + self._remaining_s)
+            self._remaining_s -= time.monotonic() - began
             if "read" not in answer:
                 return answer, fds
-            assert not isinstance(source, int), "the child reads a descriptor by itself"
+            assert not isinstance(self._source, int | None), "the child reads a descriptor by itself"
             offset, size = answer["read"]
-            source.seek(offset)
-            self._send(b"+" + source.read(size), [])  # "+": an empty packet would mean the end of the connection
+            self._source.seek(offset)
+            self._send(b"+" + self._source.read(size), [])  # "+": an empty packet would mean the end of the connection
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         try:
@@ -231,4 +265,4 @@ def _map_recording(answer: dict[str, Any], fd: int) -> Recording:
     samples = np.split(np.frombuffer(mapped, np.float32), np.cumsum(answer["lengths"])[:-1])
     parts = zip(samples, answer["starts_s"], strict=True)
     excerpts = tuple(Excerpt(samples=part, start_s=start_s) for part, start_s in parts)
-    return Recording(excerpts=excerpts, duration_s=answer["duration_s"])
+    return Recording(excerpts=excerpts, duration_s=answer["duration_s"], lost_s=answer["lost_s"])

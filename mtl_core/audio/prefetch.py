@@ -7,13 +7,14 @@ small the bounds are.
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from mtl_core.audio.source import WHOLE_BYTES, Source, open_track
 from mtl_core.errors import TrackError
+from mtl_core.storage.location import Location
 
 MAX_TRACKS = 16  # at once: downloading a short file takes longer than decoding it
 MAX_BYTES = 4 * WHOLE_BYTES
@@ -31,10 +32,15 @@ class PendingFetch:
 
 
 class Prefetcher:
-    """Downloads tracks for one worker: at most `max_tracks`, of `max_bytes` together; one alone may be larger."""
+    """Downloads tracks for one worker: at most `max_tracks`, of `max_bytes` together; one alone may be larger.
 
-    def __init__(self, max_tracks: int = MAX_TRACKS, max_bytes: int = MAX_BYTES) -> None:
-        self._max_tracks, self._max_bytes = max_tracks, max_bytes
+    Tracks outside the `allowed` places fail; empty: anywhere.
+    """
+
+    def __init__(
+        self, max_tracks: int = MAX_TRACKS, max_bytes: int = MAX_BYTES, allowed: Sequence[Location] = ()
+    ) -> None:
+        self._max_tracks, self._max_bytes, self._allowed = max_tracks, max_bytes, allowed
         self._threads = ThreadPoolExecutor(max_tracks, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._waiting: deque[PendingFetch] = deque()
@@ -91,7 +97,7 @@ class Prefetcher:
             return bytes(row["bytes"])
         if not row.get("uri"):
             raise TrackError("fetch", "not_found", "the row has neither uri nor bytes")
-        source = open_track(row["uri"], row.get("content_id"))
+        source = open_track(row["uri"], row.get("content_id"), self._allowed)
         with self._lock:
             fetch.n_bytes = len(source) if isinstance(source, bytes) else 0
             self._start_allowed()

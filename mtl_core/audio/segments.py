@@ -1,7 +1,13 @@
-"""Segments: the stretches of 3 s that the network takes; where they start in an excerpt, and their samples.
+"""Segments: the stretches of 3 s that the network takes; where they are in a recording, and their samples.
 
-Positions are in samples at 16 kHz from the excerpt's start, by integer arithmetic. An excerpt of N samples holds
-m = max(1, floor(N / 48000)) segments back to back; of every 20 of these `segments_per_excerpt` are kept, evenly spread.
+Two samplings say which segments stand for a recording:
+
+* `spread`: N segments, evenly spread over the whole recording, which counts as one excerpt.
+* `paper`, that of Singh & Biswas: a recording under 120 s is one excerpt; a longer one has two excerpts of 60 s, around
+  its first and third quarter. An excerpt of N samples holds m = max(1, floor(N / 48000)) segments back to back; of
+  every 20 of these `segments_per_excerpt` are kept, evenly spread.
+
+Positions are in samples at 16 kHz from the excerpt's start, by integer arithmetic.
 
 Legend: N samples, S segments, D draws.
 """
@@ -12,30 +18,54 @@ import numpy as np
 
 SEGMENT_SAMPLES = 48_000
 MAX_SEGMENTS_PER_EXCERPT = 20  # 60 s back to back
+MAX_SEGMENTS = 1_024  # of the sampling `spread`
+EXCERPT_S = 60
+WHOLE_BELOW_S = 120
+
+
+def excerpt_frames(n_frames: int, rate_hz: int) -> list[tuple[int, int]]:
+    """The excerpts of the sampling `paper` as (first frame, number of frames), at the recording's own rate."""
+    if n_frames < WHOLE_BELOW_S * rate_hz:
+        return [(0, n_frames)]
+    length = EXCERPT_S * rate_hz
+    return [(min(max(quarter * n_frames // 4 - length // 2, 0), n_frames - length), length) for quarter in (1, 3)]
+
+
+def spread_starts(n_samples: int, segments: int) -> np.ndarray:
+    """The sampling `spread`: the first samples (S,) int64 of the segments of a recording, ascending.
+
+    S = min(segments, m); segment i is centred in the i-th of S equal parts. Under 3 s: one, at 0.
+
+    Raises:
+        ValueError: `n_samples` is not 1 or more, or `segments` not 1 to 1,024.
+    """
+    if not 1 <= segments <= MAX_SEGMENTS:
+        raise ValueError(f"segments must be 1 to {MAX_SEGMENTS}, got {segments}")
+    m = _count_back_to_back(n_samples)
+    return _centred_starts(m, min(segments, m))
 
 
 def segment_starts(n_samples: int, segments_per_excerpt: int) -> np.ndarray:
-    """The fixed grid: the first samples (S,) int64 of an excerpt's segments, ascending.
+    """The fixed grid of an excerpt: the first samples (S,) int64 of its segments, ascending.
 
     S = ceil(m segments_per_excerpt / 20); segment i is centred in the i-th of S equal parts. Under 3 s: one, at 0.
 
     Raises:
         ValueError: `n_samples` is not 1 or more, or `segments_per_excerpt` not 1 to 20.
     """
-    m, n_kept = _count_segments(n_samples, segments_per_excerpt)
-    return (2 * np.arange(n_kept) + 1) * m * SEGMENT_SAMPLES // (2 * n_kept) - SEGMENT_SAMPLES // 2
+    return _centred_starts(*_count_kept(n_samples, segments_per_excerpt))
 
 
 def random_starts(
-    n_samples: int, segments_per_excerpt: int, draws: int, seed: int, track_id: str, excerpt_index: int
+    n_samples: int, n_slots: int, draws: int, seed: int, track_id: str, excerpt_index: int = 0
 ) -> np.ndarray:
-    """Random starts: the first samples (S draws,) int64, slot by slot, the draws of a slot adjacent.
+    """Random starts in an excerpt: the first samples (S draws,) int64, slot by slot, the draws of a slot adjacent.
 
-    A slot is the i-th of the S equal parts of `segment_starts`. A segment's centre is uniform in its slot, as far as
-    the excerpt's ends allow. The result depends on the arguments alone.
+    A slot is one of the S = `n_slots` equal parts of the fixed grid. A segment's centre is uniform in its slot, as far
+    as the excerpt's ends allow. The result depends on the arguments alone.
 
     Args:
-        n_samples, segments_per_excerpt: as for `segment_starts`.
+        n_samples: of the excerpt.
         draws: segments a slot, 1 or more.
         seed, track_id: of the draws and of the track.
         excerpt_index: the excerpt's place in its track.
@@ -45,7 +75,7 @@ def random_starts(
     """
     if draws < 1:
         raise ValueError(f"draws must be 1 or more, got {draws}")
-    m, n_slots = _count_segments(n_samples, segments_per_excerpt)
+    m = _count_back_to_back(n_samples)
     key = hashlib.sha256(repr((seed, track_id, excerpt_index)).encode()).digest()
     uniform_SD = np.random.Generator(np.random.PCG64(int.from_bytes(key))).random((n_slots, draws))
     centres_SD = (np.arange(n_slots)[:, None] + uniform_SD) * m * SEGMENT_SAMPLES / n_slots
@@ -68,11 +98,20 @@ def slice_segments(samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(samples, SEGMENT_SAMPLES)[starts].astype(np.float32, copy=False)
 
 
-def _count_segments(n_samples: int, segments_per_excerpt: int) -> tuple[int, int]:
-    """(m, S): the number of segments that an excerpt holds back to back, and how many of them are kept."""
+def _centred_starts(m: int, n_segments: int) -> np.ndarray:
+    return (2 * np.arange(n_segments) + 1) * m * SEGMENT_SAMPLES // (2 * n_segments) - SEGMENT_SAMPLES // 2
+
+
+def _count_back_to_back(n_samples: int) -> int:
+    """m, the number of segments that an excerpt holds back to back."""
     if n_samples < 1:
         raise ValueError(f"an excerpt must have 1 sample or more, got {n_samples}")
+    return max(1, n_samples // SEGMENT_SAMPLES)
+
+
+def _count_kept(n_samples: int, segments_per_excerpt: int) -> tuple[int, int]:
+    """(m, S): the number of segments that an excerpt holds back to back, and how many of them are kept."""
     if not 1 <= segments_per_excerpt <= MAX_SEGMENTS_PER_EXCERPT:
         raise ValueError(f"segments_per_excerpt must be 1 to {MAX_SEGMENTS_PER_EXCERPT}, got {segments_per_excerpt}")
-    m = max(1, n_samples // SEGMENT_SAMPLES)
+    m = _count_back_to_back(n_samples)
     return m, -(-m * segments_per_excerpt // MAX_SEGMENTS_PER_EXCERPT)

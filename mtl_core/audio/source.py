@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,16 +29,23 @@ def is_audio_file(path: str) -> bool:
     return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
-def open_track(uri: str, expected_content_id: str | None = None) -> Source:
+def open_track(uri: str, expected_content_id: str | None = None, allowed: Sequence[Location] = ()) -> Source:
     """A track's audio, ready for the decoder. An `expected_content_id` of None is not checked.
 
+    Args:
+        allowed: the places that the track may be in; empty: anywhere.
+
     Raises:
-        TrackError: stage fetch: `not_found`, `forbidden`, `unavailable`, or `changed` since the manifest was built.
+        TrackError: stage fetch: `not_found`, `forbidden` (also: outside the allowed places), `unavailable`, or
+            `changed` since the manifest was built.
     """
     try:
         location = Location(uri)
     except ValueError as error:
         raise TrackError("fetch", "not_found", str(error)) from None
+    if allowed and not any(_is_below(location, place) for place in allowed):
+        places = ", ".join(place.uri for place in allowed)
+        raise TrackError("fetch", "forbidden", f"{uri} is in none of the allowed places {places}")
     with as_fetch_error(uri):
         if location.on_s3:
             return _open_object(location, expected_content_id)
@@ -48,6 +55,13 @@ def open_track(uri: str, expected_content_id: str | None = None) -> Source:
         _check_unchanged(uri, content_id(entry), expected_content_id)
         with Path(location.path).open("rb"):  # a missing permission is an error of fetching, not of decoding
             return location.path
+
+
+def _is_below(location: Location, place: Location) -> bool:
+    """Whether a location is a place, or below it; symbolic links are followed."""
+    if location.on_s3 or place.on_s3:
+        return f"{location.uri}/".startswith(f"{place.uri}/")
+    return Path(location.path).resolve().is_relative_to(Path(place.path).resolve())
 
 
 def _check_unchanged(uri: str, actual: str, expected: str | None) -> None:

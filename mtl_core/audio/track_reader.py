@@ -10,25 +10,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from mtl_core.audio.decoder_process import DECODER, Decoder, DecoderLimits
+from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
+from mtl_core.audio.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.source import as_fetch_error
 from mtl_core.errors import TrackError
 from mtl_core.timing import StageTimer
+
+MOST_LOST = 0.5  # of what is decoded of a track: it fails where damage has taken more
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Track:
-    """A track that was read: its row of the manifest, its segments, and its length in seconds."""
+    """A track that was read: its row of the manifest, and its segments."""
 
     row: Row
     segments: Segments
-    duration_s: float
+    duration_s: float  # of the whole recording
+    lost_s: float = 0.0  # of what was decoded: damage that was passed over
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,25 @@ class TrackReader:
 
     Args:
         front_end: makes the segments.
-        limits, decoder: of the child that decodes, see `decoder_process.Decoder`.
+        limits: what a track may be, and what reading it may cost.
+        decoder: module of the decoder process, see `decoder_process.Decoder`.
         draws: random starts a segment slot; 0 is the fixed grid. See `front_end.log_mel_segments`.
         seed: of the random starts.
     """
 
     def __init__(
-        self, front_end: FrontEnd, limits: DecoderLimits, *, decoder: str = DECODER, draws: int = 0, seed: int = 0
+        self,
+        front_end: FrontEnd,
+        limits: ReadLimits | None = None,
+        *,
+        decoder: str = DECODER,
+        draws: int = 0,
+        seed: int = 0,
     ) -> None:
         self._front_end, self._draws, self._seed = front_end, draws, seed
-        self._decoder = Decoder(limits, decoder)
-        self._prefetcher = Prefetcher()
+        limits = limits or ReadLimits()
+        self._decoder = Decoder(limits.decoder_limits(), decoder)
+        self._prefetcher = Prefetcher(allowed=limits.allowed())
         self._lock = threading.Lock()
         self._submitter, self._consumer = ThreadPoolExecutor(1, "submit"), ThreadPoolExecutor(1, "consume")
         self.timer = StageTimer(self._decoder.cpu_s)  # its "fetch" is the time spent waiting for a download
@@ -126,10 +139,18 @@ class TrackReader:
         with self.timer.timed("fetch"):
             source = self._prefetcher.result(fetch)
         # Decoding reads local files and large objects.
+        draws: dict[str, Any] = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}
         with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):
-            recording = self._decoder.decode(source)
+            rate_hz, n_frames = self._decoder.open(source)
+            recording = self._decoder.read(self._front_end.stretches(n_frames, rate_hz, **draws))
+        _check_lost(recording)
         with self.timer.timed("features"):
-            segments = log_mel_segments(
-                recording, self._front_end, draws=self._draws, seed=self._seed, track_id=row["track_id"]
-            )
-        return Track(row, segments, recording.duration_s)
+            segments = log_mel_segments(recording, self._front_end, **draws)
+        return Track(row, segments, recording.duration_s, recording.lost_s)
+
+
+def _check_lost(recording: Recording) -> None:
+    asked_s = sum(len(excerpt.samples) for excerpt in recording.excerpts) / SAMPLE_RATE_HZ
+    if recording.lost_s > MOST_LOST * asked_s:
+        message = f"{recording.lost_s:.1f} of {asked_s:.1f} s could not be decoded: allowed is {MOST_LOST:.0%}"
+        raise TrackError("decode", "corrupt", message)

@@ -8,8 +8,9 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike
 
-from mtl_core.audio.decoder_process import DECODER, DecoderLimits
+from mtl_core.audio.decoder_process import DECODER
 from mtl_core.audio.prefetch import Row
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagger import Tagger
@@ -21,17 +22,17 @@ class FileTagger:
 
     Args:
         model: path or s3:// URI of a model artifact.
-        limits: time and memory that decoding one track may take.
+        limits: what a track may be, and what reading it may cost.
         decoder: module of the decoder process.
 
     Raises:
         InputError: the model is missing or damaged.
     """
 
-    def __init__(self, model: str, *, limits: DecoderLimits | None = None, decoder: str = DECODER) -> None:
+    def __init__(self, model: str, *, limits: ReadLimits | None = None, decoder: str = DECODER) -> None:
         cpu_model = load_cpu_model(Location(model))
         self.model_id = cpu_model.model_id
-        self._reader = TrackReader(cpu_model.front_end, limits or DecoderLimits(), decoder=decoder)
+        self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder)
         self._tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:

@@ -59,6 +59,7 @@ class Tagger:
                     "model_id": model_id,
                     "run_id": run_id,
                     "tagged_at": datetime.now(UTC),
+                    "lost_s": track.lost_s,
                 }
             )
         return results

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 from mtl_core import cli
-from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.prefetch import Row
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.source import is_audio_file
 from mtl_core.errors import InputError
 from mtl_core.inference.file_tagger import FileTagger
@@ -20,7 +20,7 @@ _COLUMNS = f"{{:{_LABEL_WIDTH}}} {{:>5}}  {{:{_LABEL_WIDTH}}} {{:>5}}  {{:>7}}  
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ReadLimits):
     """Tag audio files and print their artists and languages. Exit status 3 when a file failed."""
 
     paths: Positional[tuple[str, ...]]
@@ -29,19 +29,16 @@ class Options:
     """Model artifact, as train writes it: a folder or s3:// prefix."""
     json: bool = False
     """Print one JSON object a line: the columns of the tags, or stage, error and message."""
-    decode_limit_s: float = 60.0
-    """Seconds that decoding one track may take."""
 
 
 def main(options: Options) -> int:
     with cli.flag_errors():
-        limits = DecoderLimits(time_limit_s=options.decode_limit_s)
         model, locations = Location(options.model), [Location(path) for path in options.paths]
     rows = [row for path, location in zip(options.paths, locations, strict=True) for row in _tracks(path, location)]
     if not rows:
         raise InputError(f"no audio file below {', '.join(options.paths) or 'no path: give files, folders or URIs'}")
     failed = False
-    with FileTagger(model.uri, limits=limits) as tagger:
+    with FileTagger(model.uri, limits=options) as tagger:
         if not options.json:
             print(_COLUMNS.format("artist", "conf.", "language", "conf.", "length") + "file")
         for row in tagger.tag_rows(rows):

@@ -19,8 +19,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER, DecoderLimits
-from mtl_core.audio.front_end import FrontEnd, define_front_end
+from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.front_end import FrontEnd, define_front_end, sampling_parameters
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
@@ -37,31 +38,38 @@ FAILURES_FOLDER = "_failures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractionOptions:
+class ExtractionOptions(ReadLimits):
     """Which segments become mels, and by what workers.
 
     Raises:
         ValueError: a number is out of range.
     """
 
-    segments_per_excerpt: int = FrontEnd.segments_per_excerpt
-    """Segments of 3 s kept of each minute, 1 to 20; 20 is back to back, the paper's own count is 2."""
+    sampling: str = "spread"
+    """Which segments stand for a recording: spread (evenly over all of it) or paper (of two excerpts of a minute)."""
+    segments: int | None = None
+    """Segments of 3 s of a recording with --sampling spread, 1 to 1024; by default 32."""
+    segments_per_excerpt: int | None = None
+    """Segments of 3 s kept of each minute with --sampling paper, 1 to 20; by default 20, back to back. The paper's own
+    count is 2."""
     draws: int = 0
     """Random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid."""
     seed: int = 0
     """Seed of the draws."""
     num_workers: int | None = None
     """Worker processes; default: one for each CPU of the cluster."""
-    decode_limit_s: float = 60.0
-    """Seconds that decoding one track may take."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.draws <= 100:
             raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {self.draws}")
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
-        FrontEnd(segments_per_excerpt=self.segments_per_excerpt)  # checks its number, and so do the limits
-        DecoderLimits(time_limit_s=self.decode_limit_s)
+        FrontEnd(**self.sampling_parameters())  # checks them
+
+    def sampling_parameters(self) -> dict[str, Any]:
+        """The arguments of the front end."""
+        return sampling_parameters(self.sampling, self.segments, self.segments_per_excerpt)
 
 
 def extract_mels(manifest_at: Location, out: Location, options: ExtractionOptions, *, decoder: str = DECODER) -> str:
@@ -85,17 +93,17 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
         raise InputError(f"{manifest_at}: the manifest has no tracks")
     tracks = tracks.sort_by("track_id")
     read_options = ReadOptions(
-        limits=DecoderLimits(time_limit_s=options.decode_limit_s),
+        limits=options.read_limits(),
         decoder=decoder,
         draws=options.draws,
         seed=options.seed,
     )
-    parameters = _parameters(tracks, FrontEnd(segments_per_excerpt=options.segments_per_excerpt), read_options)
+    parameters = _parameters(tracks, FrontEnd(**options.sampling_parameters()), read_options)
     run_id = run_sha256(parameters)[:12]
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
-    front_end = define_front_end(segments_per_excerpt=options.segments_per_excerpt)  # librosa: not for a finished run
+    front_end = define_front_end(**options.sampling_parameters())  # librosa: not for a finished run
     with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
         workers = cluster.require_workers(options.num_workers)
         plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers)

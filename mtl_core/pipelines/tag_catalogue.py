@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER, DecoderLimits
+from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
 
 RECORDS = "runs"
-_PACKAGES = ("ray", "openvino", "numpy", "soundfile", "soxr", "pyarrow", "deltalake")
+_PACKAGES = ("ray", "openvino", "numpy", "av", "soxr", "pyarrow", "deltalake")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggingOptions:
+class TaggingOptions(ReadLimits):
     """Which tracks are tagged, and by what workers.
 
     Raises:
@@ -60,21 +61,13 @@ class TaggingOptions:
     """Worker processes; default: one for each CPU of the cluster."""
     use_gpu: bool = False
     """Run the model on the cluster's GPUs."""
-    decode_limit_s: float = 60.0
-    """Seconds that decoding one track may take."""
-    decode_memory_mib: int = 2048
-    """MiB of memory that decoding one track may take."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
-        self.decoder_limits()  # checks its numbers
-
-    def decoder_limits(self) -> DecoderLimits:
-        """What decoding one track may cost."""
-        return DecoderLimits(time_limit_s=self.decode_limit_s, memory_limit_bytes=self.decode_memory_mib * 2**20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +112,14 @@ def tag_catalogue(
     tracks = manifest.scan(manifest_at)
     check_writable(out)
     require_known_columns(out)
-    read_options = ReadOptions(limits=options.decoder_limits(), decoder=decoder)
+    read_options = ReadOptions(limits=options.read_limits(), decoder=decoder)
     parameters = {
         "manifest": manifest_at.uri,
         "model": model_at.uri,
         "model_id": model.model_id,
         "limit": options.limit,
         "retry_failed": options.retry_failed,
-        "decode_limits": asdict(read_options.limits),
+        "read_limits": asdict(read_options.limits),
     }
     plan_tracks = partial(planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:

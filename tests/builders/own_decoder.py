@@ -3,31 +3,39 @@
 `decoder="builders.own_decoder"` runs this module as the decoder process.
 """
 
-import io
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 
-from mtl_core.audio.decode import Recording, read_recording
+from mtl_core.audio.decode import open_sound
 from mtl_core.audio.decoder_child import serve
+from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.sound_file import Sound
 
 MAGIC = b"OWN "
 RATE_HZ = 16_000
+
+
+class OwnSound:
+    def __init__(self, content: bytes) -> None:
+        self.samples_N = np.frombuffer(content[len(MAGIC) :], "<i2").astype(np.float32) / 32_768
+        self.rate_hz, self.n_frames = RATE_HZ, len(self.samples_N)
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        return self.samples_N[start : start + length], 0
+
+    def close(self) -> None:
+        pass
 
 
 def encode(samples_N: np.ndarray) -> bytes:
     return MAGIC + (32_767 * samples_N).astype("<i2").tobytes()
 
 
-def read(file: io.BufferedReader) -> Recording:
+def open_own(file: BinaryIO, limits: SoundLimits) -> Sound:
     content = file.read()
-    file.seek(0)
-    if not content.startswith(MAGIC):
-        return read_recording(file)
-    wav = io.BytesIO()
-    soundfile.write(wav, np.frombuffer(content[len(MAGIC) :], "<i2"), RATE_HZ, format="WAV")
-    return read_recording(wav)
+    return OwnSound(content) if content.startswith(MAGIC) else open_sound(file, limits)
 
 
 if __name__ == "__main__":
-    serve(read)  # type: ignore[arg-type]
+    serve(open_own)

@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader
 from mtl_core.dataset import mel_files
 from mtl_core.inference.openvino_engine import CpuModel
@@ -34,7 +34,7 @@ ShardBatch = dict[str, np.ndarray]
 class ReadOptions:
     """How workers read tracks: the arguments of `TrackReader`, which has a process and cannot be sent to a worker."""
 
-    limits: DecoderLimits
+    limits: ReadLimits
     decoder: str
     draws: int = 0
     seed: int = 0

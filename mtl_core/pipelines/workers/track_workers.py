@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER, DecoderLimits
-from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.front_end import FrontEnd, sampling_parameters
 from mtl_core.audio.prefetch import Row
+from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.dataset.mel_files import mel_rows
 from mtl_core.inference.file_tagger import FileTagger, failure_columns
@@ -40,24 +41,20 @@ class TagTracks:
 
     Args:
         model: path or s3:// URI of a model artifact.
-        decode_limit_s: seconds that decoding one track may take.
-        decode_memory_bytes: memory that decoding one track may take.
+        limits: what a track may be, and what reading it may cost.
         decoder: module of the decoder process.
 
     Raises:
         InputError: the model is missing or damaged.
-        ValueError: a limit is out of range.
     """
 
     def __init__(
         self,
         model: str,
         *,
-        decode_limit_s: float = DecoderLimits.time_limit_s,
-        decode_memory_bytes: int = DecoderLimits.memory_limit_bytes,
+        limits: ReadLimits | None = None,
         decoder: str = DECODER,
     ) -> None:
-        limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
         self._tagger = FileTagger(model, limits=limits, decoder=decoder)
 
     def __call__(self, batch: TrackBatch) -> pa.Table:
@@ -69,13 +66,13 @@ class ExtractMels:
     """Batch of tracks -> their log-mel segments: a table of `MEL_RESULTS`, one row a segment, tracks in order.
 
     Filter on `stage` before mels become numpy arrays: a null mel has no array. With the default arguments a track has
-    at most 40 segments, 36 kB each: choose `batch_size` accordingly.
+    at most 32 segments, 36 kB each: choose `batch_size` accordingly.
 
     Args:
-        segments_per_excerpt: segments of 3 s kept of each minute, 1 to 20; 20 is back to back.
+        sampling, segments, segments_per_excerpt: as of `ExtractionOptions`.
         draws: random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid.
         seed: of the draws.
-        decode_limit_s, decode_memory_bytes, decoder: as of `TagTracks`.
+        limits, decoder: as of `TagTracks`.
 
     Raises:
         ValueError: a number is out of range.
@@ -84,17 +81,17 @@ class ExtractMels:
     def __init__(
         self,
         *,
-        segments_per_excerpt: int = FrontEnd.segments_per_excerpt,
+        sampling: str = "spread",
+        segments: int | None = None,
+        segments_per_excerpt: int | None = None,
         draws: int = 0,
         seed: int = 0,
-        decode_limit_s: float = DecoderLimits.time_limit_s,
-        decode_memory_bytes: int = DecoderLimits.memory_limit_bytes,
+        limits: ReadLimits | None = None,
         decoder: str = DECODER,
     ) -> None:
         if not 0 <= draws <= 100:
             raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {draws}")
-        limits = DecoderLimits(time_limit_s=decode_limit_s, memory_limit_bytes=decode_memory_bytes)
-        front_end = FrontEnd(segments_per_excerpt=segments_per_excerpt)
+        front_end = FrontEnd(**sampling_parameters(sampling, segments, segments_per_excerpt))
         self._reader = TrackReader(front_end, limits, decoder=decoder, draws=draws, seed=seed)
 
     def __call__(self, batch: TrackBatch) -> pa.Table:

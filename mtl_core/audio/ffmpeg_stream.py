@@ -1,0 +1,247 @@
+"""ffmpeg stream: the sound stream of a file, opened with PyAV: its frames from any position on, and where they are.
+
+The place of a frame is the time that its packet carries, never a count: decoding goes on behind damaged bytes, and what
+is missing shows as a gap. Positions are in frames of the recording, at the rate of its first frame.
+"""
+
+import contextlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+
+from mtl_core.audio.codecs import seek_rules
+from mtl_core.audio.containers import FORMATS, Part, is_tag, with_frame_count
+from mtl_core.errors import TrackError
+
+_FAR = 1 << 60  # a time that no recording reaches, in any time base
+_SEEK_BACK_S = (0, 1, 10)  # a seek that fails is tried again so much earlier
+_MAX_ERRORS = 50  # in a row: a demuxer can repeat an error for ever
+_INDEX_BYTES = 1 << 25  # ffmpeg's index of frames: 1.4 million, 10 h of mp3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundLimits:
+    """What a recording may be; one beyond fails as `too_large` before its sound is decoded.
+
+    Raises:
+        ValueError: a limit is out of its range.
+    """
+
+    max_duration_s: float = 8 * 3600.0
+    max_channels: int = 64
+    max_rate_hz: int = 768_000
+    min_rate_hz: int = 1_000  # of real recordings. Below it a header is damaged: the track fails as `corrupt`
+
+    def __post_init__(self) -> None:
+        if not self.max_duration_s > 0:
+            raise ValueError(f"the longest duration must be above 0 s, got {self.max_duration_s}")
+        if self.max_channels < 1:
+            raise ValueError(f"the most channels must be 1 or more, got {self.max_channels}")
+        if not self.min_rate_hz <= self.max_rate_hz:
+            raise ValueError(f"the highest rate must be {self.min_rate_hz} Hz or more, got {self.max_rate_hz}")
+
+    def check(self, *, rate_hz: int, n_channels: int, n_frames: int = 0) -> None:
+        """Raise TrackError where a recording is beyond the limits."""
+        if rate_hz < self.min_rate_hz or n_channels < 1:
+            raise TrackError("decode", "corrupt", f"the header claims {rate_hz} Hz and {n_channels} channels")
+        if rate_hz > self.max_rate_hz:
+            raise TrackError("decode", "too_large", f"{rate_hz} Hz: allowed are up to {self.max_rate_hz}")
+        if n_channels > self.max_channels:
+            raise TrackError("decode", "too_large", f"{n_channels} channels: allowed are up to {self.max_channels}")
+        if n_frames > self.max_duration_s * rate_hz:
+            seconds = n_frames / rate_hz
+            raise TrackError("decode", "too_large", f"{seconds:.0f} s: allowed are up to {self.max_duration_s:g}")
+
+
+@dataclass(frozen=True)
+class SkippedBytes:
+    """Bytes between two frames that were not decoded, in formats whose times do not show it (mp3, ADTS)."""
+
+    position: int  # of the frame behind them
+    lost: int  # frames that they held, by the size of the packet behind them
+
+
+class FfmpegStream:
+    """The default sound stream of a part of a file, else its first.
+
+    Raises:
+        TrackError: `not_audio` (no sound in the file), `unsupported` (ffmpeg has no decoder), `too_short` (it holds
+            nothing), `corrupt` (nothing can be decoded), `too_large` (beyond the limits).
+        av.error.FFmpegError: ffmpeg cannot open the file.
+        BaseException: what reading the file raised.
+    """
+
+    def __init__(self, part: Part, limits: SoundLimits) -> None:
+        self._part, self._limits = part, limits
+        self._first_time, self._has_times = 0, False
+        self.skipped: list[SkippedBytes] = []  # since the last call of `frames`
+        self._open()
+        packet, first = next(self._decode(self._packets()), (None, None))
+        if packet is None or first is None:
+            raise self._nothing_decoded()
+        self.rate_hz: int = first.sample_rate
+        limits.check(rate_hz=self.rate_hz, n_channels=first.layout.nb_channels)
+        self._first_time = first.pts or 0
+        self.first_frame_size: int = first.samples
+        self._first_packet = (packet.pos or 0, packet.size, packet.duration or first.samples)
+        codec, container = self._stream.codec_context.name, self._container.format.name
+        self.rules = seek_rules(codec, container, self._time_base, self.rate_hz)
+        self._has_times = first.pts is not None and not self.rules.from_start
+
+    def close(self) -> None:
+        """Close the file for ffmpeg."""
+        self._container.close()
+
+    def last_packet_end(self) -> int | None:
+        """Where the last packet ends; None where packets have no times, or none that can be trusted."""
+        if not self._has_times:
+            return None
+        ends: list[int] = []
+        for time in self._times_near_the_end():
+            with contextlib.suppress(av.error.FFmpegError):  # some formats cannot be asked for a time so far away
+                self._container.seek(time, stream=self._stream)
+                ends = [packet.pts + (packet.duration or 0) for packet in self._packets() if packet.pts is not None]
+            if ends:
+                self._correct_frame_count(max(ends))
+                return max(0, self._to_frames(max(ends)))
+        return None
+
+    def _correct_frame_count(self, last_end: int) -> None:
+        """Open an mp3 again, whose header claims fewer frames than it has."""
+        packet_time = self._first_packet[2]
+        if self._container.format.name == "mp3" and packet_time:
+            corrected = with_frame_count(self._part, last_end // packet_time)
+            if corrected is not None:
+                self._part = corrected
+                self._seek(0)
+
+    def frames(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
+        """The frames from before `start` less the codec's lead on, to the end, with their positions.
+
+        A position of None means: behind the frame before. What cannot be decoded is left out.
+        """
+        first = max(0, start - self.rules.lead) if self._has_times else 0
+        self._seek(first)
+        self.skipped = []
+        before = self._first_time + self._to_time(first) if first else None
+        last_packet = None
+        for packet, frame in self._decode(self._packets(), before):
+            yield frame, None if packet is last_packet else self._position(packet, frame)
+            last_packet = packet
+
+    def _open(self) -> None:
+        """Open the file, or open it again: then decoding begins at its start, as it did the first time."""
+        self._part.view.seek(0)
+        options = {"format_whitelist": FORMATS, "indexmem": str(_INDEX_BYTES), **dict(self._part.options)}
+        self._container: InputContainer = av.open(
+            self._part.view, "r", self._part.format, container_options=options, metadata_errors="replace"
+        )
+        streams, name = self._container.streams, self._container.format.name
+        stream = streams.best("audio") or next(iter(streams.audio), None)
+        if not isinstance(stream, AudioStream):
+            raise TrackError("decode", "not_audio", f"{name}: there is no sound in this file")
+        for other in streams:
+            if other.index != stream.index:
+                other.discard = av.stream.Discard.all
+        self._stream, context = stream, stream.codec_context
+        if context is None:
+            raise TrackError("decode", "unsupported", f"{name}: ffmpeg does not decode its codec")
+        context.thread_count = 1
+        self._limits.check(rate_hz=context.sample_rate or 0, n_channels=context.channels)
+        self._time_base = stream.time_base or Fraction(1, context.sample_rate)
+
+    def _nothing_decoded(self) -> TrackError:
+        name = self._container.format.name
+        self._seek(0)
+        if not self._stream.duration and not any(packet.size for packet in self._packets()):
+            return TrackError("decode", "too_short", f"{name}: the file holds no sound")
+        return TrackError("decode", "corrupt", f"{name}: nothing can be decoded")
+
+    def _times_near_the_end(self) -> Iterator[int]:
+        """Times to seek to, so that the packets from there on include the last one."""
+        entries, size = self._stream.index_entries, len(self._part.view)
+        if len(entries) and "mp4" in self._container.format.name:  # its index may name bytes that are cut off
+            kept = bisect_right(range(len(entries)), size, key=lambda i: entries[i].pos + entries[i].size)
+            if kept == 0:
+                raise TrackError("decode", "corrupt", "the file ends before its sound begins")
+            if kept < len(entries):
+                yield entries[kept - 1].timestamp
+        yield _FAR
+        if self._stream.duration:
+            yield self._first_time + self._stream.duration - int(1 / self._time_base)
+        yield self._first_time
+
+    def _seek(self, first: int) -> None:
+        """Go to a packet at or before frame `first`."""
+        for back_s in _SEEK_BACK_S:
+            target = first - back_s * self.rate_hz if first else 0
+            if target <= 0:
+                break
+            with contextlib.suppress(av.error.FFmpegError):  # some demuxers cannot seek to a file's last packets
+                self._container.seek(self._first_time + self._to_time(target), stream=self._stream)
+                return
+        self.close()
+        self._open()
+
+    def _position(self, packet: Packet, frame: AudioFrame) -> int | None:
+        if self.rules.by_bytes and packet.pos is not None and packet.size:
+            first_byte, n_bytes, n_frames = self._first_packet
+            return (packet.pos - first_byte) * n_frames // n_bytes
+        return self._to_frames(frame.pts) if self._has_times and frame.pts is not None else None
+
+    def _decode(self, packets: Iterator[Packet], before: int | None = None) -> Iterator[tuple[Packet, AudioFrame]]:
+        """The frames of packets. Packets that end before a time, or that cannot be decoded, are left out."""
+        context = self._stream.codec_context
+        for packet in packets:
+            if before is not None and packet.pts is not None and packet.duration:
+                if packet.pts + packet.duration < before:
+                    continue
+                before = None
+            try:
+                for frame in context.decode(packet if packet.size else None):
+                    yield packet, frame
+            except av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
+
+    def _packets(self) -> Iterator[Packet]:
+        """The packets from here on, also behind damage; the last one is empty."""
+        errors, end = 0, None
+        skips_bytes = self._container.format.name in ("mp3", "aac")
+        while errors < _MAX_ERRORS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    errors = 0
+                    if skips_bytes and packet.pos is not None and packet.size:
+                        if end is not None and packet.pos > end:
+                            self._note_skipped(packet, packet.pos, end)
+                        end = packet.pos + packet.size
+                    yield packet
+                return
+            except av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
+                errors += 1
+
+    def _note_skipped(self, packet: Packet, start: int, end: int) -> None:
+        """Note the sound that was in the bytes from `end` of a packet to `start` of the next, unless they are a tag."""
+        is_sound = not is_tag(self._part.view.read_at(end, 16))
+        if is_sound and packet.pts is not None and packet.duration:
+            frames = self._to_frames(self._first_time + packet.duration)
+            self.skipped.append(SkippedBytes(self._to_frames(packet.pts), (start - end) * frames // packet.size))
+
+    def _to_frames(self, time: int) -> int:
+        """The frame at a time of the stream."""
+        numerator, denominator = self._time_base.numerator * self.rate_hz, self._time_base.denominator
+        return (2 * (time - self._first_time) * numerator + denominator) // (2 * denominator)
+
+    def _to_time(self, frame: int) -> int:
+        """The time of a frame less that of the first; not later than the frame."""
+        return frame * self._time_base.denominator // (self._time_base.numerator * self.rate_hz)

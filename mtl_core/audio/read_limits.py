@@ -1,0 +1,54 @@
+"""Read limits: what a track may be, and what reading it may cost. The same flags in every job that reads audio."""
+
+from dataclasses import dataclass, fields
+
+from mtl_core.audio.decoder_process import DecoderLimits
+from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.storage.location import Location
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLimits:
+    """A track beyond these limits fails with a name; the others are not affected.
+
+    Raises:
+        ValueError: a limit is out of its range.
+    """
+
+    decode_limit_s: float = 60.0
+    """Seconds that decoding one track may take."""
+    decode_memory_mib: int = 2048
+    """MiB of memory that decoding one track may take, 512 or more."""
+    max_file_mib: int = 16_384
+    """Largest file in MiB, 1 or more."""
+    max_duration_s: float = 28_800.0
+    """Longest recording in seconds."""
+    max_channels: int = 64
+    """Most channels of a recording, 1 or more."""
+    max_rate_hz: int = 768_000
+    """Highest sample rate of a recording in Hz, 1000 or more."""
+    allow_uri_prefix: tuple[str, ...] = ()
+    """Folders or s3:// prefixes outside which no track is read. Default: every place that the manifest names."""
+
+    def __post_init__(self) -> None:
+        self.decoder_limits()  # checks its numbers
+        self.allowed()
+
+    def read_limits(self) -> "ReadLimits":
+        """These limits alone, of a job's options."""
+        return ReadLimits(**{item.name: getattr(self, item.name) for item in fields(ReadLimits)})
+
+    def decoder_limits(self) -> DecoderLimits:
+        """The limits of the decoder process."""
+        return DecoderLimits(
+            time_limit_s=self.decode_limit_s,
+            memory_limit_bytes=self.decode_memory_mib * 2**20,
+            max_bytes=self.max_file_mib * 2**20,
+            sound=SoundLimits(
+                max_duration_s=self.max_duration_s, max_channels=self.max_channels, max_rate_hz=self.max_rate_hz
+            ),
+        )
+
+    def allowed(self) -> tuple[Location, ...]:
+        """The places that tracks may be in; empty: anywhere."""
+        return tuple(Location(prefix) for prefix in self.allow_uri_prefix)

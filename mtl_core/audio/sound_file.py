@@ -1,0 +1,207 @@
+"""Sound file: mono samples of a recording from any position, in frames of its own rate.
+
+Samples after a seek equal those of a whole decode (`codecs` has the rules). Samples that are missing, because bytes are
+damaged, are 0, and are counted. Samples are in [-1, 1] for integer formats; a float file may hold any value, also NaN.
+
+Legend: N samples (frames of the recording).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+import soxr
+
+from mtl_core.audio.containers import Part
+from mtl_core.audio.ffmpeg_stream import FfmpegStream, SoundLimits
+from mtl_core.audio.mono_run import MonoRun
+from mtl_core.errors import TrackError
+
+#: Decoded to find where a recording ends, by whether times are exact.
+_END_S = {True: 0.05, False: 2.0}
+_JUMP_S = 0.1  # a larger step in inexact times is damage
+_WHOLE_FRAMES = 8_000_000  # a shorter recording is decoded once and kept: 32 MB
+_INVERTED = 0.01  # the mean's share of the channels' power, -20 dB, below which they cancel each other
+_SILENCE = 1e-6  # of full-scale power, -60 dB
+
+
+class Sound(Protocol):
+    """A recording that can be read from any position."""
+
+    rate_hz: int
+    n_frames: int
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        """Samples (length,) float32 from frame `start` on, and how many are lost. Lost samples are 0."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """A stretch of a recording that could not be decoded."""
+
+    first: int  # frames `first` to `last` are silent. They are equal where the file's times do not show the gap
+    last: int
+    hidden: int = 0  # frames that are lost all the same
+
+
+class StreamSound:
+    """The `Sound` of one stream of a file. With `keep` a short recording is decoded once, and kept.
+
+    Mono is the mean of the channels. Where the mean's power is 20 dB below that of the channels, they cancel each other
+    out (one is inverted): then the loudest channel stands for all of them. The first samples with sound decide.
+
+    Raises what `FfmpegStream` raises.
+    """
+
+    def __init__(self, part: Part, limits: SoundLimits, *, keep: bool = True) -> None:
+        self._channel: int | None = None  # that stands for all of them; None: their mean
+        self._channel_is_known = False
+        self._whole: tuple[np.ndarray, list[_Gap]] | None = None
+        self._stream = FfmpegStream(part, limits)
+        self.rate_hz = self._stream.rate_hz
+        end = self._stream.last_packet_end()
+        estimate = self._decoded_end(0) if end is None else end
+        limits.check(rate_hz=self.rate_hz, n_channels=1, n_frames=estimate)
+        if keep and estimate <= _WHOLE_FRAMES:
+            samples, gaps, self.n_frames = self._decode(0, estimate + self.rate_hz)
+            self._whole = samples[: self.n_frames], gaps
+        elif end is None:
+            self.n_frames = estimate
+        else:
+            start = end - int(_END_S[self._stream.rules.exact_times] * self.rate_hz)
+            self.n_frames = self._decoded_end(start) or self._decoded_end(0)
+        if self.n_frames == 0:
+            raise TrackError("decode", "corrupt", "nothing can be decoded")
+
+    def close(self) -> None:
+        """As `Sound.close`."""
+        self._stream.close()
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        """As `Sound.read`."""
+        end = start + length
+        if self._whole is None:
+            samples, gaps, _ = self._decode(start, end)
+        else:
+            samples, gaps = self._whole[0][start:end], self._whole[1]
+        lost = sum(max(0, min(gap.last, end) - max(gap.first, start)) for gap in gaps)
+        return samples, min(length, lost + sum(gap.hidden for gap in gaps if start <= gap.first < end))
+
+    def _decoded_end(self, start: int) -> int:
+        """Where the last frame from `start` on ends; 0 where none can be decoded."""
+        runs = self._runs(start, None, keep_from=None)
+        return max((at + _scale(run.count, run.rate_hz, self.rate_hz) for run, at in runs), default=0)
+
+    def _decode(self, start: int, end: int) -> tuple[np.ndarray, list[_Gap], int]:
+        """The samples from `start` to `end`, the gaps in them, and where the last decoded frame of them ends."""
+        runs = list(self._runs(start, end, keep_from=start))
+        samples, gaps, filled = np.zeros(end - start, np.float32), [], start
+        for run, at in runs:
+            mono = _resample(run.mono(), run.rate_hz, self.rate_hz)
+            at += _scale(run.skipped, run.rate_hz, self.rate_hz)
+            first, last = max(at, start), min(at + len(mono), end)
+            if first < last:
+                samples[first - start : last - start] = mono[first - at : last - at]
+                if first > filled:
+                    gaps.append(_Gap(filled, first))
+                filled = max(filled, last)
+        if self._choose_channel([run for run, _ in runs]):
+            return self._decode(start, end)
+        gaps.append(_Gap(filled, end))
+        gaps += [_Gap(skipped.position, skipped.position, skipped.lost) for skipped in self._stream.skipped]
+        return samples, gaps, filled
+
+    def _choose_channel(self, runs: list[MonoRun]) -> bool:
+        """Decide, by the first samples with sound, what stands for the channels; returns whether it is one of them."""
+        if self._channel_is_known or not runs:
+            return False
+        run = max(runs, key=lambda run: run.count - run.skipped)
+        of_mean, of_channels = run.powers[0], run.powers[1:]
+        if not of_channels.mean() > _SILENCE * (run.count - run.skipped):
+            return False
+        self._channel_is_known = True
+        if of_mean < _INVERTED * of_channels.mean():
+            self._channel = int(of_channels.argmax())
+        return self._channel is not None
+
+    def _runs(self, start: int, end: int | None, *, keep_from: int | None) -> Iterator[tuple[MonoRun, int]]:
+        """The runs of frames that reach into `start` to `end` (None: the end of decoding), with their positions.
+
+        A run begins where its earliest frame says, because inexact times are too late. A run that begins with the
+        recording is in its place, whatever its times say. Samples are kept from frame `keep_from` on; None: none are.
+        """
+        tolerance = 1 if self._stream.rules.exact_times else int(_JUMP_S * self.rate_hz)
+        run: MonoRun | None = None
+        is_fixed = False
+        for frame, at in self._stream.frames(start):
+            count = 0 if run is None else _scale(run.count, run.rate_hz, self.rate_hz)
+            position = at if at is not None else 0 if run is None else run.start + count
+            if run is not None and not (run.continues_with(frame) and abs(position - run.start - count) <= tolerance):
+                yield run, self._start_on_grid(run, is_fixed)
+                run = None
+            if run is None:
+                run, count, is_fixed = MonoRun(frame, position, self._channel), 0, position == 0
+            elif not is_fixed:
+                run.start = min(run.start, position - count)
+            if keep_from is None or run.start + count + frame.samples + tolerance < keep_from:
+                run.skip(frame)
+            else:
+                run.add(frame)
+            if end is not None and run.start + count >= end + tolerance:
+                break
+        if run is not None:
+            yield run, self._start_on_grid(run, is_fixed)
+
+    def _start_on_grid(self, run: MonoRun, is_fixed: bool) -> int:
+        """Where a run begins. A rounded time is put on the grid of frames, if all of them have one size."""
+        sizes = set(run.frame_sizes[:-1])
+        if is_fixed or not self._stream.rules.on_grid or len(sizes) != 1:
+            return run.start
+        size, first = sizes.pop(), self._stream.first_frame_size
+        return first + size * round((run.start - first) / size)
+
+
+class JoinedSound:
+    """Several sounds, one behind the other, at the rate of the first."""
+
+    def __init__(self, sounds: list[StreamSound]) -> None:
+        self._sounds = sounds
+        self.rate_hz = sounds[0].rate_hz
+        self._ends = list(accumulate(_scale(sound.n_frames, sound.rate_hz, self.rate_hz) for sound in sounds))
+        self.n_frames = self._ends[-1]
+
+    def close(self) -> None:
+        """As `Sound.close`."""
+        for sound in self._sounds:
+            sound.close()
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        """As `Sound.read`."""
+        mono, lost = np.zeros(length, np.float32), 0
+        for sound, begin, end in zip(self._sounds, [0, *self._ends], self._ends, strict=False):
+            first, last = max(start, begin), min(start + length, end)
+            if first < last:
+                own_first = _scale(first - begin, self.rate_hz, sound.rate_hz)
+                own_last = min(_scale(last - begin, self.rate_hz, sound.rate_hz), sound.n_frames)
+                samples, own_lost = sound.read(own_first, own_last - own_first)
+                samples = _resample(samples, sound.rate_hz, self.rate_hz)[: last - first]
+                mono[first - start : first - start + len(samples)] = samples
+                lost += _scale(own_lost, sound.rate_hz, self.rate_hz)
+        return mono, lost
+
+
+def _scale(count: int, rate_hz: int, to_rate_hz: int) -> int:
+    return count if rate_hz == to_rate_hz else round(count * to_rate_hz / rate_hz)
+
+
+def _resample(samples: np.ndarray, rate_hz: int, to_rate_hz: int) -> np.ndarray:
+    if rate_hz == to_rate_hz or not len(samples):
+        return samples
+    return soxr.resample(samples, rate_hz, to_rate_hz, "HQ")
