@@ -14,7 +14,7 @@ _COARSE_LEAD = 4_096  # more, where the container rounds times to more than a sa
 _OGG_FLAC_LEAD = 65_536  # more than a page: times are only right from the next page on
 
 _LOSSLESS = {"flac", "alac", "wavpack", "tta", "ape", "truehd", "mlp", "mp4als", "shorten", "tak", "wmalossless"}
-_PCM_CONTAINERS = {"wav", "w64", "aiff", "au", "caf"}
+PCM_CONTAINERS = {"wav", "w64", "aiff", "au", "caf"}
 _OF_BLOCKS = ("adpcm_", "gsm")  # codecs whose blocks all have one size
 
 
@@ -40,7 +40,7 @@ def seek_rules(codec: str, container: str, time_base: Fraction, rate_hz: int) ->
     is_pcm = codec.startswith("pcm_")
     is_coarse = time_base * rate_hz > 1
     is_late = container == "ogg" and codec in ("vorbis", "flac")
-    has_pcm_times = container in _PCM_CONTAINERS and not is_pcm
+    has_pcm_times = container in PCM_CONTAINERS and not is_pcm
     by_bytes = has_pcm_times and codec.startswith(_OF_BLOCKS)
     lead = 0 if is_pcm or codec in _LOSSLESS else _LOSSY_LEAD
     lead += _WMA_LEAD if codec.startswith("wma") else 0

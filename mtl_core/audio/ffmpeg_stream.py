@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from mtl_core.audio.codecs import seek_rules
+from mtl_core.audio.codecs import PCM_CONTAINERS, seek_rules
 from mtl_core.audio.containers import FORMATS, Part, is_tag, with_frame_count
 from mtl_core.errors import TrackError
 
@@ -173,7 +173,9 @@ class FfmpegStream:
                 raise TrackError("decode", "corrupt", "the file ends before its sound begins")
             if kept < len(entries):
                 yield entries[kept - 1].timestamp
-        yield _FAR
+        # In containers of PCM a time is multiplied by a byte rate, and overflows: no sample there has less than a bit.
+        is_pcm = self._container.format.name in PCM_CONTAINERS
+        yield self._first_time + self._to_time(8 * size) if is_pcm else _FAR
         if self._stream.duration:
             yield self._first_time + self._stream.duration - int(1 / self._time_base)
         yield self._first_time

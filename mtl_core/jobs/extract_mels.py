@@ -1,4 +1,4 @@
-"""mtl-core extract_mels --manifest URI --out URI [--segments-per-excerpt K] [--draws N --seed S]"""
+"""mtl-core extract_mels --manifest URI --out URI [--sampling spread|paper] [--segments N] [--draws N --seed S]"""
 
 from dataclasses import dataclass
 

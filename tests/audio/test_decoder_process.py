@@ -3,9 +3,12 @@
 This file is also a child that misbehaves: `Decoder(child=__name__)` runs it, and the first bytes of a file tell it how.
 """
 
+import ctypes
+import gc
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,42 +16,96 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from builders.sound_files import encoded, mp3, song
 
-from mtl_core.audio.decode import Recording, read_recording
+from mtl_core.audio.decode import Recording, Stretches, open_sound, read_stretches
 from mtl_core.audio.decoder_child import serve
 from mtl_core.audio.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.sound_file import Sound
 from mtl_core.errors import TrackError
 
+WHOLE = Stretches(places=[(0, 16_000)], are_excerpts=True)
 
-def misbehaving(file: io.BufferedReader) -> Recording:
-    match file.read(8):
+
+def misbehave(what: bytes) -> None:
+    match what:
         case b"segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
+            ctypes.string_at(0)
+        case b"abort   ":
+            os.abort()
         case b"hang    ":
             time.sleep(1000)
         case b"allocate":
             np.ones(1 << 40)
+        case b"greedy  ":
+            arrays = []
+            while True:
+                arrays.append(np.empty(1 << 25))  # reserved: touching it would take long
         case b"badbug  ":
             raise KeyError("a bug")
         case b"diskfail":
             raise OSError("I/O error")
+        case b"openfile":
+            open("/etc/passwd").close()
+        case b"connect ":
+            socket.create_connection(("127.0.0.1", 9))
+        case b"process ":
+            subprocess.run(["true"])
         case b"whoami  ":
-            open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  the fewest open files while counting
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            raise TrackError("decode", "corrupt", f"{os.getpid()} {open_files} {ignored}")
+            n_open = sum(_is_open(fd) for fd in range(64))
+            raise TrackError("decode", "corrupt", f"{os.getpid()} {n_open} {ignored} {sorted(os.environ)}")
         case b"print   ":
             os.write(1, b"noise" * 100)
             print("noise", flush=True)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class Misbehaving:
+    """A sound that misbehaves when it is read, not when it is opened."""
+
+    rate_hz, n_frames = 16_000, 32_000
+
+    def __init__(self, what: bytes) -> None:
+        self.what = what
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        if start > 0:
+            misbehave(self.what)
+        return np.zeros(length, np.float32), 0
+
+    def close(self) -> None:
+        pass
+
+
+def open_misbehaving(file: io.BufferedReader, limits: SoundLimits) -> Sound:
+    if file.read(6) == b"later ":
+        return Misbehaving(file.read(8))
     file.seek(0)
-    return read_recording(file)
+    misbehave(file.read(8))
+    return open_sound(file, limits)
 
 
 def wav(n_frames: int = 32000, rate_hz: int = 16000) -> bytes:
-    file = io.BytesIO()
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, n_frames).astype(np.float32)
-    soundfile.write(file, samples, rate_hz, "FLOAT", format="WAV")
-    return file.getvalue()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (n_frames, 1)).astype(np.float32)
+    return encoded(samples, "WAV", "FLOAT", rate_hz)
+
+
+def in_this_process(data: bytes, stretches: Stretches = WHOLE) -> Recording:
+    return read_stretches(open_sound(io.BytesIO(data)), stretches)
+
+
+def decode(decoder: Decoder, source, stretches: Stretches = WHOLE) -> Recording:
+    decoder.open(source)
+    return decoder.read(stretches)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +116,7 @@ def decoder():
 
 def error_of(decoder: Decoder, source) -> TrackError:
     with pytest.raises(TrackError) as caught:
-        decoder.decode(source)
+        decode(decoder, source)
     return caught.value
 
 
@@ -71,9 +128,9 @@ def assert_same(actual: Recording, expected: Recording) -> None:
         np.testing.assert_array_equal(one.samples, other.samples)
 
 
-def whoami(decoder: Decoder) -> tuple[int, int, bool]:
-    pid, open_files, ignored = error_of(decoder, b"whoami  ").message.split()
-    return int(pid), int(open_files), ignored == "True"
+def whoami(decoder: Decoder) -> tuple[int, int, bool, str]:
+    pid, n_open, ignored, names = error_of(decoder, b"whoami  ").message.split(maxsplit=3)
+    return int(pid), int(n_open), ignored == "True", names
 
 
 def gone(pid: int) -> bool:
@@ -95,18 +152,27 @@ def test_bytes_a_path_and_a_file_are_read_as_in_this_process(decoder, tmp_path):
     data = wav(16000 * 130)
     path = tmp_path / "a track.wav"
     path.write_bytes(data)
-    expected = read_recording(io.BytesIO(data))
+    stretches = Stretches(places=[(16_000, 960_000), (1_000_000, 960_000)], are_excerpts=True)
     for source in (data, str(path), io.BytesIO(data)):
-        recording = decoder.decode(source)
-        assert_same(recording, expected)
+        assert decoder.open(source) == (16_000, 16_000 * 130)
+        recording = decoder.read(stretches)
+        assert_same(recording, in_this_process(data, stretches))
         assert not recording.excerpts[0].samples.flags.writeable
+
+
+def test_a_recording_stays_open_for_further_stretches(decoder):
+    data = mp3(song(20))
+    decoder.open(io.BytesIO(data))
+    for start in (160_000, 0, 200_000):
+        stretches = Stretches(places=[(start, 48_000)], are_excerpts=False)
+        assert_same(decoder.read(stretches), in_this_process(data, stretches))
 
 
 def test_a_recording_stays_valid_after_the_next_one_and_the_decoder():
     with Decoder() as decoder:
-        first = decoder.decode(wav())
-        decoder.decode(wav(16000))
-    assert_same(first, read_recording(io.BytesIO(wav())))
+        first = decode(decoder, wav())
+        decode(decoder, wav(16000))
+    assert_same(first, in_this_process(wav()))
 
 
 def test_a_remote_file_is_read_in_part(decoder):
@@ -119,7 +185,7 @@ def test_a_remote_file_is_read_in_part(decoder):
             return data
 
     source = Counted(wav(16000 * 600))  # 10 minutes, of which 2 are decoded
-    decoder.decode(source)
+    decode(decoder, source, Stretches(places=[(960_000, 960_000), (7_000_000, 960_000)], are_excerpts=True))
     assert source.read_bytes < 0.25 * len(source.getvalue())
 
 
@@ -130,7 +196,7 @@ def test_the_time_in_which_the_parent_reads_does_not_count(decoder):
             return super().read(size)
 
     began = time.monotonic()
-    decoder.decode(Slow(wav(100_000)))
+    decode(decoder, Slow(wav(100_000)))
     assert time.monotonic() - began > decoder.limits.time_limit_s
 
 
@@ -142,30 +208,77 @@ def test_errors_of_a_track_are_raised_and_the_child_stays(decoder):
     assert whoami(decoder)[0] == before
 
 
+@pytest.mark.parametrize("when", [b"", b"later "])
 @pytest.mark.parametrize(
     "what, error, words",
     [
         (b"segfault", "crashed", "SIGSEGV"),
+        (b"abort   ", "crashed", "SIGABRT"),
         (b"hang    ", "timed_out", "1 s"),
         (b"allocate", "out_of_memory", "allocate"),
-        (b"badbug  ", "crashed", "KeyError: 'a bug'"),
+        (b"greedy  ", "out_of_memory", "allocate"),
     ],
 )
-def test_a_track_that_ends_the_child_fails_alone(decoder, what, error, words):
+def test_a_track_that_ends_the_child_fails_alone(decoder, what, error, words, when):
     pid = whoami(decoder)[0]
-    failure = error_of(decoder, what)
+    with pytest.raises(TrackError) as caught:
+        decode(decoder, when + what, Stretches(places=[(0, 100), (100, 100)], are_excerpts=True))
+    failure = caught.value
     assert (failure.stage, failure.error) == ("decode", error)
     assert words in failure.message
     assert gone(pid)
-    assert_same(decoder.decode(wav()), read_recording(io.BytesIO(wav())))
+    assert_same(decode(decoder, wav()), in_this_process(wav()))
     assert whoami(decoder)[0] != pid
+
+
+def test_a_bug_of_the_decoder_fails_the_track_and_the_child_stays(decoder):
+    pid = whoami(decoder)[0]
+    failure = error_of(decoder, b"badbug  ")
+    assert (failure.error, failure.message) == ("corrupt", "KeyError: 'a bug'")
+    assert whoami(decoder)[0] == pid
+
+
+@pytest.mark.parametrize("what", [b"openfile", b"connect ", b"process "])
+def test_the_child_is_in_the_sandbox(decoder, what):
+    assert "Operation not permitted" in error_of(decoder, what).message
+    decode(decoder, wav())
+
+
+def test_the_child_has_no_credentials(monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MY_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    with Decoder(child=__name__) as decoder:
+        names = whoami(decoder)[3]
+    assert "PATH" in names and "AWS" not in names and "PASSWORD" not in names
+
+
+def test_a_file_beyond_the_limits_is_too_large(tmp_path):
+    limits = DecoderLimits(max_bytes=10_000, sound=SoundLimits(max_channels=1))
+    path = tmp_path / "large.wav"
+    path.write_bytes(wav())
+    with Decoder(limits) as decoder:
+        for source in (wav(), str(path), io.BytesIO(wav())):
+            failure = error_of(decoder, source)
+            assert (failure.error, failure.message) == ("too_large", f"{len(wav())} bytes: allowed are up to 10000")
+        stereo = encoded(np.zeros((2000, 2), np.float32), "WAV", "PCM_16", 16000)
+        assert "2 channels" in error_of(decoder, stereo).message
 
 
 def test_a_child_killed_between_two_tracks_is_replaced(decoder):
     pid = whoami(decoder)[0]
     os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: gone(pid))
-    decoder.decode(wav())
+    decode(decoder, wav())
+
+
+def test_a_child_killed_between_two_requests_for_a_track_fails_it_alone(decoder):
+    pid = whoami(decoder)[0]
+    decoder.open(wav())
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(TrackError, match="SIGKILL") as caught:
+        decoder.read(WHOLE)
+    assert caught.value.error == "crashed"
+    decode(decoder, wav())
 
 
 def test_the_error_of_reading_the_source_is_raised(decoder):
@@ -174,37 +287,37 @@ def test_the_error_of_reading_the_source_is_raised(decoder):
             raise TrackError("fetch", "unavailable", "the store went away")
 
     assert error_of(decoder, Failing(wav())).error == "unavailable"
-    decoder.decode(wav())
+    decode(decoder, wav())
 
 
 def test_a_path_that_is_not_a_file_raises_at_once(decoder, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "none.wav", tmp_path / "pipe", tmp_path):
         with pytest.raises(OSError):
-            decoder.decode(str(path))
-    decoder.decode(wav())
+            decoder.open(str(path))
+    decode(decoder, wav())
 
 
 def test_the_child_inherits_nothing_and_ignores_an_interrupt(decoder):
     secret = os.memfd_create("secret", 0)
     os.set_inheritable(secret, True)
     with Decoder(child=__name__) as fresh:
-        pid, open_files, ignored = whoami(fresh)
-        # stdin, stdout, stderr, the socket, the recording and the listing itself
-        assert open_files == 6 and ignored
+        pid, n_open, ignored, names = whoami(fresh)
+        assert n_open == 5 and ignored  # stdin, stdout, stderr, the socket and the recording
         for _ in range(20):
-            fresh.decode(wav())
-        assert whoami(fresh) == (pid, open_files, ignored)
+            decode(fresh, wav())
+        assert whoami(fresh) == (pid, n_open, ignored, names)
     os.close(secret)
     assert gone(pid)
 
 
 def test_this_process_keeps_no_descriptors_open(decoder):
-    decoder.decode(wav())
+    decode(decoder, wav())
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(20):
-        decoder.decode(wav())
+        decode(decoder, wav())
         error_of(decoder, b"a poem")
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208  the last recording may still be mapped
 
 
@@ -220,12 +333,12 @@ sys.path[:0] = {sys.path!r}
 from mtl_core.audio.decoder_process import Decoder
 decoder = Decoder(child={__name__!r})
 def first():  # the thread that starts the child ends; the child must stay
-    try: decoder.decode(b"whoami  ")
+    try: decoder.open(b"whoami  ")
     except Exception as error: print(error.message.split()[0], flush=True)
 thread = threading.Thread(target=first); thread.start(); thread.join()
-try: decoder.decode(b"whoami  ")
+try: decoder.open(b"whoami  ")
 except Exception as error: print(error.message.split()[0], flush=True)
-decoder.decode(b"hang    ")
+decoder.open(b"hang    ")
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -244,16 +357,18 @@ def test_a_child_that_cannot_start_is_not_an_error_of_the_track():
         Decoder(child="mtl_core.no_such_module") as decoder,
         pytest.raises(RuntimeError, match=r"does not start.*No module named"),
     ):
-        decoder.decode(wav())
+        decode(decoder, wav())
 
 
 def test_the_smallest_memory_limit_is_enough_to_decode():
     with Decoder(DecoderLimits(memory_limit_bytes=1 << 29)) as decoder:
-        assert_same(decoder.decode(wav(16000 * 119)), read_recording(io.BytesIO(wav(16000 * 119))))
+        assert_same(decode(decoder, wav(16000 * 119)), in_this_process(wav(16000 * 119)))
     with pytest.raises(ValueError, match=r"time limit .* 86400 s, got 0"):
         DecoderLimits(time_limit_s=0)
     with pytest.raises(ValueError, match=r"memory limit .* 512 to .* MiB, got 100"):
         DecoderLimits(memory_limit_bytes=100 << 20)
+    with pytest.raises(ValueError, match=r"1 byte or more, got 0"):
+        DecoderLimits(max_bytes=0)
 
 
 def test_the_child_imports_nothing_slow():
@@ -263,4 +378,4 @@ def test_the_child_imports_nothing_slow():
 
 
 if __name__ == "__main__":
-    serve(misbehaving)  # type: ignore[arg-type]
+    serve(open_misbehaving)  # type: ignore[arg-type]

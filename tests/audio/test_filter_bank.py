@@ -123,7 +123,6 @@ def test_a_worker_and_a_tagging_node_need_no_librosa() -> None:
 import sys
 sys.modules["librosa"] = sys.modules["numba"] = None
 import numpy as np
-from mtl_core.audio.decoder_process import DecoderLimits
 from mtl_core.audio.track_reader import TrackReader
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference.openvino_engine import load_cpu_model
@@ -137,7 +136,7 @@ model = load_cpu_model(Location(root + "/best"))
 assert open_mel_dataset(Location(root + "/mels")).front_end == model.front_end
 name = "rosa-glenn/restless-island/01-open-wave.ogg"
 uri = root + "/catalogue/audio/" + name
-tracks = list(TrackReader(model.front_end, DecoderLimits()).read([{{"track_id": name, "uri": uri}}]))
+tracks = list(TrackReader(model.front_end).read([{{"track_id": name, "uri": uri}}]))
 (row,) = Tagger(model.engine(), model.vocabularies, model.aggregation).tag(tracks, model_id="m", run_id="r")
 (old,) = [old for old in pq.read_table(root + "/tags_best.parquet").to_pylist() if old["track_id"].endswith(name)]
 assert (row["artist"], row["language"]) == (old["artist"], old["language"]), (row, old)

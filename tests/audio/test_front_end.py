@@ -9,7 +9,7 @@ import pytest
 
 from mtl_core.audio.decode import Excerpt, Recording
 from mtl_core.audio.filter_bank import pack
-from mtl_core.audio.front_end import FrontEnd, define_front_end, log_mel_segments
+from mtl_core.audio.front_end import FrontEnd, define_front_end, log_mel_segments, sampling_parameters
 from mtl_core.audio.mel import MelConfig, log_mel
 from mtl_core.errors import TrackError
 
@@ -20,7 +20,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 class LaterFrontEnd(FrontEnd):
     """A front end with a field that version 0.1 did not have."""
 
-    loudness_lufs: float | None = field(default=None, metadata={"since": "0.2"})
+    loudness_lufs: float | None = field(default=None, metadata={"since": "0.3"})
 
 
 def recording(*lengths: int, start_s: float = 10.25) -> Recording:
@@ -60,13 +60,58 @@ def test_draws_are_adjacent_and_independent_of_what_came_before() -> None:
     assert slots.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_samples_without_a_finite_power_fail(value: float) -> None:
+@pytest.mark.parametrize(
+    "value, error",
+    [
+        (np.nan, "not_finite"),
+        (np.inf, "not_finite"),
+        (-np.inf, "not_finite"),
+        (1e30, "out_of_range"),
+        (-33.0, "out_of_range"),
+    ],
+)
+def test_samples_that_are_no_sound_fail(value: float, error: str) -> None:
     track = recording(960_000, 100_000)
     track.excerpts[1].samples[10] = value
     with pytest.raises(TrackError) as caught:
         log_mel_segments(track, FrontEnd())
-    assert (caught.value.stage, caught.value.error) == ("features", "not_finite")
+    assert (caught.value.stage, caught.value.error) == ("features", error)
+
+
+def test_a_loud_float_recording_is_a_recording() -> None:
+    track = recording(100_000)
+    track.excerpts[0].samples[10] = 31.0
+    assert np.isfinite(log_mel_segments(track, FrontEnd()).mel_STF).all()
+
+
+def test_spread_segments_are_asked_for_in_samples_of_the_whole_recording() -> None:
+    spread = FrontEnd(sampling="spread", segments=4)
+    stretches = spread.stretches(44_100 * 200, 44_100)
+    assert not stretches.are_excerpts
+    assert stretches.places == [((2 * i + 1) * 66 * 48_000 // 8 - 24_000, 48_000) for i in range(4)]
+    assert spread.stretches(44_100, 44_100).places == [(0, 16_000)]
+    drawn = spread.stretches(44_100 * 200, 44_100, draws=2, seed=1, track_id="a")
+    assert len(drawn.places) == 8 and drawn == spread.stretches(44_100 * 200, 44_100, draws=2, seed=1, track_id="a")
+    assert drawn != spread.stretches(44_100 * 200, 44_100, draws=2, seed=2, track_id="a")
+
+
+def test_each_stretch_of_spread_is_one_segment() -> None:
+    track = recording(48_000, 48_000)
+    segments = log_mel_segments(track, FrontEnd(sampling="spread", segments=2))
+    np.testing.assert_array_equal(segments.start_s, [10.25, 70.25])
+    expected_TF = log_mel(track.excerpts[1].samples[None], MelConfig(), FrontEnd().filter_bank)[0]
+    np.testing.assert_allclose(segments.mel_STF[1], expected_TF, rtol=0, atol=1e-6)
+    assert log_mel_segments(recording(1600), FrontEnd(sampling="spread", segments=2)).mel_STF.shape == (1, 187, 96)
+
+
+def test_a_choice_of_sampling_has_its_own_number() -> None:
+    assert sampling_parameters("spread", None, None) == {"sampling": "spread", "segments": 32}
+    assert sampling_parameters("paper", None, 2) == {"sampling": "paper", "segments_per_excerpt": 2}
+    assert FrontEnd(**sampling_parameters("paper", None, None)) == FrontEnd()
+    with pytest.raises(ValueError, match="of the sampling paper, got 2 with spread"):
+        sampling_parameters("spread", None, 2)
+    with pytest.raises(ValueError, match="of the sampling spread, got 8 with paper"):
+        sampling_parameters("paper", 8, None)
 
 
 def test_samples_outside_the_segments_must_be_finite_too() -> None:
@@ -85,12 +130,18 @@ def test_read_only_samples_stay_as_they_are() -> None:
 
 
 def test_a_front_end_survives_json_and_its_hash_tells_it_from_others() -> None:
-    front_ends = [FrontEnd(), FrontEnd(segments_per_excerpt=2), define_front_end(mel=MelConfig(fmin_hz=1.0))]
+    front_ends = [
+        FrontEnd(),
+        FrontEnd(segments_per_excerpt=2),
+        FrontEnd(sampling="spread", segments=32),
+        FrontEnd(sampling="spread", segments=8),
+        define_front_end(mel=MelConfig(fmin_hz=1.0)),
+    ]
     for front_end in front_ends:
         values, packed = json.loads(json.dumps(front_end.to_dict())), pack(front_end.filter_bank)
         assert FrontEnd.from_dict(values, packed) == front_end
         np.testing.assert_array_equal(FrontEnd.from_dict(values, packed).filter_bank, front_end.filter_bank)
-    assert len({front_end.hash() for front_end in front_ends}) == 3
+    assert len({front_end.hash() for front_end in front_ends}) == 5
     assert FrontEnd().hash() == FrontEnd(mel=MelConfig(), segments_per_excerpt=20).hash()
     assert FrontEnd(mel=MelConfig(fmin_hz=0)).hash() == FrontEnd().hash()
 
@@ -133,6 +184,13 @@ def test_a_front_end_without_its_filter_bank_is_refused() -> None:
 def test_the_error_names_what_is_wrong_with_a_front_end() -> None:
     with pytest.raises(ValueError, match="1 to 20"):
         FrontEnd(segments_per_excerpt=0)
+    for segments in (None, 0, 1025):
+        with pytest.raises(ValueError, match="1 to 1024"):
+            FrontEnd(sampling="spread", segments=segments)
+    with pytest.raises(ValueError, match="spread, paper, got 'random'"):
+        FrontEnd(sampling="random")
+    with pytest.raises(ValueError, match="got 8 with paper"):
+        FrontEnd(segments=8)
     with pytest.raises(ValueError, match="sample_rate_hz"):
         FrontEnd(mel=MelConfig(sample_rate_hz=22050))
     for mel in (MelConfig(frames=188), MelConfig(bands=64)):

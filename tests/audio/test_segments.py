@@ -6,9 +6,37 @@ from math import ceil, floor
 import numpy as np
 import pytest
 
-from mtl_core.audio.segments import random_starts, segment_starts, slice_segments
+from mtl_core.audio.segments import excerpt_frames, random_starts, segment_starts, slice_segments, spread_starts
 
 LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
+
+
+@pytest.mark.parametrize(
+    "n_frames, starts",
+    [
+        (44100 * 120 - 1, [0]),
+        (44100 * 120, [0, 44100 * 60]),
+        (44100 * 121, [44100 * 121 // 4 - 44100 * 30, 44100 * 121 * 3 // 4 - 44100 * 30]),
+        (44100 * 120 + 1, [0, 44100 * 60]),
+        (7522752 + 600003, [(8122755 - 3) // 4 - 1323000, 3 * 8122755 // 4 - 1323000]),
+    ],
+)
+def test_excerpts_are_around_the_quarters_and_inside_the_recording(n_frames, starts):
+    excerpts = excerpt_frames(n_frames, 44100)
+    assert [start for start, _ in excerpts] == starts
+    assert all(length == (44100 * 60 if len(starts) == 2 else n_frames) for _, length in excerpts)
+    assert all(start + length <= n_frames for start, length in excerpts)
+
+
+@pytest.mark.parametrize("n_samples", [*LENGTHS, 3_200_000, 57_600_000])
+@pytest.mark.parametrize("n", [1, 4, 32, 1024])
+def test_spread_segments_are_those_of_the_formula(n_samples, n):
+    m = max(1, n_samples // 48_000)
+    q = min(n, m)
+    expected = [floor((i + Fraction(1, 2)) * m * 48_000 / q) - 24_000 for i in range(q)]
+    starts = spread_starts(n_samples, n)
+    assert starts.dtype == np.int64 and starts.tolist() == expected
+    assert starts[0] >= 0 and starts[-1] + 48_000 <= max(n_samples, 48_000)
 
 
 @pytest.mark.parametrize("n_samples", LENGTHS)
@@ -33,7 +61,7 @@ def test_twenty_segments_are_back_to_back_and_two_are_those_of_the_paper():
 @pytest.mark.parametrize("k", [1, 7, 20])
 def test_draws_stay_in_their_slots_and_in_the_excerpt(n_samples, k):
     m, q = max(1, n_samples // 48_000), len(segment_starts(n_samples, k))
-    starts = random_starts(n_samples, k, 5, 0, "track", 0)
+    starts = random_starts(n_samples, q, 5, 0, "track", 0)
     assert starts.dtype == np.int64 and starts.shape == (5 * q,)
     assert starts.min() >= 0 and starts.max() <= max(0, n_samples - 48_000)
     centres = starts.reshape(q, 5) + 24_000
@@ -89,6 +117,9 @@ def test_the_error_names_other_wrong_arguments():
         segment_starts(0, 20)
     with pytest.raises(ValueError, match="draws"):
         random_starts(960_000, 20, 0, 0, "track", 0)
+    for n in (0, 1025):
+        with pytest.raises(ValueError, match=f"1 to 1024, got {n}"):
+            spread_starts(960_000, n)
     with pytest.raises(ValueError, match="0 to 12000"):
         slice_segments(np.zeros(60_000, np.float32), np.array([12_001]))
     with pytest.raises(ValueError, match="got 0"):
