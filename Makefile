@@ -6,8 +6,9 @@ READY := .venv/.ready
 
 EXPERIMENT ?= experiment-run
 EXPERIMENT_FLAGS ?= --epochs 30
+MINUTES ?= 10
 
-.PHONY: demo experiment test test-long test-librosa-1 test-newest-ray test-lowest chaos lint types walls check bench clean
+.PHONY: demo experiment test test-long test-librosa-1 test-newest-ray test-lowest chaos fuzz lint types walls check bench clean
 
 $(READY): pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv .venv
@@ -29,7 +30,7 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 $(EXPERIMENT)/.mels: $(READY)  # of the paper's shape: 17 languages x 4 artists x 5 songs, 1,360 segments
 	$(BIN)/python jobs/make_demo_catalogue.py --out $(EXPERIMENT)/catalogue --difficulty hard --languages 17 --song-s 130
 	$(BIN)/python jobs/build_manifest.py --catalogue $(EXPERIMENT)/catalogue --labels $(EXPERIMENT)/catalogue/labels.csv --out $(EXPERIMENT)/manifest.parquet
-	$(BIN)/python jobs/extract_mels.py --manifest $(EXPERIMENT)/manifest.parquet --out $(EXPERIMENT)/mels --segments-per-excerpt 2
+	$(BIN)/python jobs/extract_mels.py --manifest $(EXPERIMENT)/manifest.parquet --out $(EXPERIMENT)/mels --sampling paper --segments-per-excerpt 2
 	touch $@
 
 experiment: $(READY) $(EXPERIMENT)/.mels  ## Table 1 on a hard synthetic catalogue; the same command goes on where it was stopped
@@ -43,6 +44,9 @@ test-long: $(READY)  ## the long ones but chaos
 
 chaos: $(READY)  ## kill, starve and poison the nightly job; prints its figures
 	$(BIN)/python -m pytest -m slow tests/chaos -s
+
+fuzz: $(READY)  ## damage files and decode them for MINUTES=10; faults are printed and saved under build/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.mutate --minutes $(MINUTES)
 
 .venv-librosa/.ready: pyproject.toml
 	$(PYTHON_3_12) -m venv .venv-librosa

@@ -250,7 +250,7 @@ def _crc8(data: bytes) -> int:
 
 _MAX_CHUNKS = 1_000  # before the sound of a WAV file
 #: 16-bit PCM is otherwise probed for DTS, which reads 0.9 MB and takes 17 ms.
-_WAV_OPTIONS = (("max_probe_packets", "1"), ("probesize", "32768"))
+_WAV_OPTIONS = (("max_probe_packets", "1"), ("probesize", "32768"), ("max_size", "65536"))  # packets of 64 KiB
 
 
 def _wav_files(view: ByteView) -> list[Part]:

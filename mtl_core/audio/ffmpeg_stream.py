@@ -94,6 +94,9 @@ class FfmpegStream:
         codec, container = self._stream.codec_context.name, self._container.format.name
         self.rules = seek_rules(codec, container, self._time_base, self.rate_hz)
         self._has_times = first.pts is not None and not self.rules.from_start
+        ticks = 1 / (self._time_base * self.rate_hz)
+        #: Of the time base, in a sample; 0 if it is no whole number, or if times are not what counts.
+        self._ticks = int(ticks) if ticks.denominator == 1 and self._has_times and not self.rules.by_bytes else 0
 
     def close(self) -> None:
         """Close the file for ffmpeg."""
@@ -125,16 +128,20 @@ class FfmpegStream:
     def frames(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
         """The frames from before `start` less the codec's lead on, to the end, with their positions.
 
-        A position of None means: behind the frame before. What cannot be decoded is left out.
+        A position of None means: right behind the frame before. What cannot be decoded is left out.
         """
         first = max(0, start - self.rules.lead) if self._has_times else 0
         self._seek(first)
         self.skipped = []
         before = self._first_time + self._to_time(first) if first else None
-        last_packet = None
+        last_packet, expected, ticks = None, None, self._ticks
         for packet, frame in self._decode(self._packets(), before):
-            yield frame, None if packet is last_packet else self._position(packet, frame)
+            time = frame.pts
+            follows = packet is last_packet or (time == expected and time is not None)
+            yield frame, None if follows else self._position(packet, frame)
             last_packet = packet
+            if ticks:
+                expected = None if time is None else time + frame.samples * ticks
 
     def _open(self) -> None:
         """Open the file, or open it again: then decoding begins at its start, as it did the first time."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import soxr
+from av.audio.frame import AudioFrame
 
 from mtl_core.audio.containers import Part
 from mtl_core.audio.ffmpeg_stream import FfmpegStream, SoundLimits
@@ -102,18 +103,13 @@ class StreamSound:
     def _decode(self, start: int, end: int) -> tuple[np.ndarray, list[_Gap], int]:
         """The samples from `start` to `end`, the gaps in them, and where the last decoded frame of them ends."""
         runs = list(self._runs(start, end, keep_from=start))
-        samples, gaps, filled = np.zeros(end - start, np.float32), [], start
-        for run, at in runs:
-            mono = _resample(run.mono(), run.rate_hz, self.rate_hz)
-            at += _scale(run.skipped, run.rate_hz, self.rate_hz)
-            first, last = max(at, start), min(at + len(mono), end)
-            if first < last:
-                samples[first - start : last - start] = mono[first - at : last - at]
-                if first > filled:
-                    gaps.append(_Gap(filled, first))
-                filled = max(filled, last)
+        pieces = [
+            (at + _scale(run.skipped, run.rate_hz, self.rate_hz), _resample(run.mono(), run.rate_hz, self.rate_hz))
+            for run, at in runs
+        ]
         if self._choose_channel([run for run, _ in runs]):
             return self._decode(start, end)
+        samples, gaps, filled = _join(pieces, start, end)
         gaps.append(_Gap(filled, end))
         gaps += [_Gap(skipped.position, skipped.position, skipped.lost) for skipped in self._stream.skipped]
         return samples, gaps, filled
@@ -139,25 +135,35 @@ class StreamSound:
         """
         tolerance = 1 if self._stream.rules.exact_times else int(_JUMP_S * self.rate_hz)
         run: MonoRun | None = None
-        is_fixed = False
+        is_fixed, enough = False, float("inf")  # samples of the run, that reach beyond the end
         for frame, at in self._stream.frames(start):
+            if at is None and run is not None and run.count > run.skipped and run.count < enough and run.add(frame):
+                continue  # nearly all frames
             count = 0 if run is None else _scale(run.count, run.rate_hz, self.rate_hz)
+            if run is not None and at is not None:
+                if abs(at - run.start - count) > tolerance:
+                    yield run, self._start_on_grid(run, is_fixed)
+                    run = None
+                elif not is_fixed:
+                    run.start = min(run.start, at - count)
             position = at if at is not None else 0 if run is None else run.start + count
-            if run is not None and not (run.continues_with(frame) and abs(position - run.start - count) <= tolerance):
+            if end is not None and position >= end + tolerance:
+                break
+            keep = keep_from is not None and position + frame.samples + tolerance >= keep_from
+            if run is not None and not (run.add(frame) if keep else run.skip(frame)):
                 yield run, self._start_on_grid(run, is_fixed)
                 run = None
             if run is None:
-                run, count, is_fixed = MonoRun(frame, position, self._channel), 0, position == 0
-            elif not is_fixed:
-                run.start = min(run.start, position - count)
-            if keep_from is None or run.start + count + frame.samples + tolerance < keep_from:
-                run.skip(frame)
-            else:
-                run.add(frame)
-            if end is not None and run.start + count >= end + tolerance:
-                break
+                run, is_fixed = self._new_run(frame, position, start, end), position == 0
+                (run.add if keep else run.skip)(frame)
+            if end is not None:
+                enough = _scale(end + tolerance - run.start, self.rate_hz, run.rate_hz)
         if run is not None:
             yield run, self._start_on_grid(run, is_fixed)
+
+    def _new_run(self, frame: AudioFrame, position: int, start: int, end: int | None) -> MonoRun:
+        expected = 0 if end is None else _scale(end - start, self.rate_hz, frame.sample_rate) + 4 * frame.samples
+        return MonoRun(frame, position, expected, channel=self._channel, measure=not self._channel_is_known)
 
     def _start_on_grid(self, run: MonoRun, is_fixed: bool) -> int:
         """Where a run begins. A rounded time is put on the grid of frames, if all of them have one size."""
@@ -195,6 +201,24 @@ class JoinedSound:
                 mono[first - start : first - start + len(samples)] = samples
                 lost += _scale(own_lost, sound.rate_hz, self.rate_hz)
         return mono, lost
+
+
+def _join(pieces: list[tuple[int, np.ndarray]], start: int, end: int) -> tuple[np.ndarray, list[_Gap], int]:
+    """The samples from `start` to `end` of pieces at their positions, the gaps in them, and where the last one ends."""
+    if len(pieces) == 1:
+        ((at, mono),) = pieces
+        if at <= start and at + len(mono) >= end:  # no copy where nothing is missing
+            return mono[start - at : end - at], [], end
+    gaps: list[_Gap] = []
+    samples, filled = np.zeros(end - start, np.float32), start
+    for at, mono in pieces:
+        first, last = max(at, start), min(at + len(mono), end)
+        if first < last:
+            samples[first - start : last - start] = mono[first - at : last - at]
+            if first > filled:
+                gaps.append(_Gap(filled, first))
+            filled = max(filled, last)
+    return samples, gaps, filled
 
 
 def _scale(count: int, rate_hz: int, to_rate_hz: int) -> int:
