@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import av
+import av.subtitles.codeccontext  # PyAV imports it at first use, when the sandbox opens no files
 import numpy as np
 import soxr
 
@@ -30,6 +31,7 @@ from mtl_core.errors import TrackError
 
 SAMPLE_RATE_HZ = 16_000
 SHORTEST_PER_S = 10  # the shortest recording is 1 / 10 s
+MAX_PARTS = 2_000  # of a file that was joined, such as a day of radio
 
 _MARGIN_FRAMES = 1_024  # decoded on each side of a segment; in proportion above 48 kHz
 _JOINED_GAP = 6_400  # samples at 16 kHz: segments that are closer are decoded in one go, because a seek costs as much
@@ -164,6 +166,8 @@ def _open(view: ByteView, limits: SoundLimits) -> Sound:
 def _open_parts(parts: list[Part], limits: SoundLimits) -> Sound:
     if len(parts) == 1:
         return StreamSound(parts[0], limits)
+    if len(parts) > MAX_PARTS:
+        raise TrackError("decode", "too_large", f"{len(parts)} joined files: allowed are up to {MAX_PARTS}")
     sounds: list[StreamSound] = []
     for part in parts:
         try:

@@ -22,6 +22,7 @@ from mtl_core.errors import TrackError
 
 _FAR = 1 << 60  # a time that no recording reaches, in any time base
 _SEEK_BACK_S = (0, 1, 10)  # a seek that fails is tried again so much earlier
+_LONGEST_PACKET_S = 60
 _MAX_ERRORS = 50  # in a row: a demuxer can repeat an error for ever
 _INDEX_BYTES = 1 << 25  # ffmpeg's index of frames: 1.4 million, 10 h of mp3
 
@@ -110,11 +111,18 @@ class FfmpegStream:
         for time in self._times_near_the_end():
             with contextlib.suppress(av.error.FFmpegError):  # some formats cannot be asked for a time so far away
                 self._container.seek(time, stream=self._stream)
-                ends = [packet.pts + (packet.duration or 0) for packet in self._packets() if packet.pts is not None]
+                ends = [end for end in map(self._end_time, self._packets()) if end is not None]
             if ends:
                 self._correct_frame_count(max(ends))
                 return max(0, self._to_frames(max(ends)))
         return None
+
+    def _end_time(self, packet: Packet) -> int | None:
+        """When a packet ends; when it begins, if its duration is absurd, as that of some last packets of Vorbis is."""
+        if packet.pts is None:
+            return None
+        duration = packet.duration or 0
+        return packet.pts + (duration if duration * self._time_base <= _LONGEST_PACKET_S else 0)
 
     def _correct_frame_count(self, last_end: int) -> None:
         """Open an mp3 again, whose header claims fewer frames than it has."""
@@ -238,6 +246,8 @@ class FfmpegStream:
                 if isinstance(error, MemoryError):
                     raise
                 errors += 1
+            except IndexError:  # PyAV's, at the end of a file with streams that began behind its header: all is read
+                return
 
     def _note_skipped(self, packet: Packet, start: int, end: int) -> None:
         """Note the sound that was in the bytes from `end` of a packet to `start` of the next, unless they are a tag."""

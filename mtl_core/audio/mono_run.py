@@ -60,6 +60,8 @@ class MonoRun:
     def add(self, frame: AudioFrame) -> bool:
         """Append the samples of a frame. Returns False where its rate or its channels are others: it is not added."""
         n, planes = frame.samples, frame.planes
+        if self.n_channels > 8:  # PyAV takes what lies behind the pointers of more than 8 planes for planes, too
+            planes = planes[: frame.layout.nb_channels]
         if frame.sample_rate != self.rate_hz or len(planes) != self._n_planes:
             return False
         end = self._filled + n
@@ -82,8 +84,14 @@ class MonoRun:
         return True
 
     def mono(self) -> np.ndarray:
-        """The samples (N,) float32 that were added, at the run's rate; [-1, 1] if they were integers."""
+        """The samples (N,) float32 that were added, at the run's rate; [-1, 1] if they were integers. It ends the run.
+
+        Memory that is not needed is freed: damage can make thousands of runs.
+        """
         self._mix()
+        self._block = self._new_block(0)
+        if self._n_mono < len(self._mono) // 2:
+            self._mono = self._mono[: self._n_mono].copy()
         return self._mono[: self._n_mono]
 
     def _new_block(self, size: int) -> np.ndarray:

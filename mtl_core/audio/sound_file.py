@@ -102,12 +102,13 @@ class StreamSound:
 
     def _decode(self, start: int, end: int) -> tuple[np.ndarray, list[_Gap], int]:
         """The samples from `start` to `end`, the gaps in them, and where the last decoded frame of them ends."""
-        runs = list(self._runs(start, end, keep_from=start))
-        pieces = [
-            (at + _scale(run.skipped, run.rate_hz, self.rate_hz), _resample(run.mono(), run.rate_hz, self.rate_hz))
-            for run, at in runs
-        ]
-        if self._choose_channel([run for run, _ in runs]):
+        runs: list[MonoRun] = []
+        pieces = []
+        for run, at in self._runs(start, end, keep_from=start):
+            mono = _resample(run.mono(), run.rate_hz, self.rate_hz)
+            pieces.append((at + _scale(run.skipped, run.rate_hz, self.rate_hz), mono))
+            runs.append(run)
+        if self._choose_channel(runs):
             return self._decode(start, end)
         samples, gaps, filled = _join(pieces, start, end)
         gaps.append(_Gap(filled, end))
@@ -162,7 +163,10 @@ class StreamSound:
             yield run, self._start_on_grid(run, is_fixed)
 
     def _new_run(self, frame: AudioFrame, position: int, start: int, end: int | None) -> MonoRun:
-        expected = 0 if end is None else _scale(end - start, self.rate_hz, frame.sample_rate) + 4 * frame.samples
+        """A run at `position`. The one that holds `start` reserves memory to `end`: there can be thousands."""
+        expected = 0
+        if end is not None and position <= start:
+            expected = _scale(end - start, self.rate_hz, frame.sample_rate) + 4 * frame.samples
         return MonoRun(frame, position, expected, channel=self._channel, measure=not self._channel_is_known)
 
     def _start_on_grid(self, run: MonoRun, is_fixed: bool) -> int:

@@ -204,6 +204,11 @@ def test_a_recording_beyond_a_limit_is_too_large():
             SoundLimits(**wrong)
 
 
+def test_a_file_of_too_many_joined_files_is_too_large():
+    page = encoded(noise(800), "OGG", rate_hz=8000)[:58]
+    assert error_of((page + bytes(30)) * 2_001) == "too_large"
+
+
 def test_a_tenth_of_a_second_is_long_enough():
     assert len(read(encoded(noise(800, 1), "WAV", rate_hz=8000)).excerpts[0].samples) == 1600
 
@@ -264,6 +269,15 @@ def test_each_odd_file_is_as_long_as_ffmpeg_says_or_a_named_error(audio: Path):
             assert sound.n_frames / sound.rate_hz == pytest.approx(seconds, abs=1e-3), path
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     assert outcomes == {"recording": 73, "corrupt": 28, "not_audio": 12, "too_short": 8}
+
+
+@pytest.mark.parametrize("folder", ["songs", "words", "gtsinger"])
+def test_each_real_recording_is_as_long_as_ffmpeg_says(folder: str, audio: Path):
+    """Among them words in Vorbis whose last packet claims 27 hours."""
+    for path in sorted((audio / folder).rglob("*.*"))[::3]:
+        with path.open("rb") as file:
+            sound = open_sound(file)
+        assert sound.n_frames / sound.rate_hz == pytest.approx(_decoded_s(path), abs=1e-3), path
 
 
 def _decoded_s(path: Path) -> float:
