@@ -119,9 +119,9 @@ class StreamSound:
         """Decide, by the first samples with sound, what stands for the channels; returns whether it is one of them."""
         if self._channel_is_known or not runs:
             return False
-        run = max(runs, key=lambda run: run.count - run.skipped)
+        run = max(runs, key=lambda run: run.measured)
         of_mean, of_channels = run.powers[0], run.powers[1:]
-        if not of_channels.mean() > _SILENCE * (run.count - run.skipped):
+        if not of_channels.mean() > _SILENCE * run.measured:
             return False
         self._channel_is_known = True
         if of_mean < _INVERTED * of_channels.mean():

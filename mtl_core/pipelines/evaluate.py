@@ -9,7 +9,7 @@ Legend: S segments, T frames, F mel bands, C classes, N samples (tracks or segme
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,8 @@ def predict(model: Location, mels: Location, options: EvaluationOptions) -> tupl
     artifact = artifacts.load_artifact(model)
     dataset = open_mel_dataset(mels)
     if dataset.front_end.hash() != artifact.front_end.hash():
-        differences = _differences(dataset.front_end.to_dict(), artifact.front_end.to_dict())
+        of_mels, of_model = (asdict(of) | {"filter_bank": None} for of in (dataset.front_end, artifact.front_end))
+        differences = _differences(of_mels, of_model)
         raise InputError(f"{mels} is of another front end than {model}: {differences}")
     splits = artifacts.load_splits(model)
     split_of = dict(zip(splits["track_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
@@ -145,7 +146,7 @@ def _differences(mels: dict[str, Any], model: dict[str, Any], prefix: str = "") 
         a, b = mels.get(key), model.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             texts.append(_differences(a, b, f"{prefix}{key}."))
-        elif a != b:
+        elif a != b and None not in (a, b):  # None: it belongs to the other sampling
             texts.append(f"{prefix}{key} {a}, not {b}")
     return ", ".join(text for text in texts if text)
 

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,6 +142,11 @@ def _parameters(tracks: pa.Table, front_end: FrontEnd, options: ReadOptions) -> 
         "seed": options.seed if options.draws else 0,
         "content_known": tracks["content_id"].null_count == 0,
     }
+    limits, default = asdict(options.limits), asdict(ReadLimits())
+    changed = {
+        name: value for name, value in limits.items() if value != default[name]
+    }  # tracks beyond them have no mels
+    parameters |= {"limits": changed} if changed else {}
     return parameters if options.decoder == DECODER else parameters | {"decoder": options.decoder}
 
 
