@@ -22,12 +22,13 @@ import librosa
 import numpy as np
 import soundfile
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording, read_recording
+from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
 from mtl_core.audio.decoder_process import Decoder
-from mtl_core.audio.front_end import FrontEnd, log_mel_segments
+from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 from mtl_core.audio.segments import SEGMENT_SAMPLES
 
 REPEATS, MAX_TRACKS = 3, 6
+FRONT_END = FrontEnd()
 SONGS = Path(__file__).parents[1].parent / "shared" / "audio" / "songs"
 
 
@@ -61,6 +62,11 @@ def librosa_mels(recording: Recording) -> np.ndarray:
     return np.stack([librosa_mel(segment) for segment in segments])
 
 
+def read_through(decoder: Decoder, source: bytes | str) -> Recording:
+    rate_hz, n_frames = decoder.open(source)
+    return decoder.read(FRONT_END.stretches(n_frames, rate_hz))
+
+
 def cpu_ms(work: Callable[[], object], child: int | None = None) -> tuple[float, object]:
     """CPU milliseconds of this process and of the child process, and the result of the work."""
 
@@ -77,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, Decoder() as decoder:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SONGS
         paths = (long_tracks(folder) if folder.is_dir() else []) or generated_tracks(Path(scratch))
-        decoder.decode(str(paths[0]))
+        read_through(decoder, str(paths[0]))
         child = decoder._process.pid if decoder._process else None
         librosa_mel(np.zeros(SEGMENT_SAMPLES, np.float32))
         times: dict[str, list[float]] = {}
@@ -85,18 +91,16 @@ def main() -> None:
         for _ in range(REPEATS):
             for path in paths:
                 data = path.read_bytes()
-                recording = read_recording(io.BytesIO(data))
+                recording = read_recording(io.BytesIO(data), FRONT_END)
                 contenders: dict[str, Callable[[], object]] = {
                     "read: librosa.load, whole file": lambda data=data: librosa.load(
                         io.BytesIO(data), sr=SAMPLE_RATE_HZ
                     ),
-                    "read: read_recording": lambda data=data: read_recording(io.BytesIO(data)),
-                    "read: Decoder, bytes": lambda data=data: decoder.decode(data),
-                    "read: Decoder, path": lambda path=path: decoder.decode(str(path)),
+                    "read: read_recording": lambda data=data: read_recording(io.BytesIO(data), FRONT_END),
+                    "read: Decoder, bytes": lambda data=data: read_through(decoder, data),
+                    "read: Decoder, path": lambda path=path: read_through(decoder, str(path)),
                     "mel: librosa, each segment": lambda recording=recording: librosa_mels(recording),
-                    "mel: log_mel_segments": lambda recording=recording: (
-                        log_mel_segments(recording, FrontEnd()).mel_STF
-                    ),
+                    "mel: log_mel_segments": lambda recording=recording: log_mel_segments(recording, FRONT_END).mel_STF,
                 }
                 results = {}
                 for name, work in contenders.items():

@@ -37,7 +37,6 @@ def print_stages(manifest: str, model: str) -> None:
     """Print the CPU seconds a track of fetch, decode, mel and model, in this process and its decoder."""
     import pyarrow.parquet as pq
 
-    from mtl_core.audio.decoder_process import DecoderLimits
     from mtl_core.audio.track_reader import Track, TrackReader
     from mtl_core.inference.openvino_engine import load_cpu_model
     from mtl_core.inference.tagger import Tagger
@@ -45,7 +44,7 @@ def print_stages(manifest: str, model: str) -> None:
 
     cpu_model = load_cpu_model(Location(model))
     tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
-    reader = TrackReader(cpu_model.front_end, DecoderLimits())
+    reader = TrackReader(cpu_model.front_end)
     rows = pq.read_table(manifest).to_pylist()
 
     def tag(tracks: list) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "audio" / "golden"))
 from generate_mels import reference, signals
 
-from mtl_core.audio.decode import read_recording
 from mtl_core.audio.filter_bank import default_filter_bank, make_filter_bank
+from mtl_core.audio.front_end import FrontEnd, read_recording
 from mtl_core.audio.mel import MelConfig, log_mel
 from mtl_core.audio.segments import segment_starts, slice_segments
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         print(f"{difference:.1e}  {name}")
     for path in map(Path, sys.argv[1:]):
         with path.open("rb") as file:
-            excerpts = [excerpt.samples for excerpt in read_recording(file).excerpts]
+            excerpts = [excerpt.samples for excerpt in read_recording(file, FrontEnd()).excerpts]
         segments_SN = np.concatenate([slice_segments(y_N, segment_starts(len(y_N), 20)) for y_N in excerpts])
         expected = np.stack([reference(segment) for segment in segments_SN])
         print(f"{np.abs(log_mel(segments_SN, CONFIG, filter_bank_FK) - expected).max():.1e}  {path.name}")

@@ -1,6 +1,6 @@
 """Check and measure training and tagging on GPUs: python bench/on_gpu.py [--device cpu] [--scale 0.01] [--out FOLDER]
 
-One program for a machine where Ray cannot be installed. It needs only torch, numpy, scipy, safetensors, soxr and
+One program for a machine where Ray cannot be installed. It needs torch, numpy, scipy, safetensors, soxr, av and
 soundfile, and takes under 8 minutes on a GPU. Models are untrained and of the paper's size (68 artists, 17 languages).
 
 - training: an epoch of `best` and of `paper` in float32 and bfloat16, with and without channels_last and torch.compile,
@@ -39,8 +39,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from mtl_core.audio.decode import read_recording
-from mtl_core.audio.front_end import FrontEnd, log_mel_segments
+from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 from mtl_core.inference.torch_engine import TorchEngine
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 from mtl_core.model.recipes import RECIPES, Recipe
@@ -209,7 +208,7 @@ def measure_engine(sizes: Sizes, device: torch.device, pool: Pool) -> list[Row]:
 def make_mels(path: str) -> np.ndarray:
     """The segments of a track, (S, 187, 96) float32; runs in a feeding process."""
     with Path(path).open("rb") as file:
-        return log_mel_segments(read_recording(file), FrontEnd()).mel_STF
+        return log_mel_segments(read_recording(file, FrontEnd()), FrontEnd()).mel_STF
 
 
 def measure_fed(sizes: Sizes, device: torch.device, pool: Pool) -> list[Row]:

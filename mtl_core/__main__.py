@@ -20,7 +20,14 @@ COMMANDS = {
     "make_demo_catalogue": "make a synthetic catalogue",
 }
 #: Package -> the extra of pyproject.toml that installs it.
-EXTRAS = {"ray": "ray", "torch": "train", "librosa": "train", "tensorboardX": "train", "matplotlib": "report"}
+EXTRAS = {
+    "ray": "ray",
+    "soundfile": "ray",
+    "torch": "train",
+    "librosa": "train",
+    "tensorboardX": "train",
+    "matplotlib": "report",
+}
 _WIDTH = max(map(len, COMMANDS))
 USAGE = "usage: mtl-core COMMAND [--help] …\n\n" + "".join(
     f"  {command:{_WIDTH}}  {purpose}\n" for command, purpose in COMMANDS.items()

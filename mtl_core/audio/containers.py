@@ -54,9 +54,13 @@ def has_signature(head: bytes) -> bool:
     return mpeg or any(head.startswith(magic, at) for at, magic in _AT_START)
 
 
-def is_tag(data: bytes) -> bool:
-    """Whether bytes between two frames of mp3 or ADTS begin a tag, or a header of the encoder, and not damage."""
-    return data.startswith((b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN"))
+def tag_bytes(data: bytes) -> int:
+    """The size of the tag that begins with these bytes, found between two frames of mp3 or ADTS; 0: it is no tag."""
+    if data.startswith(b"ID3") and len(data) >= 10:
+        return 10 + _id3_bytes(data)
+    if data.startswith(b"APETAGEX") and len(data) >= 16:
+        return 32 + int.from_bytes(data[12:16], "little")
+    return 128 if data.startswith((b"TAG", b"LYRICSBEGIN")) else 0
 
 
 def find_parts(view: ByteView) -> list[Part]:
@@ -134,6 +138,7 @@ def _mpeg_frames(head: bytes) -> int | None:
     return None
 
 
+LONGEST_PACKET = 1_729  # bytes of mp3: layer II at 384 kbit/s and 32 kHz; ADTS packets are rarely longer
 _KBIT = {  # (MPEG 1, layer) -> kbit/s by index
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),

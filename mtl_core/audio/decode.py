@@ -142,7 +142,8 @@ def _read_resampled(sound: Sound, start: int, end: int) -> tuple[np.ndarray, int
     last = min(sound.n_frames, -(-end * rate_hz // SAMPLE_RATE_HZ) + margin)
     frames, lost = sound.read(first, last - first)
     offset = start - first * SAMPLE_RATE_HZ // rate_hz
-    return resample(frames, rate_hz)[offset : offset + end - start], lost
+    asked = (end - start) * rate_hz // SAMPLE_RATE_HZ  # without the margins
+    return resample(frames, rate_hz)[offset : offset + end - start], min(lost, asked)
 
 
 def _open(view: ByteView, limits: SoundLimits) -> Sound:

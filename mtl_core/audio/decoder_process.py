@@ -15,15 +15,17 @@ import io
 import json
 import mmap
 import os
+import queue
 import resource
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,8 +83,7 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._source: int | BinaryIO | None = None
         self._remaining_s = 0.0  # of the time limit of the recording that is open
-        # The kernel ends a child with the thread that started it, so that thread must live as long as this object.
-        self._starter = ThreadPoolExecutor(1, "decoder-starter")
+        self._starter = _Starter()
 
     def open(self, source: bytes | str | BinaryIO) -> tuple[int, int]:
         """Open a recording, and return its rate in Hz and its length in frames.
@@ -138,7 +139,7 @@ class Decoder:
     def close(self) -> None:
         """End the child. A closed decoder cannot be used again."""
         self._stop()
-        self._starter.shutdown()
+        self._starter.end()
 
     def __enter__(self) -> "Decoder":
         return self
@@ -154,15 +155,14 @@ class Decoder:
         arguments = [str(child_socket.fileno()), str(os.getpid()), json.dumps(limits)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with child_socket:
-            self._process = self._starter.submit(
-                subprocess.Popen,
+            self._process = self._starter.start_process(
                 [sys.executable, "-P", "-m", self._module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[child_socket.fileno()],
                 env=environment | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            ).result()
+            )
         try:
             ready, _ = self._receive(time.monotonic() + _START_TIMEOUT_S)
         except TrackError as error:
@@ -240,6 +240,36 @@ class Decoder:
         size = os.fstat(self._stderr).st_size
         last_lines = os.pread(self._stderr, 500, max(0, size - 500)).decode(errors="replace").strip().splitlines()
         return TrackError("decode", "crashed", f"the decoder exited with {status}: {' '.join(last_lines[-1:])}")
+
+
+class _Starter:
+    """A thread that starts processes. The kernel ends a process that asks for it with the thread that started it.
+
+    The thread is a daemon: when this process exits it lives to the very end. A thread that Python joins before would
+    end the child while another thread still decodes with it, and that track would seem to have crashed it.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Any, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="decoder-starter", daemon=True).start()
+
+    def start_process(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        """`subprocess.Popen(command, **options)`."""
+        started: Future[subprocess.Popen[bytes]] = Future()
+        self._calls.put((started, command, options))
+        return started.result()
+
+    def end(self) -> None:
+        """End the thread, and with it the processes."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            started, command, options = call
+            try:
+                started.set_result(subprocess.Popen(command, **options))
+            except OSError as error:
+                started.set_exception(error)
 
 
 def _open_source(source: bytes | str | BinaryIO) -> int | BinaryIO:

@@ -17,12 +17,19 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from mtl_core.audio.codecs import PCM_CONTAINERS, seek_rules
-from mtl_core.audio.containers import FORMATS, Part, is_tag, with_frame_count
+from mtl_core.audio.containers import (
+    FORMATS,
+    LONGEST_PACKET,
+    Part,
+    tag_bytes,
+    with_frame_count,
+)
 from mtl_core.errors import TrackError
 
 _FAR = 1 << 60  # a time that no recording reaches, in any time base
 _SEEK_BACK_S = (0, 1, 10)  # a seek that fails is tried again so much earlier
 _LONGEST_PACKET_S = 60
+_LONGEST_S = 31_536_000  # a year
 _MAX_ERRORS = 50  # in a row: a demuxer can repeat an error for ever
 _INDEX_BYTES = 1 << 25  # ffmpeg's index of frames: 1.4 million, 10 h of mp3
 
@@ -41,8 +48,10 @@ class SoundLimits:
     min_rate_hz: int = 1_000  # of real recordings. Below it a header is damaged: the track fails as `corrupt`
 
     def __post_init__(self) -> None:
-        if not self.max_duration_s > 0:
-            raise ValueError(f"the longest duration must be above 0 s, got {self.max_duration_s}")
+        if not 0 < self.max_duration_s <= _LONGEST_S:
+            raise ValueError(
+                f"the longest duration must be above 0 and at most {_LONGEST_S} s, got {self.max_duration_s}"
+            )
         if self.max_channels < 1:
             raise ValueError(f"the most channels must be 1 or more, got {self.max_channels}")
         if not self.min_rate_hz <= self.max_rate_hz:
@@ -83,6 +92,7 @@ class FfmpegStream:
         self._part, self._limits = part, limits
         self._first_time, self._has_times = 0, False
         self.skipped: list[SkippedBytes] = []  # since the last call of `frames`
+        self._tag_end = 0  # of the last tag between two frames: a picture in it can look like frames
         self._open()
         packet, first = next(self._decode(self._packets()), (None, None))
         if packet is None or first is None:
@@ -230,7 +240,7 @@ class FfmpegStream:
 
     def _packets(self) -> Iterator[Packet]:
         """The packets from here on, also behind damage; the last one is empty."""
-        errors, end = 0, None
+        errors, end, usual = 0, None, None
         skips_bytes = self._container.format.name in ("mp3", "aac")
         while errors < _MAX_ERRORS:
             try:
@@ -238,7 +248,11 @@ class FfmpegStream:
                     errors = 0
                     if skips_bytes and packet.pos is not None and packet.size:
                         if end is not None and packet.pos > end:
-                            self._note_skipped(packet, packet.pos, end)
+                            self._note_skipped(packet, end, packet.pos - end, packet.size)
+                        if packet.size <= LONGEST_PACKET:
+                            usual = packet.size
+                        elif usual is not None:  # a hole and a frame
+                            self._note_skipped(packet, packet.pos, packet.size - usual, usual)
                         end = packet.pos + packet.size
                     yield packet
                 return
@@ -249,12 +263,12 @@ class FfmpegStream:
             except IndexError:  # PyAV's, at the end of a file with streams that began behind its header: all is read
                 return
 
-    def _note_skipped(self, packet: Packet, start: int, end: int) -> None:
-        """Note the sound that was in the bytes from `end` of a packet to `start` of the next, unless they are a tag."""
-        is_sound = not is_tag(self._part.view.read_at(end, 16))
-        if is_sound and packet.pts is not None and packet.duration:
+    def _note_skipped(self, packet: Packet, start: int, n_bytes: int, frame_bytes: int) -> None:
+        """Note the sound that was in `n_bytes` from `start` on, unless they are a tag; a frame has `frame_bytes`."""
+        self._tag_end = max(self._tag_end, start + tag_bytes(self._part.view.read_at(start, 16)))
+        if start >= self._tag_end and packet.pts is not None and packet.duration:
             frames = self._to_frames(self._first_time + packet.duration)
-            self.skipped.append(SkippedBytes(self._to_frames(packet.pts), (start - end) * frames // packet.size))
+            self.skipped.append(SkippedBytes(self._to_frames(packet.pts), n_bytes * frames // frame_bytes))
 
     def _to_frames(self, time: int) -> int:
         """The frame at a time of the stream."""

@@ -27,12 +27,13 @@ class ReadLimits:
     """Most channels of a recording, 1 or more."""
     max_rate_hz: int = 768_000
     """Highest sample rate of a recording in Hz, 1000 or more."""
-    allow_uri_prefix: tuple[str, ...] = ()
-    """Folders or s3:// prefixes outside which no track is read. Default: every place that the manifest names."""
+    allow_uri_prefix: tuple[str, ...] | None = None
+    """Folders or s3:// prefixes, one or more, outside which no track is read. Default: all that the manifest names."""
 
     def __post_init__(self) -> None:
         self.decoder_limits()  # checks its numbers
-        self.allowed()
+        if self.allow_uri_prefix is not None and not self.allowed():
+            raise ValueError("allow-uri-prefix names no folder: give one or more, or leave it out")
 
     def read_limits(self) -> "ReadLimits":
         """These limits alone, of a job's options."""
@@ -51,4 +52,4 @@ class ReadLimits:
 
     def allowed(self) -> tuple[Location, ...]:
         """The places that tracks may be in; empty: anywhere."""
-        return tuple(Location(prefix) for prefix in self.allow_uri_prefix)
+        return tuple(Location(prefix) for prefix in self.allow_uri_prefix or ())

@@ -143,9 +143,8 @@ def _parameters(tracks: pa.Table, front_end: FrontEnd, options: ReadOptions) -> 
         "content_known": tracks["content_id"].null_count == 0,
     }
     limits, default = asdict(options.limits), asdict(ReadLimits())
-    changed = {
-        name: value for name, value in limits.items() if value != default[name]
-    }  # tracks beyond them have no mels
+    # tracks beyond a limit have no mels
+    changed = {name: value for name, value in limits.items() if value != default[name]}
     parameters |= {"limits": changed} if changed else {}
     return parameters if options.decoder == DECODER else parameters | {"decoder": options.decoder}
 

@@ -119,7 +119,8 @@ def tag_catalogue(
         "model_id": model.model_id,
         "limit": options.limit,
         "retry_failed": options.retry_failed,
-        "read_limits": asdict(read_options.limits) | {"allow_uri_prefix": [*options.allow_uri_prefix]},  # as in JSON
+        "read_limits": asdict(read_options.limits)
+        | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
     plan_tracks = partial(planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:

@@ -199,7 +199,7 @@ def test_a_recording_beyond_a_limit_is_too_large():
     assert error_of(flac, SoundLimits(max_duration_s=3_599)) == "too_large"
     assert error_of(encoded(noise(8000), "WAV", rate_hz=8000), SoundLimits(max_channels=1)) == "too_large"
     assert error_of(encoded(noise(8000), "WAV", rate_hz=8000), SoundLimits(max_rate_hz=7_999)) == "too_large"
-    for wrong in ({"max_duration_s": 0}, {"max_channels": 0}, {"max_rate_hz": 999}):
+    for wrong in ({"max_duration_s": 0}, {"max_duration_s": float("inf")}, {"max_channels": 0}, {"max_rate_hz": 999}):
         with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
             SoundLimits(**wrong)
 

@@ -36,6 +36,9 @@ def misbehave(what: bytes) -> None:
             os.abort()
         case b"hang    ":
             time.sleep(1000)
+        case b"sleepy  ":
+            time.sleep(1.5)
+            raise TrackError("decode", "corrupt", "awake")
         case b"allocate":
             np.ones(1 << 40)
         case b"greedy  ":
@@ -350,6 +353,24 @@ decoder.open(b"hang    ")
     parent.wait()
     parent.stdout.close()
     assert wait_until(lambda: gone(second))
+
+
+def test_a_child_decodes_on_while_its_parent_exits():
+    """Python joins threads at exit. The child must not end before: a good track would seem to have crashed it."""
+    script = f"""
+import sys, threading, time
+sys.path[:0] = {sys.path!r}
+from mtl_core.audio.decoder_process import Decoder
+decoder = Decoder(child={__name__!r})
+decoder.open(b"later   " + bytes(8))
+def work():
+    try: decoder.open(b"sleepy  ")
+    except Exception as error: print(error.message)
+threading.Thread(target=work).start()
+time.sleep(0.3)  # the main thread ends while the other decodes
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "awake\n", ended
 
 
 def test_a_child_that_cannot_start_is_not_an_error_of_the_track():

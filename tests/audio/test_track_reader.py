@@ -150,6 +150,8 @@ def test_a_track_outside_the_allowed_places_is_forbidden(tmp_path: Path) -> None
     good, *refused = reader.read([{"track_id": uri, "uri": uri} for uri in uris])
     assert isinstance(good, Track)
     assert [track.error.error for track in refused if isinstance(track, FailedTrack)] == ["forbidden"] * 4
+    with pytest.raises(ValueError, match="one or more"):
+        ReadLimits(allow_uri_prefix=())
 
 
 def test_a_deployment_may_bring_its_own_decoder() -> None:

@@ -3,11 +3,10 @@
 `decoder="counting_decoder"` runs it as the decoder process. The first 8 bytes of a file select what it does.
 """
 
-import io
-import os
 import signal
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,14 +19,14 @@ DELAY_S = 0.1  # per track; long enough that a killed run has shards left
 LOG = "decoded.log"  # beside the folder of the catalogue; one line for each decoding of a track
 
 
-def open_counted(file: io.BufferedReader, limits: SoundLimits) -> Sound:
+def open_counted(file: BinaryIO, limits: SoundLimits) -> Sound:
     path = Path(f"/proc/self/fd/{file.fileno()}").readlink()
     with (path.parents[1] / LOG).open("a") as log:  # short writes in append mode do not mix
         log.write(path.name + "\n")
     time.sleep(DELAY_S)
     match file.read(8):
         case b"segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.raise_signal(signal.SIGSEGV)
         case b"hang    ":
             time.sleep(1000)
         case b"allocate":
@@ -38,4 +37,4 @@ def open_counted(file: io.BufferedReader, limits: SoundLimits) -> Sound:
 
 
 if __name__ == "__main__":
-    serve(open_counted, sandbox=False)  # type: ignore[arg-type]  it writes a log
+    serve(open_counted, sandbox=False)  # it writes a log

@@ -65,7 +65,8 @@ def test_round_trip(folder):
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_the_network_of_cpus_is_the_model_without_torch(tmp_path, trunk):
     torch.manual_seed(1)
-    known = _artifact(model=MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}, trunk=trunk)))
+    model = MultitaskCNN(ModelConfig(classes={"artist": 3, "language": 2}, trunk=trunk))
+    known = _artifact(model=model, front_end=FrontEnd(sampling="spread", segments=8))
     artifact.save_artifact(known, SPLITS, Location(str(tmp_path)))
     network = load_cpu_model(Location(str(tmp_path)))
     assert network.model_id == model_id(known)
@@ -110,6 +111,7 @@ def test_id_is_of_what_can_change_a_tag_and_of_nothing_else():
     others = [
         other_weights,
         replace(known, front_end=FrontEnd(segments_per_excerpt=2)),
+        *(replace(known, front_end=FrontEnd(sampling="spread", segments=segments)) for segments in (20, 32)),
         replace(known, vocabularies={**known.vocabularies, "language": Vocabulary(("x", "z"))}),
         replace(known, aggregation=Aggregation(temperature={"artist": 2})),
         replace(known, aggregation=Aggregation(threshold={"artist": 0.5})),

@@ -46,10 +46,14 @@ def test_a_bad_file_is_a_line_with_its_reason_and_status_3(run: Callable[..., tu
     status, out, _ = run("tag", SONG, DATA / "catalogue/bad/text.mp3", "missing.mp3", *MODEL)
     _, song, text, missing = out.splitlines()
     assert status == 3 and song.startswith("Juno Linden")
-    assert re.match(r"failed: decode not_audio +.*text.mp3: begins with", text)
+    assert re.match(r"failed: decode not_audio +.*text.mp3: .*the file begins with b'these are words", text)
     assert re.match(r"failed: fetch not_found +missing.mp3: ", missing)
     columns = {line.index(name) for line, name in ((song, str(SONG)), (text, str(DATA)), (missing, "missing"))}
     assert len(columns) == 1, "the files are in one column"
+    status, out, _ = run("tag", SONG, *MODEL, "--allow-uri-prefix", ALBUM, "--max-duration-s", "7")
+    assert status == 3 and "failed: decode too_large" in out
+    status, out, _ = run("tag", SONG, *MODEL, "--allow-uri-prefix", DATA / "best", "s3://bucket")
+    assert status == 3 and "failed: fetch forbidden" in out
 
 
 def test_json_has_the_columns_of_the_tags(run: Callable[..., tuple[int, str, str]]) -> None:
@@ -79,6 +83,8 @@ def test_tracks_on_s3_are_tagged(run: Callable[..., tuple[int, str, str]], bucke
         (["tag", SONG, "--model", "{empty}"], "{empty} is not a model artifact"),
         (["tag", "gs://bucket/a.mp3", *MODEL], "'gs://bucket/a.mp3'"),
         (["tag", SONG, *MODEL, "--decode-limit-s", "0"], "the time limit of decoding must be above 0"),
+        (["tag", SONG, *MODEL, "--max-channels", "0"], "the most channels must be 1 or more, got 0"),
+        (["tag", SONG, *MODEL, "--allow-uri-prefix", "gs://bucket"], "'gs://bucket'"),
         (["tags"], "unknown command 'tags': allowed are tag, build_manifest"),
         ([], "no command: allowed are tag"),
     ],

@@ -57,6 +57,21 @@ REQUIRED = {
     "make_demo_catalogue": DEMO,
 }
 
+#: Of every job that reads audio: the flags of `ReadLimits`, and what the line must contain.
+LIMITS = [
+    ("--decode-limit-s -1", "the time limit of decoding must be above 0 and at most 86400 s, got -1.0"),
+    ("--decode-limit-s inf", "got inf"),
+    ("--decode-memory-mib 100", "must be 512 to 1073741824 MiB, got 100"),
+    ("--max-file-mib 0", "the largest file must be of 1 byte or more, got 0"),
+    ("--max-duration-s 0", "above 0 and at most 31536000 s, got 0.0"),
+    ("--max-duration-s nan", "got nan"),
+    ("--max-channels 0", "the most channels must be 1 or more, got 0"),
+    ("--max-rate-hz 999", "the highest rate must be 1000 Hz or more, got 999"),
+    ("--max-rate-hz 44.1", "44.1"),
+    ("--allow-uri-prefix gs://x", "'gs://x'"),
+    ("--allow-uri-prefix {p} s3://", "'s3://'"),
+]
+
 #: Job, flags (of a flag that is given twice the last one counts), and what the line must contain.
 CASES = [
     ("build_manifest", "--catalogue {p}/gone --out {p}/out.parquet", "{p}/gone"),
@@ -72,7 +87,13 @@ CASES = [
     ("extract_mels", EXTRACT + " --out {p}/twice.parquet", "{p}/twice.parquet"),
     ("extract_mels", EXTRACT + " --out {p}/twice.parquet/mels", "{p}/twice.parquet"),
     ("extract_mels", EXTRACT + " --out file:/mels", "file:/mels"),
-    ("extract_mels", EXTRACT + " --segments-per-excerpt 21", "21"),
+    ("extract_mels", EXTRACT + " --sampling grid", "sampling must be one of spread, paper, got 'grid'"),
+    ("extract_mels", EXTRACT + " --segments 0", "segments must be 1 to 1024, got 0"),
+    ("extract_mels", EXTRACT + " --segments 1025", "segments must be 1 to 1024, got 1025"),
+    ("extract_mels", EXTRACT + " --segments 4 --sampling paper", "segments are of the sampling spread, got 4"),
+    ("extract_mels", EXTRACT + " --segments-per-excerpt 2", "of the sampling paper, got 2 with spread"),
+    ("extract_mels", EXTRACT + " --segments-per-excerpt 21 --sampling paper", "must be 1 to 20, got 21"),
+    ("extract_mels", EXTRACT + " --segments-per-excerpt 0 --sampling paper", "must be 1 to 20, got 0"),
     ("extract_mels", EXTRACT + " --draws -1", "-1"),
     ("extract_mels", EXTRACT + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("train", TRAIN + " --mels gs://x", "'gs://x'"),
@@ -103,9 +124,6 @@ CASES = [
     ("tag_catalogue", TAG + " --limit many", "many"),
     ("tag_catalogue", TAG + " --max-failed-share 2", "allowed is 0 to 1"),
     ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
-    ("tag_catalogue", TAG + " --decode-limit-s -1", "-1"),
-    ("tag_catalogue", TAG + " --decode-limit-s inf", "inf"),
-    ("tag_catalogue", TAG + " --decode-memory-mib 100", "must be 512 to 1073741824 MiB, got 100"),
     ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),
     ("maintain_tables", MAINTAIN, "nothing to do"),
     ("maintain_tables", MAINTAIN + " --compact --restore-before 1", "--restore-before"),
@@ -124,6 +142,8 @@ CASES = [
     ("run_experiment", TRAIN + " --mels {p}/mels-without-artists", "has a label for 'artist'"),
     ("make_demo_catalogue", DEMO + " --languages 0", "languages must be 1 to 400, got 0"),
     ("make_demo_catalogue", DEMO + " --difficulty odd", "odd"),
+    *(("extract_mels", f"{EXTRACT} {flags}", expected) for flags, expected in LIMITS),
+    *(("tag_catalogue", f"{TAG} {flags}", expected) for flags, expected in LIMITS),
     *((job.stem, REQUIRED[job.stem] + " --bogus 1", "--bogus") for job in JOBS),
     *((job.stem, "", "--out") for job in JOBS),  # every job requires it
 ]

@@ -169,6 +169,7 @@ def test_wrong_arguments_are_refused_before_ray_starts(tracks, place, tmp_path, 
     here, out = Location(str(tmp_path)), Location(str(tmp_path / "out"))
     good = {"model": place / "model", "mels": place / "mels", "out": out, "options": EvaluationOptions()}
     other = write_mels(tracks, here / "other", front_end=FrontEnd(segments_per_excerpt=2))
+    spread = write_mels(tracks, here / "spread", front_end=FrontEnd(sampling="spread", segments=32))
     unlabelled = write_mels([t | {"artist": None, "language": None} for t in tracks], here / "unlabelled")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -180,6 +181,7 @@ def test_wrong_arguments_are_refused_before_ray_starts(tracks, place, tmp_path, 
         ({"mels": here / "nowhere"}, "nowhere"),
         ({"mels": Location(str(empty))}, "empty"),
         ({"mels": other}, "another front end.*: segments_per_excerpt 2, not 20$"),
+        ({"mels": spread}, "another front end.*: sampling spread, not paper$"),
         ({"mels": unlabelled}, "no track of .*'test'"),
     ]:
         with pytest.raises(InputError, match=message) as error:

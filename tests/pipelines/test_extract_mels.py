@@ -47,7 +47,7 @@ def test_a_row_is_a_segment(root: str) -> None:
     table = rows(folder / "mels")
     assert table.schema.names == [*MELS.names[:-1], "mood", "mel"]
     assert table.schema.field("mel").type == MELS.field("mel").type
-    assert table.schema.metadata[FRONT_END_HASH].decode() == FrontEnd().hash()
+    assert table.schema.metadata[FRONT_END_HASH].decode() == FrontEnd(sampling="spread", segments=32).hash()
     assert table["segment"].to_pylist() == [0, 1] * 5 and table["start_s"].to_pylist() == [0.0, 3.0] * 5
     artists = [None, None, "artist 1", "artist 1", None, None, "artist 0", "artist 0", None, None]
     assert table["artist"].to_pylist() == artists
@@ -89,6 +89,15 @@ def test_the_same_command_finishes_a_run_that_crashed_at_its_very_end(
         open_mel_dataset(folder / "mels")
     extract_mels(manifest, folder / "mels", ExtractionOptions())
     assert open_mel_dataset(folder / "mels").tracks.num_rows == 2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_raised_limit_is_another_extraction(tmp_path: Path) -> None:
+    folder = Location(str(tmp_path))
+    manifest = write_manifest(folder, n_good=2)
+    summary = extract_mels(manifest, folder / "mels", ExtractionOptions(max_duration_s=3))
+    assert "0 of 6 tracks" in summary and "decode/too_large 2" in summary
+    assert "2 of 6 tracks" in extract_mels(manifest, folder / "mels", ExtractionOptions())
 
 
 @pytest.mark.usefixtures("local_ray")

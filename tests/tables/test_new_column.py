@@ -56,8 +56,11 @@ def newer_night(root: Location, run: str = "new", **options: Any) -> dict[str, s
     return before | {row["track_id"]: f"tag {run}" for row in tags} | {tagged[0]: f"failure {run}"}
 
 
-def assert_filters_find_every_row(root: Location) -> None:
-    """Filters and counts by Arrow, polars and DuckDB agree with the rows, for every value of every flat column."""
+def assert_filters_find_every_row(root: Location, column: str = "genre", value: Any = "jazz") -> None:
+    """Filters and counts by Arrow, polars and DuckDB agree with the rows, for every value of every flat column.
+
+    DuckDB and polars are asked for a value of one column and for its nulls.
+    """
     polars = pytest.importorskip("polars")
     table = delta.open_table(root, "tags")
     assert table is not None
@@ -67,17 +70,17 @@ def assert_filters_find_every_row(root: Location) -> None:
             assert dataset.count_rows(filter=ds.field(field.name).is_null()) == rows[field.name].null_count
             continue
         values = rows[field.name].to_pylist()
-        for value in {*values, None}:
-            condition = ds.field(field.name).is_null() if value is None else ds.field(field.name) == value
-            assert dataset.count_rows(filter=condition) == values.count(value), (field, value)
-    genres = rows["genre"].to_pylist()
-    assert duckdb.sql("SELECT count(*) FROM dataset WHERE genre IS NULL").fetchall() == [(genres.count(None),)]
-    if not root.on_s3 and "jazz" in genres:  # without the log, DuckDB knows only the columns of the files
-        query = f"SELECT count(*) FROM read_parquet({table.file_uris()}, union_by_name = true) WHERE genre IS NULL"
-        assert duckdb.sql(query).fetchall() == [(genres.count(None),)]
+        for one in {*values, None}:
+            condition = ds.field(field.name).is_null() if one is None else ds.field(field.name) == one
+            assert dataset.count_rows(filter=condition) == values.count(one), (field, one)
+    values = rows[column].to_pylist()
+    assert duckdb.sql(f"SELECT count(*) FROM dataset WHERE {column} IS NULL").fetchall() == [(values.count(None),)]
+    if not root.on_s3 and value in values:  # without the log, DuckDB knows only the columns of the files
+        query = f"SELECT count(*) FROM read_parquet({table.file_uris()}, union_by_name = true) WHERE {column} IS NULL"
+        assert duckdb.sql(query).fetchall() == [(values.count(None),)]
     frame = polars.scan_delta(f"{root}/tags", storage_options=delta.storage_options(root))
-    assert len(frame.filter(polars.col("genre").is_null()).collect()) == genres.count(None)
-    assert len(frame.filter(polars.col("genre") == "jazz").collect()) == genres.count("jazz")
+    assert len(frame.filter(polars.col(column).is_null()).collect()) == values.count(None)
+    assert len(frame.filter(polars.col(column) == value).collect()) == values.count(value)
 
 
 def test_every_column_since_version_0_1_names_its_version_and_is_nullable() -> None:
@@ -99,7 +102,7 @@ def test_a_night_adds_the_column_and_old_rows_are_null(old: Location, monkeypatc
         if row["run_id"] == "new":
             assert row["genre"] == "jazz"
         else:
-            assert row == before[row["track_id"]] | {"genre": None}
+            assert row == before[row["track_id"]] | {"lost_s": None, "genre": None}
     table = delta.open_table(old, "tags")
     assert table is not None and opened is not None
     assert opened.to_pyarrow_table().to_pylist() == [*before.values()], "a reader of the old version is not disturbed"
@@ -109,6 +112,17 @@ def test_a_night_adds_the_column_and_old_rows_are_null(old: Location, monkeypatc
     assert newer_night(old, "later") == state(old)
     assert table.version() == settled and delta.table_version(delta.open_table(old, "tags")) == settled + 1
     assert_filters_find_every_row(old)
+
+
+def test_the_first_night_of_version_0_2_adds_lost_s(old: Location) -> None:
+    before = {row["track_id"]: row for row in table_rows(old, "tags")}
+    tagged = min(before)
+    night(old, "new", [a_tag(tagged, run="new") | {"lost_s": 0.0}, a_tag("new", run="new") | {"lost_s": 1.5}], [])
+    rows = {row["track_id"]: row for row in table_rows(old, "tags")}
+    assert {track: row["lost_s"] for track, row in rows.items()} == dict.fromkeys(before) | {tagged: 0.0, "new": 1.5}
+    kept = before.keys() - {tagged}
+    assert {track: rows[track] for track in kept} == {track: before[track] | {"lost_s": None} for track in kept}
+    assert_filters_find_every_row(old, "lost_s", 1.5)
 
 
 def test_a_night_of_new_tracks_alone_adds_the_column(old: Location, monkeypatch: pytest.MonkeyPatch) -> None:
