@@ -50,12 +50,12 @@ fuzz: $(READY)  ## damage files and decode them for MINUTES=10; faults are print
 
 .venv-librosa/.ready: pyproject.toml
 	$(PYTHON_3_12) -m venv .venv-librosa
-	.venv-librosa/bin/python -m pip install --quiet --disable-pip-version-check "librosa>=1" "numpy>=2" scipy soundfile soxr pytest
+	.venv-librosa/bin/python -m pip install --quiet --disable-pip-version-check "librosa>=1" "numpy>=2" scipy soundfile soxr av pytest
 	touch $@
 
 test-librosa-1: .venv-librosa/.ready  ## exactness against librosa 1.x, which needs Python 3.12: its own environment
 	PYTHONPATH=. .venv-librosa/bin/python bench/exactness.py
-	.venv-librosa/bin/python -m pytest tests/audio/test_filter_bank.py tests/audio/test_mel.py tests/audio/test_front_end.py tests/audio/test_decode.py
+	.venv-librosa/bin/python -m pytest tests/audio/test_filter_bank.py tests/audio/test_mel.py tests/audio/test_front_end.py tests/audio/decoding/test_decode.py
 
 .venv-newest-ray/.ready: pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv .venv-newest-ray

@@ -23,7 +23,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from builders.sound_files import EXACT_FORMATS, by_ffmpeg, encoded, song
 
-from mtl_core.audio.decode import open_sound
+from mtl_core.audio.decoding.decode import open_sound
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 
 REPEATS = 5

@@ -22,8 +22,8 @@ import librosa
 import numpy as np
 import soundfile
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
-from mtl_core.audio.decoder_process import Decoder
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording
+from mtl_core.audio.decoding.decoder_process import Decoder
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 from mtl_core.audio.segments import SEGMENT_SAMPLES
 

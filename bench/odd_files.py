@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from mtl_core.audio.decode import open_sound
+from mtl_core.audio.decoding.decode import open_sound
 from mtl_core.errors import TrackError
 
 

@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ
-from mtl_core.audio.decoder_child import serve
-from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ
+from mtl_core.audio.decoding.decoder_child import serve
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 
 
 class Noise:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import (
+from mtl_core.audio.decoding.decode import (
     SAMPLE_RATE_HZ,
     Excerpt,
     Recording,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording
-from mtl_core.audio.decoder_process import DECODER, Decoder
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording
+from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
 from mtl_core.audio.read_limits import ReadLimits

@@ -20,7 +20,7 @@ from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ
 from mtl_core.audio.segments import SEGMENT_SAMPLES
 from mtl_core.evaluation.score_text import NO_VALUE, SCORE_NAMES
 

@@ -8,7 +8,7 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader

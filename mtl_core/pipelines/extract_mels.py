@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.front_end import FrontEnd, define_front_end, sampling_parameters
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.canonical import run_sha256

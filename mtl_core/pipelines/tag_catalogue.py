@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model

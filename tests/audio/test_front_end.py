@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_core.audio.decode import Excerpt, Recording
+from mtl_core.audio.decoding.decode import Excerpt, Recording
 from mtl_core.audio.filter_bank import pack
 from mtl_core.audio.front_end import FrontEnd, define_front_end, log_mel_segments, sampling_parameters
 from mtl_core.audio.mel import MelConfig, log_mel

@@ -15,8 +15,8 @@ import soundfile
 from builders.sound_files import by_ffmpeg, song, with_hole
 
 from mtl_core.audio import track_reader
-from mtl_core.audio.decoder_child import serve
-from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.decoder_child import serve
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.prefetch import Prefetcher
 from mtl_core.audio.read_limits import ReadLimits

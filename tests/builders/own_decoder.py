@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import open_sound
-from mtl_core.audio.decoder_child import serve
-from mtl_core.audio.ffmpeg_stream import SoundLimits
-from mtl_core.audio.sound_file import Sound
+from mtl_core.audio.decoding.decode import open_sound
+from mtl_core.audio.decoding.decoder_child import serve
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.sound_file import Sound
 
 MAGIC = b"OWN "
 RATE_HZ = 16_000

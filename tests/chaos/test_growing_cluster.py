@@ -6,7 +6,7 @@ import pytest
 from clusters import growing, head
 from nightly import assert_exact, run, two_nights
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from clusters import head
 from nightly import COUNTING, Nights, assert_exact, decode_counts, rows, run, two_nights, without_run_fields
 from points import COMMIT, DELETE_PLAN, FAILURES_COMMITTED, NEXT_SHARD_DONE, PHASES, TAGS_REWRITTEN, WRITE_LOG_ENTRY
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
 

@@ -7,7 +7,7 @@ from builders.models import save
 from faulty_proxy import Proxy, proxy_of
 from nightly import JOB, rows, run, small_artifact, write_track
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.source import open_track
 from mtl_core.errors import TrackError
 from mtl_core.pipelines.build_manifest import build_manifest

@@ -21,10 +21,10 @@ import atheris
 from builders.sound_files import EXACT_FORMATS, song
 
 with atheris.instrument_imports(include=["mtl_core.audio"]):
-    from mtl_core.audio.byte_view import ByteView
-    from mtl_core.audio.containers import find_parts, find_sound
-    from mtl_core.audio.decode import Stretches, open_sound, read_stretches
-    from mtl_core.audio.ffmpeg_stream import SoundLimits
+    from mtl_core.audio.decoding.byte_view import ByteView
+    from mtl_core.audio.decoding.containers import find_parts, find_sound
+    from mtl_core.audio.decoding.decode import Stretches, open_sound, read_stretches
+    from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
     from mtl_core.errors import TrackError
 
 LIMITS = SoundLimits(max_duration_s=600)

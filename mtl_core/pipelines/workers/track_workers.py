@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from mtl_core.audio.decoder_process import DECODER
+from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.front_end import FrontEnd, sampling_parameters
 from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits

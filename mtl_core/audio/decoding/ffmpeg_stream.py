@@ -16,8 +16,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from mtl_core.audio.codecs import PCM_CONTAINERS, seek_rules
-from mtl_core.audio.containers import (
+from mtl_core.audio.decoding.codecs import PCM_CONTAINERS, seek_rules
+from mtl_core.audio.decoding.containers import (
     FORMATS,
     LONGEST_PACKET,
     Part,

@@ -15,9 +15,9 @@ import numpy as np
 import soxr
 from av.audio.frame import AudioFrame
 
-from mtl_core.audio.containers import Part
-from mtl_core.audio.ffmpeg_stream import FfmpegStream, SoundLimits
-from mtl_core.audio.mono_run import MonoRun
+from mtl_core.audio.decoding.containers import Part
+from mtl_core.audio.decoding.ffmpeg_stream import FfmpegStream, SoundLimits
+from mtl_core.audio.decoding.mono_run import MonoRun
 from mtl_core.errors import TrackError
 
 #: Decoded to find where a recording ends, by whether times are exact.

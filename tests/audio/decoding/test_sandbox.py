@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, errno, os, signal, socket, subprocess, sys, threading
-from mtl_core.audio.sandbox import enter_sandbox
+from mtl_core.audio.decoding.sandbox import enter_sandbox
 descriptor = os.open(sys.argv[1], os.O_RDONLY)
 enter_sandbox()
 def attempt(what):

@@ -1,9 +1,9 @@
 """The child process of `decoder_process.Decoder`: it decodes one recording after another, until its parent hangs up.
 
-It runs as `python -m mtl_core.audio.decoder_child SOCKET_FD PARENT_PID LIMITS`, LIMITS in JSON, and must start fast, in
-0.3 s. It has none of its parent's credentials, and once it has warmed up it enters the `sandbox`: it can read and write
-what it was given, and no more. A deployment with formats of its own runs a module that calls `serve` with a function of
-its own; that module imports all it needs before.
+It runs as `python -m mtl_core.audio.decoding.decoder_child SOCKET_FD PARENT_PID LIMITS`, LIMITS in JSON, and must start
+fast, in 0.3 s. It has none of its parent's credentials, and once it has warmed up it enters the `sandbox`: it can read
+and write what it was given, and no more. A deployment with formats of its own runs a module that calls `serve` with a
+function of its own; that module imports all it needs before.
 
 The protocol, JSON in packets of a socket:
 
@@ -32,10 +32,10 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
-from mtl_core.audio.decode import Stretches, open_sound, read_stretches, warm_up
-from mtl_core.audio.ffmpeg_stream import SoundLimits
-from mtl_core.audio.sandbox import enter_sandbox
-from mtl_core.audio.sound_file import Sound
+from mtl_core.audio.decoding.decode import Stretches, open_sound, read_stretches, warm_up
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.sandbox import enter_sandbox
+from mtl_core.audio.decoding.sound_file import Sound
 from mtl_core.errors import TrackError
 
 MESSAGE_BYTES = 1 << 16  # the largest packet of JSON

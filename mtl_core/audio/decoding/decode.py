@@ -23,10 +23,10 @@ import av.subtitles.codeccontext  # PyAV imports it at first use, when the sandb
 import numpy as np
 import soxr
 
-from mtl_core.audio.byte_view import ByteView
-from mtl_core.audio.containers import Part, find_parts, find_sound, has_signature
-from mtl_core.audio.ffmpeg_stream import SoundLimits
-from mtl_core.audio.sound_file import JoinedSound, Sound, StreamSound
+from mtl_core.audio.decoding.byte_view import ByteView
+from mtl_core.audio.decoding.containers import Part, find_parts, find_sound, has_signature
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.sound_file import JoinedSound, Sound, StreamSound
 from mtl_core.errors import TrackError
 
 SAMPLE_RATE_HZ = 16_000

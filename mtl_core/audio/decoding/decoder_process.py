@@ -32,12 +32,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtl_core.audio.decode import Excerpt, Recording, Stretches
-from mtl_core.audio.decoder_child import MESSAGE_BYTES
-from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.decode import Excerpt, Recording, Stretches
+from mtl_core.audio.decoding.decoder_child import MESSAGE_BYTES
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.errors import TrackError
 
-DECODER = "mtl_core.audio.decoder_child"
+DECODER = "mtl_core.audio.decoding.decoder_child"
 _START_TIMEOUT_S = 60.0  # importing numpy and PyAV takes long on a busy machine
 #: The variables of the environment that the child gets; no credentials.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")

@@ -20,11 +20,11 @@ from builders.sound_files import (
     without_xing,
 )
 
-from mtl_core.audio.byte_view import ByteView
-from mtl_core.audio.containers import find_parts
-from mtl_core.audio.decode import open_sound
-from mtl_core.audio.ffmpeg_stream import SoundLimits
-from mtl_core.audio.sound_file import StreamSound
+from mtl_core.audio.decoding.byte_view import ByteView
+from mtl_core.audio.decoding.containers import find_parts
+from mtl_core.audio.decoding.decode import open_sound
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.sound_file import StreamSound
 
 SONG = song(30)
 SCALES = {"u8": 2**-7, "s16": 2**-15, "s32": 2**-31, "flt": 1.0, "dbl": 1.0}

@@ -14,7 +14,7 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
-from mtl_core.audio.byte_view import ByteView
+from mtl_core.audio.decoding.byte_view import ByteView
 
 SEARCHED_BYTES = 1 << 16  # at the start of a file
 #: Names of ffmpeg's demuxers. Others open further files or sockets (concat, SDP), or are not of recordings.

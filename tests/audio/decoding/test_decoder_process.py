@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from builders.sound_files import encoded, mp3, song
 
-from mtl_core.audio.decode import Recording, Stretches, open_sound, read_stretches
-from mtl_core.audio.decoder_child import serve
-from mtl_core.audio.decoder_process import Decoder, DecoderLimits
-from mtl_core.audio.ffmpeg_stream import SoundLimits
-from mtl_core.audio.sound_file import Sound
+from mtl_core.audio.decoding.decode import Recording, Stretches, open_sound, read_stretches
+from mtl_core.audio.decoding.decoder_child import serve
+from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.sound_file import Sound
 from mtl_core.errors import TrackError
 
 WHOLE = Stretches(places=[(0, 16_000)], are_excerpts=True)
@@ -333,7 +333,7 @@ def test_a_child_that_hangs_ends_with_its_killed_parent(tmp_path):
     script = f"""
 import sys, threading
 sys.path[:0] = {sys.path!r}
-from mtl_core.audio.decoder_process import Decoder
+from mtl_core.audio.decoding.decoder_process import Decoder
 decoder = Decoder(child={__name__!r})
 def first():  # the thread that starts the child ends; the child must stay
     try: decoder.open(b"whoami  ")
@@ -360,7 +360,7 @@ def test_a_child_decodes_on_while_its_parent_exits():
     script = f"""
 import sys, threading, time
 sys.path[:0] = {sys.path!r}
-from mtl_core.audio.decoder_process import Decoder
+from mtl_core.audio.decoding.decoder_process import Decoder
 decoder = Decoder(child={__name__!r})
 decoder.open(b"later   " + bytes(8))
 def work():
@@ -393,8 +393,10 @@ def test_the_smallest_memory_limit_is_enough_to_decode():
 
 
 def test_the_child_imports_nothing_slow():
-    modules = ("scipy", "librosa", "torch", "ray", "pyarrow", "fsspec", "mtl_core.audio.decoder_process")
-    script = f"import sys, mtl_core.audio.decoder_child; print([name for name in {modules} if name in sys.modules])"
+    modules = ("scipy", "librosa", "torch", "ray", "pyarrow", "fsspec", "mtl_core.audio.decoding.decoder_process")
+    script = (
+        f"import sys, mtl_core.audio.decoding.decoder_child; print([name for name in {modules} if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 

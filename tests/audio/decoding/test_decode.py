@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from builders.sound_files import by_ffmpeg, encoded, mp3, song
 
-from mtl_core.audio.decode import SAMPLE_RATE_HZ, Recording, Stretches, open_sound, read_stretches, resample
-from mtl_core.audio.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, Stretches, open_sound, read_stretches, resample
+from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.front_end import FrontEnd, read_recording
 from mtl_core.audio.segments import excerpt_frames
 from mtl_core.errors import ERRORS, TrackError
