@@ -86,7 +86,10 @@ class MonoRun:
         """
         self._mix()
         mono = self._mono[: self._n_mono]
-        return mono if self._n_mono > len(self._mono) // 2 else mono.copy()
+        if self._n_mono <= len(self._mono) // 2:
+            mono = mono.copy()
+        del self._mono, self._block, self._rows
+        return mono
 
     def _new_block(self, size: int) -> None:
         """Memory for `size` samples of each channel, in the file's own type."""
