@@ -8,25 +8,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import av
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from builders.sound_files import decoded_s
 
 from mtl_core.audio.decoding.decode import open_sound
 from mtl_core.errors import TrackError
-
-
-def decoded_s(path: Path) -> float:
-    """Seconds that PyAV decodes of a file; 0 where it cannot open it, or finds no sound."""
-    seconds = 0.0
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            for packet in container.demux(audio=0) if container.streams.audio else ():
-                try:
-                    seconds += sum(frame.samples / frame.sample_rate for frame in packet.decode())
-                except av.error.FFmpegError:
-                    continue  # a damaged packet
-    except av.error.FFmpegError:
-        pass  # no file of sound
-    return seconds
 
 
 def main(folder: Path) -> None:

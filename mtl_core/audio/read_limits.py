@@ -15,17 +15,17 @@ class ReadLimits:
         ValueError: a limit is out of its range.
     """
 
-    decode_limit_s: float = 60.0
+    decode_limit_s: float = DecoderLimits.time_limit_s
     """Seconds that decoding one track may take."""
-    decode_memory_mib: int = 2048
+    decode_memory_mib: int = DecoderLimits.memory_limit_bytes // 2**20
     """MiB of memory that decoding one track may take, 512 or more."""
-    max_file_mib: int = 16_384
+    max_file_mib: int = DecoderLimits.max_bytes // 2**20
     """Largest file in MiB, 1 or more."""
-    max_duration_s: float = 28_800.0
+    max_duration_s: float = SoundLimits.max_duration_s
     """Longest recording in seconds."""
-    max_channels: int = 64
+    max_channels: int = SoundLimits.max_channels
     """Most channels of a recording, 1 or more."""
-    max_rate_hz: int = 768_000
+    max_rate_hz: int = SoundLimits.max_rate_hz
     """Highest sample rate of a recording in Hz, 1000 or more."""
     allow_uri_prefix: tuple[str, ...] | None = None
     """Folders or s3:// prefixes, one or more, outside which no track is read. Default: all that the manifest names."""

@@ -138,8 +138,8 @@ class TrackReader:
         row = fetch.row
         with self.timer.timed("fetch"):
             source = self._prefetcher.result(fetch)
-        # Decoding reads local files and large objects.
         draws: dict[str, Any] = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}
+        # Decoding reads local files and large objects.
         with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):
             rate_hz, n_frames = self._decoder.open(source)
             recording = self._decoder.read(self._front_end.stretches(n_frames, rate_hz, **draws))

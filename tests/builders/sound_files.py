@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import av
 import numpy as np
@@ -99,6 +100,21 @@ EXACT_FORMATS: dict[str, Callable[[np.ndarray], bytes]] = {
     "wma 1": lambda y: by_ffmpeg(y, "asf", "wmav1"),
     "ac3": lambda y: by_ffmpeg(y, "ac3", "ac3"),
 }
+
+
+def decoded_s(path: Path) -> float:
+    """Seconds that PyAV decodes of a file; 0 where it cannot open it, or finds no sound."""
+    seconds = 0.0
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            for packet in container.demux(audio=0) if container.streams.audio else ():
+                try:
+                    seconds += sum(frame.samples / frame.sample_rate for frame in packet.decode())
+                except av.error.FFmpegError:
+                    continue  # a damaged packet
+    except av.error.FFmpegError:
+        pass  # no file of sound
+    return seconds
 
 
 def mp3_frames(data: bytes) -> list[tuple[int, int]]:

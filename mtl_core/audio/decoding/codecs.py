@@ -1,6 +1,6 @@
 """Codecs: what must be known of a codec to decode it from the middle exactly as in a whole decode.
 
-All numbers are measured: docs/decoding.md has them, with the command.
+The numbers are measured: with less, samples after a seek differed from those of a whole decode.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,6 @@ joined. This module mends that before ffmpeg opens the file:
 """
 
 import re
-import struct
 from dataclasses import dataclass, replace
 
 from mtl_core.audio.decoding.byte_view import ByteView
@@ -280,7 +279,7 @@ def _wav_sound_end(view: ByteView, start: int) -> int | None:
         header = view.read_at(at, 8)
         if len(header) < 8:
             return None
-        name, size = header[:4], int(struct.unpack("<I", header[4:])[0])
+        name, size = header[:4], int.from_bytes(header[4:], "little")
         if name == b"ds64":
             size_64 = int.from_bytes(view.read_at(at + 16, 8), "little")
         if name == b"data":
@@ -293,5 +292,5 @@ def _wav_sound_end(view: ByteView, start: int) -> int | None:
 def _is_chunk(view: ByteView, at: int) -> bool:
     """Whether what begins here can be a chunk: a name in letters, and a size that the file has room for."""
     header = view.read_at(at, 8)
-    name, size = header[:4], int(struct.unpack("<I", header[4:])[0])
+    name, size = header[:4], int.from_bytes(header[4:], "little")
     return bool(re.fullmatch(rb"[A-Za-z0-9 _\-\xa9]{4}", name)) and at + 8 + size <= len(view) + 1

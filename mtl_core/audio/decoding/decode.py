@@ -149,18 +149,18 @@ def _read_resampled(sound: Sound, start: int, end: int) -> tuple[np.ndarray, int
 def _open(view: ByteView, limits: SoundLimits) -> Sound:
     try:
         return _open_parts(find_parts(view), limits)
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
         failure = _as_track_error(error, view)
-    parts = find_sound(view)
-    if not parts or failure.error == "unsupported":
+    parts = [] if failure.error == "unsupported" else find_sound(view)
+    if not parts:
         raise failure
     try:
         return _open_parts(parts, limits)
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
         raise _as_track_error(error, view) from error
 
 
@@ -173,10 +173,11 @@ def _open_parts(parts: list[Part], limits: SoundLimits) -> Sound:
     for part in parts:
         try:
             sounds.append(StreamSound(part, limits, keep=False))
+        except MemoryError:
+            raise
         except (TrackError, av.error.FFmpegError) as error:  # one of many that is damaged
-            if isinstance(error, MemoryError) or (isinstance(error, TrackError) and error.error == "too_large"):
-                raise
-            if part is parts[-1] and not sounds:
+            is_too_large = isinstance(error, TrackError) and error.error == "too_large"
+            if is_too_large or (part is parts[-1] and not sounds):
                 raise
     joined = JoinedSound(sounds)
     limits.check(rate_hz=joined.rate_hz, n_channels=1, n_frames=joined.n_frames)

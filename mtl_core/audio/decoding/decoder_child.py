@@ -49,7 +49,7 @@ OpenSound = Callable[[BinaryIO, SoundLimits], Sound]
 def serve(open_file: OpenSound = open_sound, *, sandbox: bool = True) -> None:
     """Decode recordings that `open_file` opens, which may raise TrackError, until the parent closes the connection.
 
-    A module that must open files or start threads when it decodes gives up the `sandbox`.
+    A module that opens files or starts threads while it decodes says `sandbox=False`.
     """
     socket_fd, parent_pid, limits = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

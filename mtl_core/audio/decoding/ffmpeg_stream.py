@@ -234,9 +234,10 @@ class FfmpegStream:
             try:
                 for frame in context.decode(packet if packet.size else None):
                     yield packet, frame
-            except av.error.FFmpegError as error:
-                if isinstance(error, MemoryError):
-                    raise
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                continue
 
     def _packets(self) -> Iterator[Packet]:
         """The packets from here on, also behind damage; the last one is empty."""
@@ -256,9 +257,9 @@ class FfmpegStream:
                         end = packet.pos + packet.size
                     yield packet
                 return
-            except av.error.FFmpegError as error:
-                if isinstance(error, MemoryError):
-                    raise
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
                 errors += 1
             except IndexError:  # PyAV's, at the end of a file with streams that began behind its header: all is read
                 return

@@ -21,7 +21,7 @@ _SAMPLE_TYPES: dict[str, tuple[np.dtype, int, float]] = {  # ffmpeg's name less 
 class MonoRun:
     """A run that begins with `frame`, which is to be added.
 
-    A frame of mp3 holds 1,152 samples: Python takes as long for it as its decoder, unless it does little.
+    A frame of mp3 holds 1,152 samples. What Python does for each frame must take little time beside decoding it.
 
     Args:
         start: where it begins, in frames of the recording.

@@ -9,7 +9,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
-from builders.sound_files import by_ffmpeg, encoded, mp3, song
+from builders.sound_files import by_ffmpeg, decoded_s, encoded, mp3, song
 
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, Stretches, open_sound, read_stretches, resample
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
@@ -257,7 +257,7 @@ def test_the_error_of_reading_the_file_is_raised(failure, at):
 def test_each_odd_file_is_as_long_as_ffmpeg_says_or_a_named_error(audio: Path):
     outcomes: dict[str, int] = {}
     for path in sorted((audio / "odd-files").iterdir()):
-        seconds = _decoded_s(path)
+        seconds = decoded_s(path)
         try:
             with path.open("rb") as file:
                 sound = open_sound(file)
@@ -277,22 +277,7 @@ def test_each_real_recording_is_as_long_as_ffmpeg_says(folder: str, audio: Path)
     for path in sorted((audio / folder).rglob("*.*"))[::3]:
         with path.open("rb") as file:
             sound = open_sound(file)
-        assert sound.n_frames / sound.rate_hz == pytest.approx(_decoded_s(path), abs=1e-3), path
-
-
-def _decoded_s(path: Path) -> float:
-    """Seconds that PyAV decodes; 0 where it cannot open the file."""
-    seconds = 0.0
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            for packet in container.demux(audio=0) if container.streams.audio else ():
-                try:
-                    seconds += sum(frame.samples / frame.sample_rate for frame in packet.decode())
-                except av.error.FFmpegError:
-                    continue
-    except av.error.FFmpegError:
-        pass
-    return seconds
+        assert sound.n_frames / sound.rate_hz == pytest.approx(decoded_s(path), abs=1e-3), path
 
 
 @pytest.mark.parametrize(
