@@ -1,6 +1,6 @@
 """What decoding costs and how exact it is, format by format.
 
-    python bench/bench_decode.py FOLDER [RECORDING …]
+    python bench/bench_decode.py FOLDER [RECORDING …] [--model MODEL]
 
 Makes one recording of 200 s in many formats in FOLDER (once), and takes real RECORDINGS of 120 s and more beside them.
 Prints two tables:
@@ -8,9 +8,11 @@ Prints two tables:
 1. CPU milliseconds in this process to open a file, find its length, decode and mix to mono, without resampling: for
    excerpts of 2 x 60 s and 32, 16, 8 and 4 segments of 3 s evenly spread, by PyAV as this project does it; and by
    libsndfile, which believes the header's length, where it decodes the format. The smallest of 5 interleaved repeats.
-2. The duration found, and the log-mels (sampling `spread`, 32 segments) of each format against those of the wav file.
+2. The duration found, and the log-mels (sampling `spread`, 32 segments) of each format against those of the wav file;
+   with a MODEL, also the confidence of its artist tag less that of the wav file, and whether the label is another.
 """
 
+import argparse
 import io
 import sys
 import time
@@ -24,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from builders.sound_files import EXACT_FORMATS, by_ffmpeg, encoded, song
 
 from mtl_core.audio.decoding.decode import open_sound
+from mtl_core import load_tagger
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
+from mtl_core.audio.track_reader import Row
 
 REPEATS = 5
 COUNTS = (32, 16, 8, 4)
@@ -73,10 +77,10 @@ def cpu_ms(run: Callable[[], None]) -> float:
 
 def libsndfile_decodes(data: bytes) -> bool:
     try:
-        soundfile.info(io.BytesIO(data))
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            return sound.seekable()
     except soundfile.LibsndfileError:
         return False
-    return True
 
 
 def print_costs(files: dict[str, bytes]) -> None:
@@ -105,32 +109,53 @@ def _interleaved(runs: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
     return times
 
 
-def print_differences(files: dict[str, bytes]) -> None:
-    print("\n| format | duration in s | largest, mean difference of the log-mels from the wav's |\n| --- | --- | --- |")
+def print_differences(files: dict[str, bytes], tags: dict[str, Row]) -> None:
+    heads = ["format", "duration in s", "largest, mean difference of the log-mels"]
+    heads += ["difference of the artist's confidence"] if tags else []
+    print("\n| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
     expected = _mels(files["wav"])
     for name, data in files.items():
         sound = open_sound(io.BytesIO(data))
         difference = np.abs(_mels(data) - expected)
         seconds = sound.n_frames / sound.rate_hz
-        print(f"| {name} | {seconds:.3f} | {difference.max():.2g}, {difference.mean():.2g} |", flush=True)
+        cells = [name, f"{seconds:.3f}", f"{difference.max():.2g}, {difference.mean():.2g}"]
+        cells += [_confidence_cell(tags[name], tags["wav"])] if tags else []
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _confidence_cell(tag: Row, expected: Row) -> str:
+    difference = tag["artist_confidence"] - expected["artist_confidence"]
+    return f"{difference:+.3f}" + ("" if tag["artist"] == expected["artist"] else ", another artist")
 
 
 def _mels(data: bytes) -> np.ndarray:
     return log_mel_segments(read_recording(io.BytesIO(data), SPREAD), SPREAD).mel_STF
 
 
-def main(folder: Path, recordings: list[Path]) -> None:
+def tag_files(model: str | None, paths: dict[str, Path]) -> dict[str, Row]:
+    """The tags of the files by the name of their format; none without a model."""
+    if model is None:
+        return {}
+    with load_tagger(model) as tagger:
+        return dict(zip(paths, tagger.tag(paths.values()), strict=True))
+
+
+def main(folder: Path, recordings: list[Path], model: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, bytes] = {}
+    paths = {name: folder / name.replace(" ", "_").replace(",", "") for name in FORMATS}
     samples = song(200)
     for name, encode in FORMATS.items():
-        path = folder / name.replace(" ", "_").replace(",", "")
-        if not path.exists():
-            path.write_bytes(encode(samples))
-        made[name] = path.read_bytes()
+        if not paths[name].exists():
+            paths[name].write_bytes(encode(samples))
+    made = {name: path.read_bytes() for name, path in paths.items()}
     print_costs(made | {path.name: path.read_bytes() for path in recordings})
-    print_differences(made)
+    print_differences(made, tag_files(model, paths))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("recordings", type=Path, nargs="*")
+    parser.add_argument("--model")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.recordings, arguments.model)

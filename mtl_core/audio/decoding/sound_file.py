@@ -23,7 +23,8 @@ from mtl_core.errors import TrackError
 #: Decoded to find where a recording ends, by whether times are exact.
 _END_S = {True: 0.05, False: 2.0}
 _JUMP_S = 0.1  # a larger step in inexact times is damage
-_WHOLE_FRAMES = 8_000_000  # a shorter recording is decoded once and kept: 32 MB
+_WHOLE_S = 30  # a shorter recording is decoded once and kept: seeks would cost as much
+_WHOLE_FRAMES = 32_000_000  # the same where every read begins at the recording's start; they take 128 MB
 _INVERTED = 0.01  # the mean's share of the channels' power, -20 dB, below which they cancel each other
 _SILENCE = 1e-6  # of full-scale power, -60 dB
 
@@ -53,7 +54,8 @@ class _Gap:
 
 
 class StreamSound:
-    """The `Sound` of one stream of a file. With `keep` a short recording is decoded once, and kept.
+    """The `Sound` of one stream of a file. With `keep` a short recording is decoded once, and kept, as is
+    one that cannot be sought in.
 
     Mono is the mean of the channels. Where the mean's power is 20 dB below that of the channels, they cancel each other
     out (one is inverted): then the loudest channel stands for all of them. The first samples with sound decide.
@@ -70,7 +72,8 @@ class StreamSound:
         end = self._stream.last_packet_end()
         estimate = self._decoded_end(0) if end is None else end
         limits.check(rate_hz=self.rate_hz, n_channels=1, n_frames=estimate)
-        if keep and estimate <= _WHOLE_FRAMES:
+        largest = _WHOLE_FRAMES if self._stream.rules.from_start else _WHOLE_S * self.rate_hz
+        if keep and estimate <= largest:
             samples, gaps, self.n_frames = self._decode(0, estimate + self.rate_hz)
             self._whole = samples[: self.n_frames], gaps
         elif end is None:
