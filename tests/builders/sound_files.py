@@ -43,11 +43,17 @@ def mp3(samples: np.ndarray, rate_hz: int = RATE_HZ, mode: str = "CONSTANT") -> 
 
 
 def by_ffmpeg(
-    samples: np.ndarray, container: str, codec: str, rate_hz: int = RATE_HZ, bit_rate: int = 128_000, **options: str
+    samples: np.ndarray,
+    container: str,
+    codec: str,
+    rate_hz: int = RATE_HZ,
+    bit_rate: int = 128_000,
+    muxer: dict[str, str] | None = None,
+    **options: str,
 ) -> bytes:
-    """As ffmpeg writes it: ("ipod", "aac"), ("asf", "wmav2"), ("webm", "libopus") …"""
+    """As ffmpeg writes it: ("ipod", "aac"), ("asf", "wmav2"), ("webm", "libopus") … `options` are the codec's."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as out:
+    with av.open(file, "w", format=container, container_options=muxer or {}) as out:
         stream = out.add_stream(codec, rate=rate_hz, options=options)
         stream.layout = "stereo" if samples.shape[1] == 2 else "mono"
         stream.bit_rate = bit_rate
@@ -64,6 +70,9 @@ def by_ffmpeg(
         out.mux(stream.encode(None))
     return file.getvalue()
 
+
+#: Of the muxer of mp4: an index for each second instead of one for the file, as streaming services send it.
+FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
 
 #: name -> encoder of (samples at `RATE_HZ`) whose decoder gives the same samples after a seek as in a whole decode.
 EXACT_FORMATS: dict[str, Callable[[np.ndarray], bytes]] = {
@@ -91,7 +100,8 @@ EXACT_FORMATS: dict[str, Callable[[np.ndarray], bytes]] = {
     "opus": lambda y: encoded(y, "OGG", "OPUS", 48_000),
     "opus in webm": lambda y: by_ffmpeg(y, "webm", "libopus", 48_000),
     "m4a": lambda y: by_ffmpeg(y, "ipod", "aac", aac_pns="0"),
-    "mp4, fragmented": lambda y: by_ffmpeg(y, "mp4", "aac", aac_pns="0"),
+    "mp4": lambda y: by_ffmpeg(y, "mp4", "aac", aac_pns="0"),
+    "mp4, fragmented": lambda y: by_ffmpeg(y, "mp4", "aac", aac_pns="0", muxer=FRAGMENTS),
     "aac": lambda y: by_ffmpeg(y, "adts", "aac", aac_pns="0"),
     "aac in mka": lambda y: by_ffmpeg(y, "matroska", "aac", aac_pns="0"),
     "aac in flv": lambda y: by_ffmpeg(y, "flv", "aac", aac_pns="0"),

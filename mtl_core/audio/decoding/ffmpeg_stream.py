@@ -4,7 +4,6 @@ The place of a frame is the time that its packet carries, never a count: decodin
 is missing shows as a gap. Positions are in frames of the recording, at the rate of its first frame.
 """
 
-import contextlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,8 +118,7 @@ class FfmpegStream:
             return None
         ends: list[int] = []
         for time in self._times_near_the_end():
-            with contextlib.suppress(av.error.FFmpegError):  # some formats cannot be asked for a time so far away
-                self._container.seek(time, stream=self._stream)
+            if self._has_sought(time):
                 ends = [end for end in map(self._end_time, self._packets()) if end is not None]
             if ends:
                 self._correct_frame_count(max(ends))
@@ -211,11 +209,20 @@ class FfmpegStream:
             target = first - back_s * self.rate_hz if first else 0
             if target <= 0:
                 break
-            with contextlib.suppress(av.error.FFmpegError):  # some demuxers cannot seek to a file's last packets
-                self._container.seek(self._first_time + self._to_time(target), stream=self._stream)
+            if self._has_sought(self._first_time + self._to_time(target)):
                 return
         self.close()
         self._open()
+
+    def _has_sought(self, time: int) -> bool:
+        """Seek; some demuxers cannot seek to a file's last packets, or beyond them."""
+        try:
+            self._container.seek(time, stream=self._stream)
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
+            return False
+        return True
 
     def _position(self, packet: Packet, frame: AudioFrame) -> int | None:
         if self.rules.by_bytes and packet.pos is not None and packet.size:
