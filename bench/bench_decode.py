@@ -25,8 +25,8 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from builders.sound_files import EXACT_FORMATS, by_ffmpeg, encoded, song
 
-from mtl_core.audio.decoding.decode import open_sound
 from mtl_core import load_tagger
+from mtl_core.audio.decoding.decode import open_sound
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 from mtl_core.audio.track_reader import Row
 

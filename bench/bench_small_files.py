@@ -39,11 +39,10 @@ def print_stages(manifest: str, model: str) -> None:
 
     from mtl_core.audio.track_reader import Track, TrackReader
     from mtl_core.inference.openvino_engine import load_cpu_model
-    from mtl_core.inference.tagger import Tagger
     from mtl_core.storage.location import Location
 
     cpu_model = load_cpu_model(Location(model))
-    tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
+    tagger = cpu_model.tagger()
     reader = TrackReader(cpu_model.front_end)
     rows = pq.read_table(manifest).to_pylist()
 

@@ -195,8 +195,7 @@ def measure_engine(sizes: Sizes, device: torch.device, pool: Pool) -> list[Row]:
         on_cpu = TorchEngine(new_model(RECIPES[name], torch.device("cpu")), "cpu").infer(few_STF)
         engine = TorchEngine(new_model(RECIPES[name], device), device.type)
         on_device = engine.infer(few_STF)
-        pairs = [(on_cpu[0][task], on_device[0][task]) for task in CLASSES] + [(on_cpu[1], on_device[1])]
-        distance = max(float(np.abs(cpu - other).max()) for cpu, other in pairs)
+        distance = float(np.abs(on_cpu - on_device).max())
         meter = Meter(device)
         with meter.running():
             engine.infer(mel_STF)
@@ -236,7 +235,7 @@ def write_tracks(folder: Path, sizes: Sizes) -> list[str]:
 def tag(model: MultitaskCNN, recipe: Recipe, tracks: Iterable[np.ndarray], device: torch.device) -> int:
     """Infer all tracks, one at a time; the number of segments."""
     engine = TorchEngine(model, device.type)
-    return sum(len(engine.infer(mel_STF)[1]) for mel_STF in tracks)
+    return sum(len(engine.infer(mel_STF)) for mel_STF in tracks)
 
 
 def train(model: MultitaskCNN, recipe: Recipe, tracks: Iterable[np.ndarray], device: torch.device) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
-from mtl_core.inference.aggregation import track_probabilities
+from mtl_core.inference.aggregation import probabilities
 from mtl_core.model.cnn import MultitaskCNN
 from mtl_core.model.recipes import RECIPES, Recipe
 from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
@@ -96,7 +96,7 @@ def score(data: Data, model: MultitaskCNN, recipe: Recipe) -> tuple[float, dict[
     scores = {}
     for task in TASKS:
         logits_SC = np.concatenate([logits[task] for _, logits in predictions])
-        p_NC = np.stack([track_probabilities(logits_SC[track_S == track]) for track in tracks_N])
+        p_NC = probabilities(np.stack([logits_SC[track_S == track].mean(0) for track in tracks_N]))
         true_N = data.labels[task][tracks_N]
         precisions = [average_precision_score(true_N == c, p_NC[:, c]) for c in np.unique(true_N[true_N >= 0])]
         scores[task] = float(np.mean(precisions))

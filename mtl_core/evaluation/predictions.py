@@ -18,7 +18,7 @@ from scipy.special import softmax
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation.bootstrap import REDUCED
-from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,9 @@ class Predictions:
     def probabilities(self, task: str) -> np.ndarray:
         """(N, C) probabilities of the tracks."""
         temperature = self.aggregation.temperature[task]
-        return np.stack([track_probabilities(logits_SC, temperature) for logits_SC in self.logits[task]])
+        return probabilities(
+            np.stack([logits_SC.mean(0, dtype=np.float64) for logits_SC in self.logits[task]]), temperature
+        )
 
     def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
         """(N, C) probabilities of all segments, track by track, and (N,) their class indices."""

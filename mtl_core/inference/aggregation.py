@@ -1,17 +1,16 @@
-"""Aggregation: a track's segments -> one probability distribution a task, and the tag that follows from it.
+"""Aggregation: a track's logits in a task -> its probabilities, and the tag that follows from them.
 
-Probabilities are float64 and sum to 1. Logits are the network's, of any float type. Tagging, calibration and evaluation
-all call these functions, so what is measured is what is written. Legend: S segments, C classes.
+Probabilities sum to 1. Tagging, calibration and evaluation all call these functions, so what is measured is what is
+written. Legend: C classes.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 
-#: The only pooling method. Artifacts name it.
+#: The only way from segments to a track, which the mean embedding gives (`heads`). Artifacts name it.
 METHOD = "mean_log_probability"
 TOP_LABELS = 5
 
@@ -53,23 +52,24 @@ class Tag:
     top: list[tuple[str, float]]  # the min(5, classes) most probable labels, best first, ties in label order
 
 
-def track_probabilities(logits_SC: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Pool a track's segments: (C,) probabilities, the geometric mean of the segments', renormalised.
+def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """The probabilities (…, C) of logits (…, C): their softmax at the temperature.
 
-    Args:
-        logits_SC: (S, C) of one track and one task, S >= 1, C >= 1, finite.
-        temperature: divisor of the logits, above 0.
+    The logits of a track are those of its mean embedding. Then this is the geometric mean of its segments'
+    probabilities, renormalised.
 
     Raises:
-        ValueError: a shape, temperature or logit is not allowed.
+        ValueError: there is no class, a logit is not finite, or the temperature is not above 0 and finite.
     """
     _check_temperature(temperature, "temperature")
-    logits_SC = np.asarray(logits_SC, np.float64)
-    if logits_SC.ndim != 2 or 0 in logits_SC.shape:
-        raise ValueError(f"logits must be (segments >= 1, classes >= 1), got shape {logits_SC.shape}")
-    if not np.isfinite(logits_SC).all():
+    logits_C = np.asarray(logits_C)
+    if logits_C.ndim < 1 or 0 in logits_C.shape[-1:]:
+        raise ValueError(f"logits must be (…, classes >= 1), got shape {logits_C.shape}")
+    if not np.isfinite(logits_C).all():
         raise ValueError("logits must be finite")
-    return softmax(log_softmax(logits_SC / temperature, axis=1).mean(0))
+    exponents_C = (logits_C - logits_C.max(-1, keepdims=True)) / logits_C.dtype.type(temperature)
+    p_C = np.exp(exponents_C, out=exponents_C)
+    return p_C / p_C.sum(-1, keepdims=True, dtype=np.float64)
 
 
 def tag(probabilities_C: np.ndarray, vocabulary: Vocabulary, threshold: float | None = None) -> Tag:
@@ -79,7 +79,11 @@ def tag(probabilities_C: np.ndarray, vocabulary: Vocabulary, threshold: float | 
     """
     if np.shape(probabilities_C) != (len(vocabulary),):
         raise ValueError(f"{len(vocabulary)} labels need as many probabilities, got shape {np.shape(probabilities_C)}")
-    best = np.argsort(-np.asarray(probabilities_C), kind="stable")[:TOP_LABELS]
+    probabilities_C = np.asarray(probabilities_C)
+    n_top = min(TOP_LABELS, len(probabilities_C))
+    lowest = np.partition(probabilities_C, -n_top)[-n_top]
+    candidates = np.flatnonzero(probabilities_C >= lowest)  # sorting 100,000 classes would take 10 ms
+    best = candidates[np.argsort(-probabilities_C[candidates], kind="stable")[:n_top]]
     top = [(vocabulary.labels[i], float(probabilities_C[i])) for i in best]
     label, confidence = top[0]
     return Tag(None if threshold is not None and confidence < threshold else label, confidence, top)

@@ -35,8 +35,10 @@ from mtl_core.inference.artifact_files import (
     invalid_model,
     read_header,
 )
+from mtl_core.inference.heads import Head, read_heads
 from mtl_core.inference.model_card import model_card
 from mtl_core.inference.openvino_export import export_openvino
+from mtl_core.inference.tagger import Engine, Tagger
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
@@ -60,6 +62,15 @@ class Artifact:
         if labels != dict(self.model.config.classes):
             raise ValueError(f"vocabularies of {labels} labels do not fit a model of {dict(self.model.config.classes)}")
         self.model.eval()
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Task -> its head, by which tracks are tagged."""
+        return read_heads(_weights(self), self.vocabularies)
+
+    def tagger(self, engine: Engine) -> Tagger:
+        """A tagger that runs the network in the engine."""
+        return Tagger(engine, self.front_end, self.heads, self.vocabularies, self.aggregation)
 
 
 def model_id(artifact: Artifact) -> str:

@@ -27,6 +27,7 @@ from mtl_core.canonical import canonical_json
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.inference.aggregation import Aggregation
+from mtl_core.inference.heads import Head, read_heads
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 
@@ -69,6 +70,17 @@ class ArtifactHeader:
             return safetensors.numpy.load(data)
         except safetensors.SafetensorError as error:
             raise invalid_model(self.location, f"{WEIGHTS_FILE} cannot be read: {error}") from None
+
+    def read_heads(self, weights: Mapping[str, np.ndarray]) -> dict[str, Head]:
+        """Task -> its head, out of the weights; raises InputError where they do not fit the vocabularies."""
+        with as_invalid_model(self.location):
+            heads = read_heads(weights, self.vocabularies)
+            for task, head in heads.items():
+                if head.n_classes != len(self.vocabularies[task]):
+                    raise ValueError(
+                        f"the head {task!r} has {head.n_classes} classes, not {len(self.vocabularies[task])}"
+                    )
+        return heads
 
     def check_identity(self, weights: Mapping[str, np.ndarray]) -> None:
         """Raises InputError unless the content has the `model_id` that model.json states."""

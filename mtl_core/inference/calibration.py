@@ -1,9 +1,7 @@
 """Calibration: the temperature that makes a track's confidence the probability of being right.
 
-Legend: S segments, C classes, N tracks.
+Legend: C classes, N tracks.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -14,15 +12,15 @@ from mtl_core.dataset.vocabulary import MISSING
 TEMPERATURE_RANGE = (0.05, 20.0)
 
 
-def fit_temperature(tracks_SC: Sequence[np.ndarray], targets_N: np.ndarray) -> float:
-    """The temperature with the least negative log-likelihood of the targets, for `aggregation.track_probabilities`.
+def fit_temperature(logits_NC: np.ndarray, targets_N: np.ndarray) -> float:
+    """The temperature with the least negative log-likelihood of the targets, for `aggregation.probabilities`.
 
     Only the confidence changes, never the order of the classes. A few validation tracks that are all right would drive
     the temperature to 0 and every confidence to 1. So, as in Platt scaling, the target counts with weight
     (N + 1) / (N + 2) and everything else with 1 / (N + 2), a share that vanishes as N grows.
 
     Args:
-        tracks_SC: N tracks' logits, (S, C) each.
+        logits_NC: (N, C), of the tracks.
         targets_N: (N,) class indices; tracks with `MISSING` are left out.
 
     Returns:
@@ -33,15 +31,13 @@ def fit_temperature(tracks_SC: Sequence[np.ndarray], targets_N: np.ndarray) -> f
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"; Platt 1999, "Probabilistic Outputs for SVMs".
     """
-    if len(tracks_SC) != len(targets_N):
-        raise ValueError(f"{len(tracks_SC)} tracks need as many targets, got {len(targets_N)}")
-    labelled = [(logits, int(t)) for logits, t in zip(tracks_SC, targets_N, strict=True) if t != MISSING]
-    if not labelled or labelled[0][0].shape[1] < 2:
+    if len(logits_NC) != len(targets_N):
+        raise ValueError(f"{len(logits_NC)} tracks need as many targets, got {len(targets_N)}")
+    labelled_N = targets_N[targets_N != MISSING]
+    if not len(labelled_N) or logits_NC.shape[1] < 2:
         return 1.0
-    labelled_N = np.array([t for _, t in labelled])
-    # Pooling commutes with the temperature: the track's probabilities are softmax(mean of its logits / temperature).
-    pooled_NC = np.array([np.asarray(logits, np.float64).mean(0) for logits, _ in labelled])
-    other_share = 1 / (len(labelled) + 2)
+    pooled_NC = logits_NC[targets_N != MISSING].astype(np.float64)
+    other_share = 1 / (len(labelled_N) + 2)
 
     def loss(log_temperature: float) -> float:
         p_NC = softmax(pooled_NC / float(np.exp(log_temperature)), axis=1)

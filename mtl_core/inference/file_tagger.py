@@ -13,7 +13,6 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.inference.openvino_engine import load_cpu_model
-from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
 
 
@@ -33,7 +32,7 @@ class FileTagger:
         cpu_model = load_cpu_model(Location(model))
         self.model_id = cpu_model.model_id
         self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder)
-        self._tagger = Tagger(cpu_model.engine(), cpu_model.vocabularies, cpu_model.aggregation)
+        self._tagger = cpu_model.tagger()
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
         """Tag audio files, local or s3://.

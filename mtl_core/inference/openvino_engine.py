@@ -3,10 +3,9 @@
 OpenVINO takes a quarter or less of the CPU seconds of eager torch (docs/decisions.md). A batch holds few segments, so
 that the values between two layers stay in a core's cache.
 
-Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
+Legend: S segments, B batch, T frames, F mel bands, E embedding (96).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header
+from mtl_core.inference.heads import Head
+from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
 
 #: Measured: 40 segments of `paper` take 94 ms with 2 at once, 99 with 4, 109 with 40.
@@ -36,23 +37,30 @@ class CpuModel:
     model_id: str
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
+    heads: dict[str, Head]
     aggregation: Aggregation
     graph: bytes  # with `weights` the network, as `openvino_export.export_openvino` writes it
     weights: bytes
 
     def engine(self) -> "CpuEngine":
         """Compile the network in this process."""
-        return CpuEngine(self.graph, self.weights, list(self.vocabularies))
+        return CpuEngine(self.graph, self.weights)
+
+    def tagger(self) -> Tagger:
+        """A tagger that runs the network in this process."""
+        return Tagger(self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation)
 
 
 def load_cpu_model(location: Location) -> CpuModel:
     """Load the artifact in a folder for use on CPUs. Raises InputError as `artifact.load_artifact`."""
     header = read_header(location)
-    header.check_identity(header.read_weights())
+    weights = header.read_weights()
+    header.check_identity(weights)
     return CpuModel(
         model_id=header.model_id,
         front_end=header.front_end,
         vocabularies=header.vocabularies,
+        heads=header.read_heads(weights),
         aggregation=header.aggregation,
         graph=header.read_file(NETWORK_GRAPH),
         weights=header.read_file(NETWORK_WEIGHTS),
@@ -60,23 +68,18 @@ def load_cpu_model(location: Location) -> CpuModel:
 
 
 class CpuEngine:
-    """Runs a network, whose outputs are the `tasks` and "embedding", on one CPU core.
+    """Runs a network up to its output "embedding", on one CPU core. Compiling it takes a fraction of a second."""
 
-    Compiling it takes a fraction of a second.
-    """
-
-    def __init__(self, graph: bytes, weights: bytes, tasks: Sequence[str]) -> None:
-        self._tasks = tasks
+    def __init__(self, graph: bytes, weights: bytes) -> None:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(graph, weights), "CPU", _ONE_CORE)
-        self._request = compiled.create_infer_request()
+        network = core.read_model(graph, weights)
+        trunk = openvino.Model([network.output("embedding")], network.get_parameters())  # 0.1 has the heads, too
+        self._request = core.compile_model(trunk, "CPU", _ONE_CORE).create_infer_request()
 
-    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Segments (S, 187, 96) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
-        batches: list[dict[str, np.ndarray]] = []
+    def infer(self, mel_STF: np.ndarray) -> np.ndarray:
+        """Segments (S, 187, 96) float32, S >= 1 -> embeddings (S, E) float32."""
+        batches: list[np.ndarray] = []
         for first in range(0, len(mel_STF), CPU_BATCH_SEGMENTS):
             X_B1TF = np.ascontiguousarray(mel_STF[first : first + CPU_BATCH_SEGMENTS, None])
-            outputs = self._request.infer({"mel": X_B1TF}, share_inputs=True)
-            batches.append({name: outputs[name] for name in ("embedding", *self._tasks)})
-        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        return {task: joined[task] for task in self._tasks}, joined["embedding"]
+            batches.append(self._request.infer({"mel": X_B1TF}, share_inputs=True)["embedding"])
+        return np.concatenate(batches)

@@ -14,7 +14,6 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
-from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 
 _SOURCES = "fused_names_0"  # names of the operations that an operation was fused from
@@ -23,10 +22,10 @@ _SOURCES = "fused_names_0"  # names of the operations that an operation was fuse
 def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
     """The network's graph (XML) and its constants; the same model gives the same bytes.
 
-    The input is "mel" (B, 1, 187, 96) float32. The outputs are "embedding" (B, 96) and, under each task's name, its
-    logits (B, C).
+    The input is "mel" (B, 1, 187, 96) float32, the output "embedding" (B, 96). The heads are not in it: they take the
+    mean embedding of a track (`heads`).
     """
-    network = _Outputs(model).eval()
+    network = _Trunk(model).eval()
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of values that steer the graph: here they are constants
         # `reader` keeps no reference to its source, so it stays in a variable.
@@ -46,20 +45,16 @@ def export_openvino(model: MultitaskCNN) -> tuple[bytes, bytes]:
         for output in operation.outputs():
             output.get_tensor().set_names(set())
     graph.inputs[0].get_tensor().set_names({"mel"})
-    for output, name in zip(graph.outputs, ("embedding", *network.tasks), strict=True):
-        output.get_tensor().set_names({name})
+    graph.outputs[0].get_tensor().set_names({"embedding"})
     with tempfile.TemporaryDirectory() as folder:
         openvino.serialize(graph, f"{folder}/network.xml")
         return Path(f"{folder}/network.xml").read_bytes(), Path(f"{folder}/network.bin").read_bytes()
 
 
-class _Outputs(nn.Module):
+class _Trunk(nn.Module):
     def __init__(self, model: MultitaskCNN) -> None:
         super().__init__()
         self.model = model
-        self.tasks = [task for task in TASKS if task in model.config.classes]
 
-    def forward(self, X_B1TF: Tensor) -> tuple[Tensor, ...]:
-        X_BE = self.model.embed(X_B1TF)
-        logits = self.model.heads(X_BE)
-        return (X_BE, *(logits[task] for task in self.tasks))
+    def forward(self, X_B1TF: Tensor) -> Tensor:
+        return self.model.embed(X_B1TF)

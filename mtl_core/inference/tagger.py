@@ -3,33 +3,54 @@
 Legend: S segments (of several tracks, one after another), T frames, F mel bands, C classes, E embedding (96).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 
+from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.sound_level import has_sound
 from mtl_core.audio.track_reader import FailedTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import TrackError
-from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.heads import Head, mean_embedding
 
 
 class Engine(Protocol):
     """Runs the network: `openvino_engine.CpuEngine` or `torch_engine.TorchEngine`."""
 
-    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Segments (S, T, F) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
+    def infer(self, mel_STF: np.ndarray) -> np.ndarray:
+        """Segments (S, T, F) float32 -> embeddings (S, E) float32."""
 
 
 class Tagger:
-    """Tags tracks that were read, with the engine, vocabularies (task -> classes) and aggregation of an artifact."""
+    """Tags tracks that were read.
 
-    def __init__(self, engine: Engine, vocabularies: dict[str, Vocabulary], aggregation: Aggregation) -> None:
-        self._engine, self._vocabularies, self._aggregation = engine, vocabularies, aggregation
+    Args:
+        engine: runs the network.
+        front_end: what made the segments.
+        heads, vocabularies: task -> its head and its classes.
+        aggregation: how a head's output becomes a tag.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        front_end: FrontEnd,
+        heads: Mapping[str, Head],
+        vocabularies: Mapping[str, Vocabulary],
+        aggregation: Aggregation,
+    ) -> None:
+        self._engine, self._front_end, self._aggregation = engine, front_end, aggregation
+        self._heads, self._vocabularies = heads, vocabularies
 
     def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str | None) -> list[Row | FailedTrack]:
         """Tag tracks, each with one segment or more, in one pass of the network.
+
+        Segments without sound do not count. The tag of a track without any segment that counts is null in every task,
+        and so is its embedding; that is no failure.
 
         Returns:
             A row of `schema.TAGS` for each track, in order, with the `model_id` and `run_id` (None outside a run). A
@@ -37,13 +58,20 @@ class Tagger:
         """
         if not tracks:
             return []
-        logits, embedding_SE = self._engine.infer(np.concatenate([track.segments.mel_STF for track in tracks]))
+        mel_STF = np.concatenate([track.segments.mel_STF for track in tracks])
+        counts_S = has_sound(mel_STF, self._front_end.mel, self._front_end.filter_bank)
         ends = np.cumsum([len(track.segments.start_s) for track in tracks])
+        n_counted = [int(counts_S[start:end].sum()) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        embedding_SE = self._engine.infer(mel_STF if counts_S.all() else mel_STF[counts_S]) if any(n_counted) else None
         results: list[Row | FailedTrack] = []
-        for track, start, end in zip(tracks, [0, *ends[:-1]], ends, strict=True):
-            track_logits = {task: logits_SC[start:end] for task, logits_SC in logits.items()}
-            outputs = [*track_logits.values(), embedding_SE[start:end]]
-            if not all(np.isfinite(values).all() for values in outputs):
+        first = 0
+        for track, n in zip(tracks, n_counted, strict=True):
+            embedding_E = None if embedding_SE is None or n == 0 else mean_embedding(embedding_SE[first : first + n])
+            first += n
+            logits = (
+                {} if embedding_E is None else {task: head.logits(embedding_E) for task, head in self._heads.items()}
+            )
+            if embedding_E is not None and not all(np.isfinite(x).all() for x in (embedding_E, *logits.values())):
                 error = TrackError("model", "failed", "the model's output is not finite")
                 results.append(FailedTrack(track.row, error))
                 continue
@@ -53,9 +81,9 @@ class Tagger:
                     "uri": track.row["uri"],
                     "content_id": track.row.get("content_id"),
                     "duration_s": track.duration_s,
-                    "n_segments": int(end - start),
-                    **self._label_columns(track_logits),
-                    "embedding": embedding_SE[start:end].mean(0),
+                    "n_segments": n,
+                    **self._label_columns(logits),
+                    "embedding": embedding_E,
                     "model_id": model_id,
                     "run_id": run_id,
                     "tagged_at": datetime.now(UTC),
@@ -64,14 +92,14 @@ class Tagger:
             )
         return results
 
-    def _label_columns(self, logits: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The three columns of each task; null for a task without a head."""
+    def _label_columns(self, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The three columns of each task; null for a task without a head, and where `logits` has none."""
         columns: dict[str, Any] = {}
         for task in TASKS:
-            columns |= {task: None, f"{task}_confidence": None, f"{task}_top": None}
+            columns |= {task: None, f"{task}_confidence": None, f"{task}_top": [] if task in self._heads else None}
             if task in logits:
-                probabilities_C = track_probabilities(logits[task], self._aggregation.temperature[task])
-                result = tag(probabilities_C, self._vocabularies[task], self._aggregation.threshold[task])
+                p_C = probabilities(logits[task], self._aggregation.temperature[task])
+                result = tag(p_C, self._vocabularies[task], self._aggregation.threshold[task])
                 top = [{"label": label, "probability": probability} for label, probability in result.top]
                 columns |= {task: result.label, f"{task}_confidence": result.confidence, f"{task}_top": top}
         return columns

@@ -1,6 +1,6 @@
 """Torch engine: a trained model on a GPU. Arrays in, arrays out.
 
-Legend: S segments, B batch, T frames, F mel bands, C classes, E embedding (96).
+Legend: S segments, B batch, T frames, F mel bands, E embedding (96).
 """
 
 import numpy as np
@@ -19,10 +19,12 @@ class TorchEngine:
         self._device = device
         self._model = model.to(device).eval()
 
-    def infer(self, mel_STF: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Segments (S, 187, 96) float32 -> logits {task: (S, C)} and embeddings (S, E), float32."""
+    def infer(self, mel_STF: np.ndarray) -> np.ndarray:
+        """Segments (S, 187, 96) float32, S >= 1 -> embeddings (S, E) float32."""
         with torch.inference_mode():
             batches = torch.from_numpy(mel_STF)[:, None].split(GPU_BATCH_SEGMENTS)
-            X_SE = torch.cat([self._model.embed(X_B1TF.to(self._device, non_blocking=True)) for X_B1TF in batches])
-            logits = self._model.heads(X_SE)
-        return {task: logits_SC.cpu().numpy() for task, logits_SC in logits.items()}, X_SE.cpu().numpy()
+            return (
+                torch.cat([self._model.embed(X_B1TF.to(self._device, non_blocking=True)) for X_B1TF in batches])
+                .cpu()
+                .numpy()
+            )

@@ -158,13 +158,14 @@ class PredictFile:
     """
 
     def __init__(self, model: CpuModel, track_ids: frozenset[str], files: Sequence[Location]) -> None:
-        self._engine, self._track_ids, self._files = model.engine(), track_ids, files
+        self._engine, self._heads, self._track_ids, self._files = model.engine(), model.heads, track_ids, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         (number,) = batch["item"].tolist()
         for track_ids, segment_S, mel_STF in iter_segments(self._files[number], self._track_ids):
             columns = {"track_id": np.array(track_ids, object), "segment": segment_S}
-            yield columns | self._engine.infer(mel_STF)[0]
+            embedding_SE = self._engine.infer(mel_STF)
+            yield columns | {task: head.all_logits(embedding_SE) for task, head in self._heads.items()}
 
 
 def _logits(dataset: MelDataset, tracks: pa.Table, model: CpuModel, workers: int) -> dict[str, list[np.ndarray]]:

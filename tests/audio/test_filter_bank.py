@@ -126,7 +126,6 @@ import numpy as np
 from mtl_core.audio.track_reader import TrackReader
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference.openvino_engine import load_cpu_model
-from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
 import mtl_core.pipelines.extract_mels, mtl_core.pipelines.tag_catalogue
 import pyarrow.parquet as pq
@@ -137,7 +136,7 @@ assert open_mel_dataset(Location(root + "/mels")).front_end == model.front_end
 name = "rosa-glenn/restless-island/01-open-wave.ogg"
 uri = root + "/catalogue/audio/" + name
 tracks = list(TrackReader(model.front_end).read([{{"track_id": name, "uri": uri}}]))
-(row,) = Tagger(model.engine(), model.vocabularies, model.aggregation).tag(tracks, model_id="m", run_id="r")
+(row,) = model.tagger().tag(tracks, model_id="m", run_id="r")
 (old,) = [old for old in pq.read_table(root + "/tags_best.parquet").to_pylist() if old["track_id"].endswith(name)]
 assert (row["artist"], row["language"]) == (old["artist"], old["language"]), (row, old)
 assert abs(row["artist_confidence"] - old["artist_confidence"]) < 1e-6, (row, old)

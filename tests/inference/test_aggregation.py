@@ -1,45 +1,40 @@
-"""Pooling a track's segments, and the tag that follows."""
+"""The probabilities of a track, and the tag that follows."""
 
 import json
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag
 
 
-@pytest.mark.parametrize(("segments", "classes"), [(1, 1), (1, 17), (40, 68)])
-def test_probabilities_are_a_distribution(segments, classes):
-    logits = np.random.default_rng(0).normal(0, 30, (segments, classes)).astype(np.float32)
-    p = track_probabilities(logits, 0.7)
-    assert p.dtype == np.float64
-    assert p.shape == (classes,)
+@pytest.mark.parametrize("shape", [(1,), (17,), (68,), (3, 68)])
+def test_probabilities_are_a_distribution(shape):
+    logits = np.random.default_rng(0).normal(0, 30, shape).astype(np.float32)
+    p = probabilities(logits, 0.7)
+    assert p.shape == shape
     assert p.min() >= 0
-    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert p.sum(-1) == pytest.approx(np.ones(shape[:-1]), abs=1e-6)
+    assert p == pytest.approx(softmax(logits.astype(np.float64) / 0.7, axis=-1), abs=1e-6)
 
 
-def test_probabilities_are_the_geometric_mean_of_the_segments():
+def test_the_probabilities_of_mean_logits_are_the_geometric_mean_of_the_segments():
     p = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.05, 0.9, 0.05]])
     geometric = np.exp(np.log(p).mean(0))
-    assert track_probabilities(np.log(p)) == pytest.approx(geometric / geometric.sum())
+    assert probabilities(np.log(p).mean(0)) == pytest.approx(geometric / geometric.sum())
 
 
-def test_repeating_a_segment_changes_nothing():
-    logits = np.random.default_rng(1).normal(size=(1, 5))
-    assert track_probabilities(np.repeat(logits, 7, 0)) == pytest.approx(track_probabilities(logits))
-
-
-def test_a_constant_added_to_a_segments_logits_changes_nothing():
-    logits = np.random.default_rng(2).normal(size=(6, 4))
-    shifted = logits + np.arange(6)[:, None] * 100
-    assert track_probabilities(shifted, 2.0) == pytest.approx(track_probabilities(logits, 2.0))
+def test_a_constant_added_to_the_logits_changes_nothing():
+    logits = np.random.default_rng(2).normal(size=4)
+    assert probabilities(logits + 100, 2.0) == pytest.approx(probabilities(logits, 2.0))
 
 
 def test_temperature_flattens_and_sharpens_without_reordering():
-    logits = np.random.default_rng(3).normal(size=(9, 6))
-    cool, plain, hot = (track_probabilities(logits, temperature=t) for t in (0.5, 1.0, 4.0))
+    logits = np.random.default_rng(3).normal(size=6)
+    cool, plain, hot = (probabilities(logits, temperature=t) for t in (0.5, 1.0, 4.0))
     assert cool.max() > plain.max() > hot.max()
     assert (np.argsort(cool) == np.argsort(hot)).all()
 
@@ -47,16 +42,16 @@ def test_temperature_flattens_and_sharpens_without_reordering():
 @pytest.mark.parametrize(
     ("logits", "temperature", "message"),
     [
-        (np.zeros((0, 3)), 1, "shape"),
-        (np.zeros(3), 1, "shape"),
-        (np.array([[np.nan, 0]]), 1, "finite"),
-        (np.zeros((1, 3)), 0, "temperature"),
-        (np.zeros((1, 3)), np.nan, "temperature"),
+        (np.zeros(0), 1, "shape"),
+        (np.float64(0), 1, "shape"),
+        (np.array([np.nan, 0]), 1, "finite"),
+        (np.zeros(3), 0, "temperature"),
+        (np.zeros(3), np.nan, "temperature"),
     ],
 )
 def test_wrong_logits_and_temperatures_are_refused(logits, temperature, message):
     with pytest.raises(ValueError, match=message):
-        track_probabilities(logits, temperature)
+        probabilities(logits, temperature)
 
 
 def test_a_tag_lists_the_best_labels_first_with_ties_in_label_order():

@@ -5,45 +5,46 @@ import pytest
 from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.inference.aggregation import track_probabilities
+from mtl_core.inference.aggregation import probabilities
 from mtl_core.inference.calibration import TEMPERATURE_RANGE, fit_temperature
 
 
 @pytest.mark.parametrize("true_temperature", [0.3, 1.0, 3.0])
 def test_the_temperature_that_scaled_the_logits_is_recovered(true_temperature):
     rng = np.random.default_rng(4)
-    tracks = [rng.normal(0, 1, (1, 6)) for _ in range(1500)]
-    targets = np.array([rng.choice(6, p=softmax(x[0])) for x in tracks])
-    scaled = [x * true_temperature for x in tracks]
-    assert fit_temperature(scaled, targets) == pytest.approx(true_temperature, rel=0.15)
+    logits = rng.normal(0, 1, (1500, 6))
+    targets = np.array([rng.choice(6, p=softmax(x)) for x in logits])
+    assert fit_temperature(logits * true_temperature, targets) == pytest.approx(true_temperature, rel=0.15)
 
 
 def test_calibration_is_deterministic_and_leaves_out_missing_targets():
     rng = np.random.default_rng(5)
-    tracks = [rng.normal(0, 2, (rng.integers(1, 9), 4)) for _ in range(40)]
+    logits = rng.normal(0, 2, (40, 4))
     targets = rng.integers(0, 4, 40)
-    t = fit_temperature(tracks, targets)
-    assert fit_temperature(tracks, targets) == t
-    more = [*tracks, rng.normal(0, 9, (3, 4))]
+    t = fit_temperature(logits, targets)
+    assert fit_temperature(logits, targets) == t
+    more = np.concatenate((logits, rng.normal(0, 9, (1, 4))))
     assert fit_temperature(more, np.append(targets, MISSING)) == t
 
 
 def test_a_few_validation_tracks_that_are_all_right_do_not_give_certainty():
-    tracks = [np.eye(4)[i % 4][None] * 3.0 for i in range(16)]
-    t = fit_temperature(tracks, np.arange(16) % 4)
-    assert track_probabilities(tracks[0], temperature=t).max() == pytest.approx(17 / 18, abs=1e-3)
+    logits = np.tile(np.eye(4), (4, 1)) * 3.0
+    t = fit_temperature(logits, np.arange(16) % 4)
+    assert probabilities(logits[0], temperature=t).max() == pytest.approx(17 / 18, abs=1e-3)
 
 
 def test_tracks_that_are_all_wrong_give_the_highest_temperature():
-    tracks = [np.array([[5.0, 0.0]])] * 8
-    assert fit_temperature(tracks, np.ones(8, int)) == pytest.approx(TEMPERATURE_RANGE[1], rel=0.01)
+    logits = np.array([[5.0, 0.0]] * 8)
+    assert fit_temperature(logits, np.ones(8, int)) == pytest.approx(TEMPERATURE_RANGE[1], rel=0.01)
 
 
-@pytest.mark.parametrize(("tracks", "targets"), [([], []), ([np.ones((2, 3))], [MISSING]), ([np.ones((2, 1))], [0])])
-def test_with_nothing_to_calibrate_on_the_temperature_is_1(tracks, targets):
-    assert fit_temperature(tracks, np.array(targets, int)) == 1.0
+@pytest.mark.parametrize(
+    ("logits", "targets"), [(np.ones((0, 3)), []), (np.ones((1, 3)), [MISSING]), (np.ones((1, 1)), [0])]
+)
+def test_with_nothing_to_calibrate_on_the_temperature_is_1(logits, targets):
+    assert fit_temperature(logits, np.array(targets, int)) == 1.0
 
 
 def test_each_track_needs_a_target():
     with pytest.raises(ValueError, match="1 tracks need as many targets, got 2"):
-        fit_temperature([np.ones((2, 3))], np.array([0, 1]))
+        fit_temperature(np.ones((1, 3)), np.array([0, 1]))

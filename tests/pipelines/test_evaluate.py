@@ -18,7 +18,7 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
 from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.aggregation import Aggregation, tag, track_probabilities
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag
 from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import EvaluationOptions, _labelled_in_split, evaluate
 from mtl_core.storage.location import Location
@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated)
         temperature = artifact.aggregation.temperature[task]
         with torch.inference_mode():
             logits = [artifact.model(torch.tensor(t["mel"].astype(np.float32))[:, None])[task].numpy() for t in tested]
-        p_NC = np.stack([track_probabilities(x, temperature=temperature) for x in logits])
+        p_NC = probabilities(np.stack([x.mean(0) for x in logits]), temperature)
         targets = vocabulary.encode([t[task] for t in tested])
         expected = metrics.scores(p_NC, targets, [t["track_id"] for t in tested])
         scores = result["tasks"][task]

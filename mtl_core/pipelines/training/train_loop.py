@@ -180,5 +180,6 @@ def _temperatures(
     temperatures = {}
     for task in tasks:
         logits_SC = np.concatenate([logits[task] for _, logits in batches])[order_S]
-        temperatures[task] = fit_temperature(np.split(logits_SC, starts_N[1:]), validation.targets[task][tracks_N])
+        logits_NC = np.stack([track_SC.mean(0) for track_SC in np.split(logits_SC, starts_N[1:])])
+        temperatures[task] = fit_temperature(logits_NC, validation.targets[task][tracks_N])
     return temperatures

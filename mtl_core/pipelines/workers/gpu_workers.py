@@ -3,7 +3,6 @@
 import pickle
 
 from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.tagger import Tagger
 from mtl_core.inference.torch_engine import TorchEngine
 from mtl_core.pipelines.workers.shard_workers import ShardBatch, ShardTracks, TagWriter
 from mtl_core.storage.work_plan import WorkPlan
@@ -14,7 +13,7 @@ class TagShard:
     """Tags all tracks of a shard that `ReadShard` has read, in one pass of the network on a torch device."""
 
     def __init__(self, plan: WorkPlan, artifact: Artifact, device: str) -> None:
-        tagger = Tagger(TorchEngine(artifact.model, device), artifact.vocabularies, artifact.aggregation)
+        tagger = artifact.tagger(TorchEngine(artifact.model, device))
         self._writer = TagWriter(plan, tagger, StageTimer())
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:

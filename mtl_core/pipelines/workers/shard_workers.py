@@ -79,8 +79,7 @@ class ReadAndTagShard:
 
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
         self._plan, self._reader = plan, options.reader(model.front_end)
-        tagger = Tagger(model.engine(), model.vocabularies, model.aggregation)
-        self._writer = TagWriter(plan, tagger, self._reader.timer)
+        self._writer = TagWriter(plan, model.tagger(), self._reader.timer)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()

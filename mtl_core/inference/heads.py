@@ -1,0 +1,49 @@
+"""Heads: the mean embedding of a track -> its logits in each task.
+
+A head is linear. So the mean of the segments' logits is the head's output for the mean of their embeddings, and a tag
+needs nothing but the 96 values that the tags table holds. Training, evaluation and tagging all use this module.
+
+Legend: N tracks, E embedding (96), C classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear head of one task: weights (C, E) and biases (C,), float32. Raises ValueError for other shapes."""
+
+    weight_CE: np.ndarray
+    bias_C: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.weight_CE.ndim != 2 or self.bias_C.shape != self.weight_CE.shape[:1]:
+            raise ValueError(f"weights (C, E) and biases (C,) do not fit: {self.weight_CE.shape}, {self.bias_C.shape}")
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.bias_C)
+
+    def logits(self, embedding_E: np.ndarray) -> np.ndarray:
+        """(C,) float32 of one track; the same bits whatever other tracks are scored with it."""
+        return self.weight_CE @ embedding_E + self.bias_C
+
+    def all_logits(self, embedding_NE: np.ndarray, first: int = 0, end: int | None = None) -> np.ndarray:
+        """(N, end - first) float32 of many tracks, of some of the classes: within rounding those of `logits`."""
+        return embedding_NE @ self.weight_CE[first:end].T + self.bias_C[first:end]
+
+
+def read_heads(weights: Mapping[str, np.ndarray], tasks: Mapping[str, object]) -> dict[str, Head]:
+    """The head of each task among the weights of a model, by the names that `cnn.MultitaskCNN` gives them."""
+    return {
+        task: Head(weights[f"classifiers.{task}.weight"], weights[f"classifiers.{task}.bias"].reshape(-1))
+        for task in tasks
+    }
+
+
+def mean_embedding(embedding_SE: np.ndarray) -> np.ndarray:
+    """(E,) float32, the mean over a track's segments (S, E), S >= 1, computed in float64."""
+    return embedding_SE.mean(0, dtype=np.float64).astype(np.float32)
