@@ -65,7 +65,7 @@ def split(manifest: pa.Table, *, kind: str, seed: int, fold: int = 0, group_colu
     if n_repeated:
         raise InputError(f"{n_repeated} track_ids occur more than once: a split needs one row a track")
     column = group_column or ("album" if kind == "album" else None)
-    artists, languages, groups = (_values(manifest, name) for name in ("artist", "language", column))
+    artists, languages, groups = (column_values(manifest, name) for name in ("artist", "language", column))
     names = _group_names(kind, track_ids, artists, groups)
     if not any(names):
         required = "artist" if kind == "artist" else column
@@ -103,7 +103,7 @@ def check_arguments(kind: str, *, tasks: Collection[str], folds: Sequence[int], 
             raise InputError(f"seed must be 0 to {2**32 - 1}, got {seed}")
 
 
-def _values(manifest: pa.Table, column: str | None) -> list[str | None]:
+def column_values(manifest: pa.Table, column: str | None) -> list[str | None]:
     """The values of a column; all None if `column` is None or a label column that the manifest does not have."""
     if column is None or (column in ("artist", "language") and column not in manifest.column_names):
         return [None] * len(manifest)
@@ -155,7 +155,7 @@ def _candidate_groups(
     return groups
 
 
-def _hash_order(names: Iterable[str], *salt: object) -> list[str]:
+def hash_order(names: Iterable[str], *salt: object) -> list[str]:
     """The names sorted by a hash of the salt and the name: an order that looks random."""
     return sorted(names, key=lambda name: (hashlib.sha256(repr((*salt, name)).encode()).digest(), name))
 
@@ -174,11 +174,11 @@ def _split_80_10_10(groups: Sequence[_Group], seed: int) -> dict[str, str]:
     held_out: dict[str, str] = {}
     for language, names_of_artist in sorted(cells.items()):
         n_passed = 0
-        for artist in _hash_order((a for a, names in names_of_artist.items() if len(names) > 1), seed, language):
+        for artist in hash_order((a for a, names in names_of_artist.items() if len(names) > 1), seed, language):
             names = names_of_artist[artist]
             n_held_out = _round_div(n_passed + len(names), 5) - _round_div(n_passed, 5)
             n_passed += len(names)
-            for name in _hash_order(names, seed)[:n_held_out]:  # at most a fifth, rounded up: one is left to train on
+            for name in hash_order(names, seed)[:n_held_out]:  # at most a fifth, rounded up: one is left to train on
                 held_out[name] = ("test", "validation")[len(held_out) % 2]
     return held_out
 
@@ -194,7 +194,7 @@ def _split_kfold(groups: Sequence[_Group], seed: int, fold: int) -> dict[str, st
     held_out = {}
     for names in names_of_artist.values():
         if fold < len(names) > 1:
-            ordered = _hash_order(names, seed)
+            ordered = hash_order(names, seed)
             held_out[ordered[fold]] = "test"
             if len(names) > 2:
                 held_out[ordered[(fold + 1) % len(names)]] = "validation"
@@ -210,7 +210,7 @@ def _split_artists(artists: Sequence[_Group], seed: int) -> dict[str, str]:
     for split_name in ("test", "validation"):
         missing = Counter(quota)
         for language in sorted(quota):
-            for name in _hash_order((n for n in languages_of if language in languages_of[n]), seed):
+            for name in hash_order((n for n in languages_of if language in languages_of[n]), seed):
                 if missing[language] < 1:
                     break
                 if name not in held_out and all(n_training[spoken] > 1 for spoken in languages_of[name]):
