@@ -60,6 +60,28 @@ TAGS = pa.schema(
         ("tagged_at", pa.timestamp("us", tz="UTC")),
         # damage in what was decoded: seconds that were passed over
         pa.field("lost_s", pa.float32(), metadata={SINCE: "0.2"}),
+        # the higher, the more certainly is the artist known; below the model's threshold `artist` is null
+        pa.field("artist_score", pa.float32(), metadata={SINCE: "0.2"}),
+        pa.field("language_score", pa.float32(), metadata={SINCE: "0.2"}),
+    ]
+)
+
+#: What fold models say of the tracks that were kept from them; `known` says whether the model knows the track's artist.
+OUT_OF_FOLD = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),
+        pa.field("known", pa.bool_(), nullable=False),
+        ("n_segments", pa.int32()),
+        ("artist", pa.string()),  # the true label
+        ("artist_tag", pa.string()),  # null = unknown
+        ("artist_score", pa.float32()),
+        ("artist_top", _TOP),
+        ("language", pa.string()),
+        ("language_tag", pa.string()),
+        ("language_score", pa.float32()),
+        ("language_top", _TOP),
+        ("embedding", pa.list_(pa.float32())),
     ]
 )
 

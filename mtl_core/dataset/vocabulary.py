@@ -11,6 +11,8 @@ import numpy as np
 
 TASKS = ("artist", "language")
 MISSING = -1
+#: ISO 639-2's code for "no linguistic content": the label of an instrumental. It is no class.
+INSTRUMENTAL = "zxx"
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,8 @@ class Vocabulary:
     def encode(self, labels: Sequence[str | None]) -> np.ndarray:
         """Indices (N,) int64 of labels; `MISSING` for None and for labels that are not in the vocabulary."""
         return np.array([MISSING if label is None else self._index.get(label, MISSING) for label in labels], np.int64)
+
+
+def class_labels(task: str, labels: Iterable[str | None]) -> list[str | None]:
+    """The labels with None for those that are no class: the language of instrumentals."""
+    return [None if task == "language" and label == INSTRUMENTAL else label for label in labels]

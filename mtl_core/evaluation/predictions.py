@@ -93,11 +93,13 @@ def track_predictions(predictions: Predictions) -> list[TrackPrediction]:
 
 
 def _task_predictions(predictions: Predictions, task: str) -> list[TaskPrediction]:
-    vocabulary, threshold = predictions.vocabularies[task], predictions.aggregation.threshold[task]
+    vocabulary = predictions.vocabularies[task]
     labels, targets = predictions.tracks[task].to_pylist(), predictions.targets(task)
     rows = []
-    for p_C, true, target in zip(predictions.probabilities(task), labels, targets, strict=True):
-        track_tag = tag(p_C, vocabulary, threshold)
+    logits = [logits_SC.mean(0, dtype=np.float64) for logits_SC in predictions.logits[task]]
+    p_NC = predictions.probabilities(task)
+    for logits_C, p_C, true, target in zip(logits, p_NC, labels, targets, strict=True):
+        track_tag = tag(logits_C, task, vocabulary, predictions.aggregation)
         rows.append(
             TaskPrediction(
                 true=true,

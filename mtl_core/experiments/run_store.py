@@ -133,7 +133,7 @@ def save_run(result: RunResult, out: Location) -> None:
         "fingerprint": result.fingerprint,
         "recipe": result.recipe,
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in predictions.vocabularies.items()},
-        "aggregation": asdict(predictions.aggregation),
+        "aggregation": predictions.aggregation.to_dict(),
         "priors": result.priors,
         "language_of": result.language_of,
         "metrics": result.metrics,

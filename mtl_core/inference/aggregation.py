@@ -4,11 +4,13 @@ Probabilities sum to 1. Tagging, calibration and evaluation all call these funct
 written. Legend: C classes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
+from mtl_core.inference.unknown import PROBABILITY, SCORES, unknown_scores
 
 #: The only way from segments to a track, which the mean embedding gives (`heads`). Artifacts name it.
 METHOD = "mean_log_probability"
@@ -25,31 +27,45 @@ class Aggregation:
     method: str = METHOD
     #: Task -> divisor of the logits, above 0. A task that is left out has 1.
     temperature: dict[str, float] = field(default_factory=dict)
-    #: Task -> confidence, 0 to 1, below which the label is null. None, or left out: never null.
+    #: Task -> the score by which a track of an unknown class is told, one of `unknown.SCORES`. A task that is left out
+    #: has the probability, as in version 0.1.
+    score: dict[str, str] = field(default_factory=dict)
+    #: Task -> the score below which the label is null. None, or left out: never null.
     threshold: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method != METHOD:
             raise ValueError(f"unknown aggregation method {self.method!r}: allowed is {METHOD!r}")
-        for task in [*self.temperature, *self.threshold]:
+        for task in [*self.temperature, *self.score, *self.threshold]:
             if task not in TASKS:
                 raise ValueError(f"unknown task {task!r}: allowed are {TASKS}")
         object.__setattr__(self, "temperature", {**dict.fromkeys(TASKS, 1.0), **self.temperature})
+        object.__setattr__(self, "score", {**dict.fromkeys(TASKS, PROBABILITY), **self.score})
         object.__setattr__(self, "threshold", {**dict.fromkeys(TASKS), **self.threshold})
         for task, temperature in self.temperature.items():
             _check_temperature(temperature, f"temperature of {task}")
         for task, threshold in self.threshold.items():
-            if threshold is not None and not 0 <= threshold <= 1:
-                raise ValueError(f"threshold of {task} must be None or in 0 to 1, got {threshold}")
+            if self.score[task] not in SCORES:
+                raise ValueError(f"score of {task} must be one of {SCORES}, got {self.score[task]!r}")
+            if threshold is not None and np.isnan(threshold):
+                raise ValueError(f"threshold of {task} must be None or a number, got {threshold}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; fields that are not of version 0.1 are left out at their default."""
+        values = asdict(self)
+        if set(values["score"].values()) == {PROBABILITY}:
+            del values["score"]
+        return values
 
 
 @dataclass(frozen=True)
 class Tag:
     """A track's tag in one task."""
 
-    label: str | None  # the most probable label, or None ("unknown") where its probability is below the threshold
+    label: str | None  # the most probable label, or None ("unknown") where the score is below the threshold
     confidence: float  # the probability of the most probable label, also where `label` is None
     top: list[tuple[str, float]]  # the min(5, classes) most probable labels, best first, ties in label order
+    score: float  # by which it was told whether the label is known
 
 
 def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -72,21 +88,23 @@ def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return p_C / p_C.sum(-1, keepdims=True, dtype=np.float64)
 
 
-def tag(probabilities_C: np.ndarray, vocabulary: Vocabulary, threshold: float | None = None) -> Tag:
-    """A track's tag from its (C,) probabilities in the vocabulary's order, see `Aggregation.threshold`.
+def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Aggregation) -> Tag:
+    """A track's tag in a task from the (C,) logits of its mean embedding, in the vocabulary's order.
 
-    Raises ValueError where the numbers of probabilities and labels differ.
+    Raises:
+        ValueError: a logit is not finite, or the numbers of logits and labels differ.
     """
-    if np.shape(probabilities_C) != (len(vocabulary),):
-        raise ValueError(f"{len(vocabulary)} labels need as many probabilities, got shape {np.shape(probabilities_C)}")
-    probabilities_C = np.asarray(probabilities_C)
-    n_top = min(TOP_LABELS, len(probabilities_C))
-    lowest = np.partition(probabilities_C, -n_top)[-n_top]
-    candidates = np.flatnonzero(probabilities_C >= lowest)  # sorting 100,000 classes would take 10 ms
-    best = candidates[np.argsort(-probabilities_C[candidates], kind="stable")[:n_top]]
-    top = [(vocabulary.labels[i], float(probabilities_C[i])) for i in best]
+    if np.shape(logits_C) != (len(vocabulary),):
+        raise ValueError(f"{len(vocabulary)} labels need as many logits, got shape {np.shape(logits_C)}")
+    temperature, threshold = aggregation.temperature[task], aggregation.threshold[task]
+    p_C = probabilities(logits_C, temperature)
+    n_top = min(TOP_LABELS, len(p_C))
+    candidates = np.flatnonzero(p_C >= np.partition(p_C, -n_top)[-n_top])  # sorting 100,000 classes would take 10 ms
+    best = candidates[np.argsort(-p_C[candidates], kind="stable")[:n_top]]
+    top = [(vocabulary.labels[i], float(p_C[i])) for i in best]
+    score = float(unknown_scores(aggregation.score[task], np.asarray(logits_C)[None], temperature)[0])
     label, confidence = top[0]
-    return Tag(None if threshold is not None and confidence < threshold else label, confidence, top)
+    return Tag(None if threshold is not None and score < threshold else label, confidence, top, score)
 
 
 def _check_temperature(temperature: float, name: str) -> None:

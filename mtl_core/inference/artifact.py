@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from mtl_core.inference.artifact_files import (
     MODEL_FILE,
     NETWORK_GRAPH,
     NETWORK_WEIGHTS,
+    OUT_OF_FOLD_FILE,
     SPLITS_FILE,
     WEIGHTS_FILE,
     as_invalid_model,
@@ -56,6 +57,7 @@ class Artifact:
     metrics: dict[str, Any] = field(default_factory=dict)  # of the training: split, seed, history, scores; JSON values
     versions: dict[str, str] = field(default_factory=dict)  # of the software that trained it
     recipe: dict[str, Any] = field(default_factory=dict)  # every number of the training; JSON values
+    out_of_fold: pa.Table | None = None  # rows of `schema.OUT_OF_FOLD`; None: the model was not cross-fitted
 
     def __post_init__(self) -> None:
         labels = {task: len(vocabulary) for task, vocabulary in self.vocabularies.items()}
@@ -99,6 +101,8 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         FILTER_BANK_FILE: pack(artifact.front_end.filter_bank),
         SPLITS_FILE: bytes(to_bytes(splits.select(["track_id", "split"]))),
     }
+    if artifact.out_of_fold is not None:
+        files[OUT_OF_FOLD_FILE] = bytes(to_bytes(artifact.out_of_fold, compression="zstd"))
     values = {
         "format_version": FORMAT_VERSION,
         "model_id": content_hash(fields, weights),
@@ -126,6 +130,7 @@ def load_artifact(location: Location) -> Artifact:
     header = read_header(location)
     weights, values = header.read_weights(), header.values
     header.read_file(SPLITS_FILE)
+    out_of_fold = header.read_file(OUT_OF_FOLD_FILE) if OUT_OF_FOLD_FILE in values["sha256"] else None
     with as_invalid_model(location):
         artifact = Artifact(
             model=_load_model(ModelConfig.from_dict(values["model"]), weights, location),
@@ -136,6 +141,7 @@ def load_artifact(location: Location) -> Artifact:
             metrics=values["metrics"],
             versions=values["versions"],
             recipe=values["recipe"],
+            out_of_fold=None if out_of_fold is None else pq.read_table(io.BytesIO(out_of_fold)),
         )
     header.check_identity(weights)
     return artifact
@@ -158,7 +164,7 @@ def _inference_fields(artifact: Artifact) -> dict[str, Any]:
         "front_end": artifact.front_end.to_dict(),
         "model": artifact.model.config.to_dict(),
         "vocabularies": {task: list(vocabulary.labels) for task, vocabulary in artifact.vocabularies.items()},
-        "aggregation": asdict(artifact.aggregation),
+        "aggregation": artifact.aggregation.to_dict(),
     }
 
 

@@ -5,6 +5,7 @@
     model.json            front end, model, vocabularies, aggregation; data fingerprint, recipe, metrics, versions
     filter_bank.npz       the weights of the front end's mel bands, as librosa made them
     splits.parquet        track_id, split: which tracks the model was trained, selected and tested on
+    out_of_fold.parquet   `schema.OUT_OF_FOLD`: what the fold models of a cross-fitted model say of tracks new to them
     README.md             the model card
 
 `model.json` is written last and holds the hashes of the other files. So a folder that mixes two saves, or whose save
@@ -34,6 +35,7 @@ from mtl_core.storage.location import Location
 FORMAT_VERSION = 2
 WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
+OUT_OF_FOLD_FILE = "out_of_fold.parquet"  # of a cross-fitted model
 FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none
 
 #: Fields of model.json that can change a tag.

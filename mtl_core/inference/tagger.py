@@ -14,7 +14,7 @@ from mtl_core.audio.sound_level import has_sound
 from mtl_core.audio.track_reader import FailedTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import TrackError
-from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.aggregation import Aggregation, Tag, tag
 from mtl_core.inference.heads import Head, mean_embedding
 
 
@@ -75,6 +75,7 @@ class Tagger:
                 error = TrackError("model", "failed", "the model's output is not finite")
                 results.append(FailedTrack(track.row, error))
                 continue
+            tags = self._tags(logits)
             results.append(
                 {
                     "track_id": track.row["track_id"],
@@ -82,24 +83,29 @@ class Tagger:
                     "content_id": track.row.get("content_id"),
                     "duration_s": track.duration_s,
                     "n_segments": n,
-                    **self._label_columns(logits),
+                    **{
+                        name: value
+                        for task in TASKS
+                        for name, value in self._label_columns(task, tags.get(task)).items()
+                    },
                     "embedding": embedding_E,
                     "model_id": model_id,
                     "run_id": run_id,
                     "tagged_at": datetime.now(UTC),
                     "lost_s": track.lost_s,
+                    **{f"{task}_score": tags[task].score if task in tags else None for task in TASKS},
                 }
             )
         return results
 
-    def _label_columns(self, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The three columns of each task; null for a task without a head, and where `logits` has none."""
-        columns: dict[str, Any] = {}
-        for task in TASKS:
-            columns |= {task: None, f"{task}_confidence": None, f"{task}_top": [] if task in self._heads else None}
-            if task in logits:
-                p_C = probabilities(logits[task], self._aggregation.temperature[task])
-                result = tag(p_C, self._vocabularies[task], self._aggregation.threshold[task])
-                top = [{"label": label, "probability": probability} for label, probability in result.top]
-                columns |= {task: result.label, f"{task}_confidence": result.confidence, f"{task}_top": top}
-        return columns
+    def _tags(self, logits: Mapping[str, np.ndarray]) -> dict[str, Tag]:
+        return {
+            task: tag(logits_C, task, self._vocabularies[task], self._aggregation) for task, logits_C in logits.items()
+        }
+
+    def _label_columns(self, task: str, tag: Tag | None) -> dict[str, Any]:
+        """Three columns; null for a task without a head. A silent track has an empty top list."""
+        if tag is None:
+            return {task: None, f"{task}_confidence": None, f"{task}_top": [] if task in self._heads else None}
+        top = [{"label": label, "probability": probability} for label, probability in tag.top]
+        return {task: tag.label, f"{task}_confidence": tag.confidence, f"{task}_top": top}

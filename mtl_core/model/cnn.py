@@ -11,14 +11,17 @@ Legend: B batch, T frames (187), F mel bands (96), E embedding (96), C classes.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.dataset.vocabulary import TASKS
+from mtl_core.model.cosine_lda import SCALE, Part
 from mtl_core.model.statistics_trunk import StatisticsTrunk
 
 FRAMES, BANDS = MEL_SHAPE
@@ -43,6 +46,10 @@ class ModelConfig:
     dropout: float = 0.25  # share of the activations that are dropped after each block, in [0, 1)
     batch_norm_momentum: float = 0.01  # weight of a batch in the running statistics; Keras' 0.99 is 0.01 here
     batch_norm_eps: float = 1e-3  # added to the variance
+    trunk_values: int = EMBEDDING  # D, of the trunk "statistics"; those of the trunk "paper" follow from its channels
+    #: Task -> values of the embedding that it has, if the heads are those of `cosine_lda`; also of a task whose head
+    #: was dropped. None: the trunk's output is the embedding.
+    parts: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.classes or not set(self.classes) <= set(TASKS):
@@ -60,14 +67,25 @@ class ModelConfig:
                 "batch_norm_momentum must be in (0, 1] and batch_norm_eps > 0, "
                 f"got {self.batch_norm_momentum} and {self.batch_norm_eps}"
             )
-        if not self.channels or min(self.channels) < 1 or self.embedding < 1:
+        if self.trunk_values < 1:
+            raise ValueError(f"trunk_values must be 1 or more, got {self.trunk_values}")
+        if self.parts is not None and (
+            not set(self.classes) <= set(self.parts) <= set(TASKS) or sum(self.parts.values()) > EMBEDDING
+        ):
+            raise ValueError(f"parts must be of {sorted(self.classes)} and {EMBEDDING} values, got {dict(self.parts)}")
+        if not self.channels or min(self.channels) < 1 or self.trunk_output < 1:
             raise ValueError(f"channels must be >= 1 and leave at least one frame and band, got {self.channels}")
 
     @property
     def embedding(self) -> int:
         """E, the number of values before the heads."""
+        return self.trunk_output if self.parts is None else EMBEDDING
+
+    @property
+    def trunk_output(self) -> int:
+        """D, the number of values that the trunk gives."""
         if self.trunk != "paper":
-            return EMBEDDING
+            return self.trunk_values
         frames, bands = FRAMES, BANDS
         border = 2 if self.padding == "valid" else 0
         for _ in self.channels:
@@ -75,8 +93,10 @@ class ModelConfig:
         return frames * bands * self.channels[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` is the inverse."""
-        return {**asdict(self), "classes": dict(self.classes), "channels": list(self.channels)}
+        """JSON values; `from_dict` is the inverse. Fields that are not of version 0.1 are left out at their default."""
+        values = {**asdict(self), "classes": dict(self.classes), "channels": list(self.channels)}
+        added = {"trunk_values": EMBEDDING, "parts": None}
+        return {name: value for name, value in values.items() if name not in added or value != added[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -97,13 +117,15 @@ class MultitaskCNN(nn.Module):
         self.trunk = _trunk(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trunk.apply(_initialise)  # before the heads exist: creating them draws numbers too
+        self.projection = None if config.parts is None else UnitParts(config.trunk_output, config.parts)
         self.classifiers = nn.ModuleDict()
         for task in (task for task in TASKS if task in config.classes):
             self.classifiers[task] = nn.Linear(config.embedding, config.classes[task]).apply(_initialise)
 
     def embed(self, X_B1TF: Tensor) -> Tensor:
         """The embeddings of segments, (B, E) float32."""
-        return self.trunk(X_B1TF).flatten(1)
+        X_BD = self.trunk(X_B1TF).flatten(1)
+        return X_BD if self.projection is None else self.projection(X_BD)
 
     def heads(self, X_BE: Tensor) -> dict[str, Tensor]:
         """The logits of embeddings, {task: (B, C)}."""
@@ -112,6 +134,41 @@ class MultitaskCNN(nn.Module):
     def forward(self, X_B1TF: Tensor) -> dict[str, Tensor]:
         """The logits of segments, {task: (B, C)}."""
         return self.heads(self.embed(X_B1TF))
+
+
+class UnitParts(nn.Module):
+    """The trunk's values (B, D) -> embeddings (B, 96): a unit vector for each task, side by side, then zeros."""
+
+    def __init__(self, values: int, parts: Mapping[str, int]) -> None:
+        super().__init__()
+        self.sizes = [parts[task] for task in TASKS if task in parts]
+        self.linear = nn.Linear(values, sum(self.sizes))
+
+    def forward(self, X_BD: Tensor) -> Tensor:
+        """The embeddings of segments."""
+        units = [functional.normalize(part_BP, dim=1) for part_BP in self.linear(X_BD).split(self.sizes, dim=1)]
+        return functional.pad(torch.cat(units, 1), (0, EMBEDDING - sum(self.sizes)))
+
+
+def with_cosine_heads(model: MultitaskCNN, parts: Mapping[str, Part]) -> MultitaskCNN:
+    """A copy of a trained model whose embedding and heads are those of `cosine_lda.fit_cosine_lda`, in eval mode."""
+    tasks = [task for task in TASKS if task in parts]
+    sizes = {task: len(parts[task].weight_PD) for task in tasks}
+    config = replace(model.config, parts=sizes)
+    fitted = MultitaskCNN(config).to(next(model.parameters()).device)
+    assert fitted.projection is not None
+    fitted.trunk.load_state_dict(model.trunk.state_dict())
+    linear, first = fitted.projection.linear, 0
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(np.concatenate([parts[task].weight_PD for task in tasks])))
+        linear.bias.copy_(torch.from_numpy(np.concatenate([parts[task].bias_P for task in tasks])))
+        for task in tasks:
+            head = fitted.classifiers[task]
+            head.weight.zero_()
+            head.bias.zero_()
+            head.weight[:, first : first + sizes[task]] = torch.from_numpy(SCALE * parts[task].classes_CP)
+            first += sizes[task]
+    return fitted.eval()
 
 
 def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
@@ -123,7 +180,7 @@ def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
     if task not in classes or len(classes) == 1:
         raise ValueError(f"cannot drop the head {task!r} of a model of {sorted(classes)}: one other must stay")
     del classes[task]
-    dropped = MultitaskCNN(ModelConfig.from_dict({**model.config.to_dict(), "classes": classes}))
+    dropped = MultitaskCNN(replace(model.config, classes=classes))
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(f"classifiers.{task}.")}
     dropped.load_state_dict(copy.deepcopy(state))
     return dropped.to(next(model.parameters()).device).train(model.training)
@@ -132,7 +189,9 @@ def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:
 def _trunk(config: ModelConfig) -> nn.Sequential:
     eps, momentum = config.batch_norm_eps, config.batch_norm_momentum
     if config.trunk == "statistics":
-        return nn.Sequential(StatisticsTrunk(BANDS, EMBEDDING, dropout=config.dropout, eps=eps, momentum=momentum))
+        return nn.Sequential(
+            StatisticsTrunk(BANDS, config.trunk_values, dropout=config.dropout, eps=eps, momentum=momentum)
+        )
     return nn.Sequential(
         *(
             nn.Sequential(

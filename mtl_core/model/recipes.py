@@ -12,6 +12,8 @@ from mtl_core.errors import InputError
 from mtl_core.model.cnn import ModelConfig
 
 Schedule = Literal["constant", "one_cycle"]
+Checkpoint = Literal["lowest_validation_loss", "last"]
+Heads = Literal["softmax", "cosine_lda"]
 
 WARM_UP_SHARE = 0.2  # of a one_cycle training: the learning rate rises, then falls
 
@@ -30,13 +32,22 @@ class Recipe:
     mixup: float = 0.0  # >= 0: each segment is blended in shares drawn from Beta(mixup, mixup); 0: no blending
     dropout: float = 0.25  # share of the activations that are dropped after each block, in [0, 1)
     batch_norm_momentum: float = 0.01  # weight of a batch in the running statistics, in (0, 1]; Keras' 0.99 is 0.01
+    #: Whose weights count. With "last" the validation part of a split trains, too.
+    checkpoint: Checkpoint = "lowest_validation_loss"
+    heads: Heads = "softmax"  # of the finished model: those that were trained, or those of `cosine_lda`
+    trunk_values: int = 96  # that the trunk "statistics" gives; >= 1
 
     def __post_init__(self) -> None:
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule must be one of {get_args(Schedule)}, got {self.schedule!r}")
+        if self.checkpoint not in get_args(Checkpoint) or self.heads not in get_args(Heads):
+            raise ValueError(
+                f"checkpoint must be one of {get_args(Checkpoint)} and heads one of {get_args(Heads)}, "
+                f"got {self.checkpoint!r} and {self.heads!r}"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name in ("global_batch", "epochs"):
+        for name in ("global_batch", "epochs", "trunk_values"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("weight_decay", "mixup"):
@@ -67,7 +78,11 @@ class Recipe:
     def model_config(self, classes: dict[str, int]) -> ModelConfig:
         """The network that this recipe trains, with one head for each task of `classes` (task -> number of classes)."""
         return ModelConfig(
-            classes=classes, trunk=self.trunk, dropout=self.dropout, batch_norm_momentum=self.batch_norm_momentum
+            classes=classes,
+            trunk=self.trunk,
+            dropout=self.dropout,
+            batch_norm_momentum=self.batch_norm_momentum,
+            trunk_values=self.trunk_values,
         )
 
 

@@ -160,22 +160,6 @@ def validate(
     )
 
 
-@torch.no_grad()
-def predict_logits(
-    model: nn.Module, batches: Iterable[TensorBatch], tasks: Iterable[str]
-) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """For each batch the tracks of its segments (B,) int64, and the logits {task: (B, C)} float32 of some tasks.
-
-    The model is set to evaluation mode.
-    """
-    model.eval()
-    predictions = []
-    for batch in batches:
-        logits = model(batch["mel"].float().unsqueeze(1))
-        predictions.append((batch["track"].cpu().numpy(), {task: logits[task].cpu().numpy() for task in tasks}))
-    return predictions
-
-
 def _loss_of_totals(totals: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """L of each task's totals, whose first two values are the sum of cross-entropies and the number of labels."""
     return multitask_loss(

@@ -1,11 +1,13 @@
-"""Train a model: mels -> data-parallel workers of Ray Train -> an artifact.
+"""Train models: mels -> data-parallel workers of Ray Train -> an artifact.
 
-Each worker reads its own share of the mels. A training is named by a hash of everything that shapes it. The same
-command therefore resumes a training that was interrupted, and recognises one that is finished.
+Each worker reads its own share of the mels. All models of a command train in one group of workers, one after the other.
+A training is named by a hash of everything that shapes it. The same command therefore resumes a training that was
+interrupted, model by model, and recognises one that is finished.
 """
 
 import platform
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -21,16 +23,20 @@ from ray.util.queue import Queue
 
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
-from mtl_core.dataset.loader import SplitSegments, select_tracks
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
-from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
+from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.calibration import fit_temperature
+from mtl_core.inference.heads import read_heads
+from mtl_core.inference.out_of_fold import FoldScores, calibrate, out_of_fold_table
 from mtl_core.model.cnn import MultitaskCNN, drop_head
+from mtl_core.model.recipes import Recipe
 from mtl_core.model.recipes import recipe as recipe_named
 from mtl_core.pipelines.training import train_monitor
+from mtl_core.pipelines.training.train_data import CROSSFIT, NONE, ModelData, split_models
 from mtl_core.pipelines.training.train_loop import TrainResult, TrainSpec, train_worker
 from mtl_core.pipelines.workers import cluster
 from mtl_core.storage import lease
@@ -38,7 +44,7 @@ from mtl_core.storage.checks import as_input_error, check_writable
 from mtl_core.storage.location import Location, content_id
 
 MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
-STATE_FOLDER, STATE_FILE = "_train", "state.pt"
+STATE_FOLDER = "_train"
 #: Makes torch ask for large pages: activations of 70 MB are allocated anew at each update.
 WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow")
@@ -52,12 +58,21 @@ class TrainOptions:
     """What to learn: artist, language, or both."""
     recipe: str = "best"
     """The numbers of the training: best (30 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
-    split: str = "paper"
-    """What is held out: paper, kfold, album or artist (with --tasks language only)."""
+    split: str = CROSSFIT
+    """crossfit: a model for each fold, then the final model on all tracks, calibrated on what the fold models say of
+    tracks that they did not train on. none: the final model alone, not calibrated. paper, kfold, album or artist (with
+    --tasks language only) hold tracks out for `evaluate`."""
+    folds: int = 5
+    """Folds of --split crossfit, 2 to the number of artists."""
     fold: int = 0
     """Fold of --split kfold, from 0."""
     group_column: str | None = None
     """Column whose values are never shared by train and test, e.g. album or song; by default that of the split."""
+    precision: float = 0.95
+    """Share of the names that shall be right, above 0 and below 1: a track gets no name where its score is below the
+    threshold at which this was reached on the tracks of --split crossfit."""
+    unknown_share: float = 0.5
+    """Share of tracks of unknown artists in the catalogue that will be tagged, 0 to 1; --precision is meant for it."""
     epochs: int | None = None
     """Passes over the training part, >= 1; by default the recipe's."""
     alpha: float | None = None
@@ -88,16 +103,14 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
         ray.train.TrainingFailedError: workers failed more than `MAX_FAILURES` times.
     """
     recipe = recipe_named(options.recipe, epochs=options.epochs, alpha=options.alpha)
-    _check_tasks(options)
-    splits.check_arguments(options.split, tasks=options.tasks, folds=[options.fold], seeds=[options.seed])
-    recipe.check_workers(options.num_workers)
+    _check_options(options, recipe)
     check_writable(out)
-    data = _read_data(mels, options)
-    if data.segments["train"] < options.num_workers:
-        raise InputError(f"{data.segments['train']} training segments are too few for {options.num_workers} workers")
-    model = recipe.model_config({task: len(vocabulary) for task, vocabulary in data.vocabularies.items()})
-    spec = TrainSpec(recipe=recipe, model=model, seed=options.seed, has_validation=data.has_validation)
-    name = _run_name(data, spec)
+    data = _read_data(mels, options, recipe)
+    n_segments = [_n_segments(model.tracks["train"]) for model in data.models]
+    if min(n_segments) < options.num_workers:
+        raise InputError(f"{min(n_segments)} training segments are too few for {options.num_workers} workers")
+    specs = [_spec(model, recipe, options.seed) for model in data.models]
+    name = _run_name(data, specs, options)
     run = {
         "run": name,
         "workers": options.num_workers,
@@ -108,77 +121,81 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
         return f"nothing to do: {out} holds the model {model_id} of this training"
     with lease.acquire(out):
         with cluster.connected(num_cpus=options.num_workers):
-            result = _fit(data.parts, spec, out, name, options)
-        model_id = _save(result, data, spec, options.recipe, run, out)
+            results = _fit(data, specs, out, name, options)
+        model_id = _save(results, data, recipe, options, run, out)
         (out / STATE_FOLDER).delete_tree()
-    return f"model {model_id}: {_summary(result, data)}\n-> {out}"
+    return f"model {model_id}: {_summary(results, data)}\n-> {out}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """The mels, split and labelled."""
+    """The mels, and the models that they train."""
 
     source: MelDataset
-    split: dict[str, Any]  # the arguments of `splits.split`
-    assignment: pa.Table  # its result
-    tracks: dict[str, pa.Table]  # split -> its rows of `source.tracks`, sorted by track_id
-    vocabularies: dict[str, Vocabulary]  # task -> labels of the training part
-    parts: dict[str, SplitSegments]  # "train" and "validation"
+    split: dict[str, Any]  # the arguments of the split, as JSON values
+    assignment: pa.Table  # the splits of the final model
+    models: list[ModelData]  # the final one last
 
     @property
-    def segments(self) -> dict[str, int]:
-        """Split -> number of segments."""
-        return {name: pc.sum(table["segments"]).as_py() or 0 for name, table in self.tracks.items()}
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether a validation track has a label of the training part."""
-        return any((classes_N != MISSING).any() for classes_N in self.parts["validation"].targets.values())
+    def final(self) -> ModelData:
+        return self.models[-1]
 
 
-def _check_tasks(options: TrainOptions) -> None:
+def _check_options(options: TrainOptions, recipe: Recipe) -> None:
     tasks, dropped = set(options.tasks), set(options.drop_head)
     if not tasks or not tasks <= set(TASKS):
         raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(options.tasks) or 'none'}")
     if not dropped < tasks:
         heads, model = ", ".join(options.drop_head), ", ".join(options.tasks)
         raise InputError(f"cannot drop the head {heads} of a model of {model}: one must stay")
+    if not 0 < options.precision < 1:
+        raise InputError(f"precision must be above 0 and below 1, got {options.precision:g}")
+    if not 0 <= options.unknown_share <= 1:
+        raise InputError(f"unknown-share must be 0 to 1, got {options.unknown_share:g}")
+    splits.check_arguments(options.split, tasks=options.tasks, folds=[options.fold], seeds=[options.seed])
+    recipe.check_workers(options.num_workers)
 
 
-def _read_data(mels: Location, options: TrainOptions) -> _Data:
-    """Open, split and label the mels; raises InputError where the training part lacks labels of a task."""
+def _read_data(mels: Location, options: TrainOptions, recipe: Recipe) -> _Data:
+    """Open, split and label the mels."""
     source = open_mel_dataset(mels)
-    split: dict[str, Any] = {
-        "kind": options.split,
-        "seed": options.seed,
-        "fold": options.fold,
-        "group_column": options.group_column,
-    }
-    assignment = splits.split(source.tracks, **split)
-    # Both tables are sorted by track_id.
-    tracks = {name: source.tracks.filter(pc.equal(assignment["split"], name)) for name in splits.SPLIT_NAMES}
-    tasks = [task for task in TASKS if task in options.tasks]
-    vocabularies = {task: Vocabulary.of(tracks["train"][task].to_pylist()) for task in tasks}
-    for task, vocabulary in vocabularies.items():
-        if not len(vocabulary):
-            raise InputError(f"{mels}: no track of the training part has a label for {task!r}")
-    parts = {
-        name: select_tracks(
+    split: dict[str, Any] = {"kind": options.split, "seed": options.seed, "group_column": options.group_column}
+    if options.split == CROSSFIT:
+        split |= {"folds": options.folds}
+    elif options.split != NONE:
+        split |= {"fold": options.fold}
+    try:
+        models, assignment = split_models(
             source,
-            tracks[name]["track_id"],
-            {task: vocabulary.encode(tracks[name][task].to_pylist()) for task, vocabulary in vocabularies.items()},
+            kind=options.split,
+            tasks=options.tasks,
+            seed=options.seed,
+            fold=options.fold,
+            folds=options.folds,
+            group_column=options.group_column,
+            with_validation=recipe.checkpoint == "lowest_validation_loss",
         )
-        for name in ("train", "validation")
-    }
-    return _Data(
-        source=source, split=split, assignment=assignment, tracks=tracks, vocabularies=vocabularies, parts=parts
+    except InputError as error:
+        raise InputError(f"{mels}: {error}") from None
+    return _Data(source=source, split=split, assignment=assignment, models=models)
+
+
+def _spec(model: ModelData, recipe: Recipe, seed: int) -> TrainSpec:
+    validation = model.tracks["validation"]
+    has_labels = any(
+        (vocabulary.encode(validation[task].to_pylist()) != MISSING).any()
+        for task, vocabulary in model.vocabularies.items()
     )
+    config = recipe.model_config({task: len(vocabulary) for task, vocabulary in model.vocabularies.items()})
+    return TrainSpec(name=model.name, recipe=recipe, model=config, seed=seed, chooses_epoch=has_labels)
 
 
-def _fit(
-    parts: dict[str, SplitSegments], spec: TrainSpec, out: Location, run: str, options: TrainOptions
-) -> TrainResult:
-    """Run the training loop on the cluster and return the result of its first worker."""
+def _n_segments(tracks: pa.Table) -> int:
+    return int(pc.sum(tracks["segments"]).as_py() or 0)
+
+
+def _fit(data: _Data, specs: Sequence[TrainSpec], out: Location, run: str, options: TrainOptions) -> list[TrainResult]:
+    """Run the training loop on the cluster and return the results of its first worker."""
     workers, gpus = options.num_workers, int(options.use_gpu)
     if gpus:
         cluster.require_workers(workers, num_cpus=0, num_gpus=gpus, all_at_once=True)
@@ -188,16 +205,18 @@ def _fit(
         if not storage.on_s3:
             storage.filesystem.makedirs(storage.path, exist_ok=True)
     progress = Queue(actor_options={"num_cpus": 0})
+    epochs = {spec.name: spec.recipe.epochs for spec in specs}
     monitor = threading.Thread(
-        target=train_monitor.report_epochs, args=(progress, spec.recipe.epochs, out / "_tensorboard" / run), daemon=True
+        target=train_monitor.report_epochs, args=(progress, epochs, out / "_tensorboard" / run), daemon=True
     )
     monitor.start()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "spec": spec,
-            "parts": ray.put(parts),
-            "state_file": storage / run / STATE_FILE,
+            "specs": list(specs),
+            "parts": ray.put([model.parts(data.source) for model in data.models]),
+            "front_end": data.source.front_end,
+            "folder": storage / run,
             "progress": progress,
         },
         scaling_config=ScalingConfig(
@@ -221,64 +240,111 @@ def _fit(
 
 
 def _save(
-    result: TrainResult, data: _Data, spec: TrainSpec, recipe_name: str, run: dict[str, Any], out: Location
+    results: Sequence[TrainResult],
+    data: _Data,
+    recipe: Recipe,
+    options: TrainOptions,
+    run: dict[str, Any],
+    out: Location,
 ) -> str:
     """Write the artifact, with what `_finished` compares in `run`, and return its `model_id`."""
-    model = MultitaskCNN(spec.model)
+    result, final = results[-1], data.final
+    model = MultitaskCNN(result.model)
     model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
     for task in run["dropped_heads"]:
         model = drop_head(model, task)
+    folds = [_fold_scores(*pair) for pair in zip(results, data.models, strict=True)]
+    tasks = list(model.config.classes)
+    out_of_fold = None
+    if options.split == CROSSFIT:
+        aggregation = calibrate(
+            folds[:-1], tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
+        )
+        out_of_fold = out_of_fold_table(folds[:-1], aggregation)
+    else:
+        aggregation = Aggregation(temperature=_validation_temperatures(folds[-1], tasks))
     best = result.history[result.best_epoch - 1]
     metrics = {
         "split": data.split,
-        "seed": spec.seed,
-        "tasks": list(data.vocabularies),
+        "seed": options.seed,
+        "tasks": list(final.vocabularies),
+        "precision": options.precision,
+        "unknown_share": options.unknown_share,
         **run,
-        "tracks": {name: len(table) for name, table in data.tracks.items()},
-        "segments": data.segments,
+        "tracks": {name: len(table) for name, table in final.tracks.items()},
+        "segments": {name: _n_segments(table) for name, table in final.tracks.items()},
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "validation_loss": best["validation_loss"],
         "validation": {
-            task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(data.vocabularies[task])}
+            task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(final.vocabularies[task])}
             for task, top1 in best["top1"].items()
             if best["labelled"][task]
         },
         "history": result.history,
     }
-    temperature = {task: value for task, value in result.temperature.items() if task in model.config.classes}
     trained = Artifact(
         model=model,
         front_end=data.source.front_end,
-        vocabularies={task: data.vocabularies[task] for task in model.config.classes},
-        aggregation=Aggregation(temperature=temperature),
+        vocabularies={task: final.vocabularies[task] for task in tasks},
+        aggregation=aggregation,
         fingerprint=data.source.fingerprint,
         metrics=metrics,
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        recipe={"name": recipe_name, **asdict(spec.recipe)},
+        recipe={"name": options.recipe, **asdict(recipe)},
+        out_of_fold=out_of_fold,
     )
     return artifact.save_artifact(trained, data.assignment, out)
 
 
-def _summary(result: TrainResult, data: _Data) -> str:
+def _fold_scores(result: TrainResult, model: ModelData) -> FoldScores:
+    """What a trained model says of its held-out tracks."""
+    return FoldScores(
+        fold=-1 if model.fold is None else model.fold,
+        tracks=model.tracks["held_out"],
+        known_N=model.known_N,
+        embedding_NE=result.held_out.mean_NE,
+        segments_N=result.held_out.segments_N,
+        heads=read_heads(result.weights, model.vocabularies),
+        vocabularies=model.vocabularies,
+    )
+
+
+def _validation_temperatures(scores: FoldScores, tasks: Sequence[str]) -> dict[str, float]:
+    """The temperature of each task that calibrates the validation tracks; 1 without any."""
+    has_sound = scores.select(scores.segments_N > 0)
+    return {
+        task: fit_temperature(has_sound.heads[task].all_logits(has_sound.embedding_NE), has_sound.targets(task))
+        for task in tasks
+    }
+
+
+def _summary(results: Sequence[TrainResult], data: _Data) -> str:
+    result, tracks = results[-1], data.final.tracks
     best = result.history[result.best_epoch - 1]
     top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
-    training_s = sum(epoch["seconds"] for epoch in result.history)
+    training_s = sum(epoch["seconds"] for one in results for epoch in one.history)
     return (
-        f"epoch {result.best_epoch} of {len(result.history)}, {len(data.tracks['train']):,} training and "
-        f"{len(data.tracks['validation']):,} validation tracks, {timedelta(seconds=round(training_s))} of training\n"
+        f"epoch {result.best_epoch} of {len(result.history)}, {len(tracks['train']):,} training and "
+        f"{len(tracks['validation']):,} validation tracks, {timedelta(seconds=round(training_s))} of training\n"
         f"validation segments right: {top1 or 'there is no validation part'}"
     )
 
 
-def _run_name(data: _Data, spec: TrainSpec) -> str:
+def _run_name(data: _Data, specs: Sequence[TrainSpec], options: TrainOptions) -> str:
     """A name that only the same training on the same files has."""
     identity = {
         "mels": data.source.fingerprint,
         "files": [(str(file), content_id(file.filesystem.info(file.path))) for file in data.source.files],
-        "tracks": {name: table["track_id"].to_pylist() for name, table in data.tracks.items()},
-        "vocabularies": {task: vocabulary.labels for task, vocabulary in data.vocabularies.items()},
-        "plan": asdict(spec),
+        "models": [
+            {
+                "tracks": {name: table["track_id"].to_pylist() for name, table in model.tracks.items()},
+                "vocabularies": {task: vocabulary.labels for task, vocabulary in model.vocabularies.items()},
+                "plan": asdict(spec),
+            }
+            for model, spec in zip(data.models, specs, strict=True)
+        ],
+        "calibration": [options.precision, options.unknown_share],
     }
     return run_sha256(identity)[:16]
 

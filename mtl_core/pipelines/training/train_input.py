@@ -51,12 +51,16 @@ class TrainInput:
     def validation(self) -> Iterator[dict[str, Tensor]]:
         """This worker's share of the validation part. The shares may differ by a segment."""
         if self._validation.segments > MAX_CACHED_SEGMENTS:
-            return self._prefetch(self._read_validation())
-        self._validation_batches = self._validation_batches or list(self._read_validation())
+            return self.in_order(self._validation)
+        self._validation_batches = self._validation_batches or list(self._read(self._validation))
         return self._prefetch(iter(self._validation_batches))
 
-    def _read_validation(self) -> Iterator[Batch]:
-        return self._validation.ordered_batches(VALIDATION_BATCH[self._device.type], **self._worker)
+    def in_order(self, segments: SplitSegments) -> Iterator[dict[str, Tensor]]:
+        """This worker's share of any segments. The shares may differ by a segment."""
+        return self._prefetch(self._read(segments))
+
+    def _read(self, segments: SplitSegments) -> Iterator[Batch]:
+        return segments.ordered_batches(VALIDATION_BATCH[self._device.type], **self._worker)
 
     def _prefetch(self, batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
         """The batches on the device; the first is made at once, each other one while the one before is used."""

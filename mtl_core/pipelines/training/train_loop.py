@@ -1,10 +1,10 @@
-"""The training loop of a Ray Train worker: epoch by epoch, resumed where it was interrupted.
+"""The training loop of a Ray Train worker: model by model, epoch by epoch, resumed where it was interrupted.
 
 `model.train_step` has the mathematics; here are the workers, the batches, the state on disk and the reports. Random
 numbers are seeded from (seed, epoch, rank) at the start of each epoch. The state therefore needs no random state, and
 an epoch that is trained again gives the same model.
 
-Legend: S segments, N tracks, C classes.
+Legend: S segments, N tracks, C classes, E embedding (96).
 """
 
 import math
@@ -18,17 +18,17 @@ import numpy as np
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed
 from ray.util.queue import Queue
 
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import SplitSegments
-from mtl_core.inference.calibration import fit_temperature
-from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.model.cnn import ModelConfig, MultitaskCNN, with_cosine_heads
+from mtl_core.model.cosine_lda import Moments, fit_cosine_lda
+from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.train_step import (
     Workers,
     make_optimizer,
-    predict_logits,
     seed_epoch,
     train_epoch,
     training_dtype,
@@ -43,10 +43,20 @@ from mtl_core.storage.location import Location
 class TrainSpec:
     """What is trained, and how."""
 
+    name: str  # of the model among those of a command: "final", "fold-0" …
     recipe: Recipe  # the numbers of the training
-    model: ModelConfig
+    model: ModelConfig  # while it trains
     seed: int  # of the initial weights, the dropout and the shuffling
-    has_validation: bool  # whether there is a validation part with labels
+    chooses_epoch: bool  # whether the epoch with the lowest validation loss counts, instead of the last
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParts:
+    """The segments of a training."""
+
+    train: SplitSegments
+    validation: SplitSegments  # it chooses the epoch; can be empty
+    held_out: SplitSegments  # its tracks get embeddings from the trained model; can be empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,61 +72,101 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackEmbeddings:
+    """The embeddings that a trained model gives to N tracks."""
+
+    mean_NE: np.ndarray  # (N, E) float32, the mean over the segments with sound; nan without any
+    segments_N: np.ndarray  # (N,) the number of these segments
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a training returns.
+    """What a training returns."""
 
-    `weights` (name -> array) are those of the epoch with the lowest validation loss; without validation, of the last.
-    """
-
-    weights: dict[str, np.ndarray]
-    best_epoch: int  # the epoch of `weights`, from 1
+    model: ModelConfig  # of the finished model
+    weights: dict[str, np.ndarray]  # name -> array
+    best_epoch: int  # the epoch of the weights, from 1
     history: list[dict[str, Any]]  # an `Epoch` each, as JSON values
-    temperature: dict[str, float]  # task -> temperature that calibrates the validation tracks; {} without validation
+    train: TrackEmbeddings
+    held_out: TrackEmbeddings
 
 
-def train_worker(arguments: dict[str, Any]) -> TrainResult | None:
-    """Train to the recipe's last epoch, from the state file or from the start.
+def train_worker(arguments: dict[str, Any]) -> list[TrainResult] | None:
+    """Train models one after the other, each to the last epoch of its recipe, from its state file or from the start.
 
     Args:
-        arguments: `spec`, a `TrainSpec`; `parts`, a reference to the `SplitSegments` of "train" and "validation";
-            `state_file`, where the state is kept; `progress`, a queue that takes an `Epoch` as each one ends.
+        arguments: `specs`, the `TrainSpec` of each model; `parts`, a reference to the `TrainParts` of each;
+            `front_end` of the mels; `folder`, where the states are kept; `progress`, a queue that takes the name of a
+            model and an `Epoch` as each one ends.
 
     Returns:
-        On rank 0 the result, on other workers None.
+        On rank 0 the results, on other workers None.
     """
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in every torch we allow
-    spec: TrainSpec = arguments["spec"]
-    state_file: Location = arguments["state_file"]
-    progress: Queue = arguments["progress"]
+    context = ray.train.get_context()
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    parts: list[TrainParts] = ray.get(arguments["parts"])
+    results = [
+        _train(spec, spec_parts, arguments["front_end"], arguments["folder"] / spec.name, arguments["progress"])
+        for spec, spec_parts in zip(arguments["specs"], parts, strict=True)
+    ]
+    return results if context.get_world_rank() == 0 else None
+
+
+def state_file(folder: Location) -> Location:
+    """The file that holds the state of a training whose folder this is."""
+    return folder / "state.pt"
+
+
+def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Location, progress: Queue) -> TrainResult:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     workers = Workers(size=context.get_world_size())
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     torch.manual_seed(spec.seed)  # the same initial weights on every worker
-    parts: dict[str, SplitSegments] = ray.get(arguments["parts"])
-    data = TrainInput(parts["train"], parts["validation"], spec.recipe, spec.seed)
+    data = TrainInput(parts.train, parts.validation, spec.recipe, spec.seed)
     model = MultitaskCNN(spec.model).to(ray.train.torch.get_device())
     wrapped = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
     optimizer = make_optimizer(model, spec.recipe)
-    state = load_state(state_file, model, optimizer, rank=rank, world_size=workers.size)
+    state = load_state(state_file(folder), model, optimizer, rank=rank, world_size=workers.size)
     for epoch in range(len(state.history) + 1, spec.recipe.epochs + 1):
         seed_epoch(spec.seed, epoch, rank)
         result = _train_and_validate(spec, data, model, wrapped, optimizer, workers, epoch)
         _add_epoch(state, result, model)
         if rank == 0:
-            save_state(state_file, state, model, optimizer)
-            progress.put(result)
+            save_state(state_file(folder), state, model, optimizer)
+            progress.put((spec.name, result))
     assert state.best_weights is not None
     model.load_state_dict(state.best_weights)
-    temperature = _temperatures(model, parts["validation"], data, workers) if spec.has_validation else {}
-    if rank != 0:
-        return None
+    if spec.recipe.heads == "cosine_lda":
+        moments = _moments(model, parts.train, data, front_end, workers, with_scatter=True)
+        model = with_cosine_heads(model, fit_cosine_lda(moments, parts.train.targets, spec.model.classes))
     return TrainResult(
-        weights={name: tensor.numpy() for name, tensor in state.best_weights.items()},
+        model=model.config,
+        weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         best_epoch=state.best_epoch,
         history=state.history,
-        temperature=temperature,
+        train=_track_embeddings(_moments(model, parts.train, data, front_end, workers)),
+        held_out=_track_embeddings(_moments(model, parts.held_out, data, front_end, workers)),
     )
+
+
+def _moments(
+    model: MultitaskCNN,
+    segments: SplitSegments,
+    data: TrainInput,
+    front_end: FrontEnd,
+    workers: Workers,
+    *,
+    with_scatter: bool = False,
+) -> Moments:
+    n_tracks = len(next(iter(segments.targets.values())))
+    return embedding_moments(
+        model, data.in_order(segments), n_tracks, front_end, with_scatter=with_scatter, workers=workers
+    )
+
+
+def _track_embeddings(moments: Moments) -> TrackEmbeddings:
+    return TrackEmbeddings(mean_NE=mean_embeddings(moments), segments_N=moments.count_N.astype(np.int64))
 
 
 def _train_and_validate(
@@ -144,7 +194,7 @@ def _train_and_validate(
         data.begin(epoch + 1)
     workers.average_running_statistics(model)
     validation: dict[str, Any] = {"validation_loss": None, "top1": {}, "labelled": {}}
-    if spec.has_validation:
+    if spec.chooses_epoch:
         scores = validate(model, data.validation(), recipe, classes=classes, workers=workers)
         validation = {"validation_loss": scores.loss, "top1": scores.top1, "labelled": scores.labelled}
     return Epoch(epoch=epoch, train_loss=train_loss, seconds=time.monotonic() - start_s, **validation)
@@ -157,29 +207,3 @@ def _add_epoch(state: TrainState, result: Epoch, model: MultitaskCNN) -> None:
     if result.validation_loss is None or state.best_weights is None or loss < state.best_loss:
         state.best_loss, state.best_epoch = loss, result.epoch
         state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def _temperatures(
-    model: MultitaskCNN, validation: SplitSegments, data: TrainInput, workers: Workers
-) -> dict[str, float]:
-    """On rank 0 the temperature of each task that calibrates the validation tracks; {} on the other workers.
-
-    The workers exchange the logits of all validation segments, 4 bytes a class and segment.
-    """
-    tasks = list(model.config.classes)
-    of_workers: list[Any] = [predict_logits(model, data.validation(), tasks)]
-    if workers.size > 1:
-        predictions, of_workers = of_workers[0], [None] * workers.size
-        torch.distributed.all_gather_object(of_workers, predictions)
-    if ray.train.get_context().get_world_rank() != 0:
-        return {}
-    batches = [batch for of_worker in of_workers for batch in of_worker]
-    track_S = np.concatenate([track_B for track_B, _ in batches])
-    order_S = np.argsort(track_S, kind="stable")
-    tracks_N, starts_N = np.unique(track_S[order_S], return_index=True)
-    temperatures = {}
-    for task in tasks:
-        logits_SC = np.concatenate([logits[task] for _, logits in batches])[order_S]
-        logits_NC = np.stack([track_SC.mean(0) for track_SC in np.split(logits_SC, starts_N[1:])])
-        temperatures[task] = fit_temperature(logits_NC, validation.targets[task][tracks_N])
-    return temperatures

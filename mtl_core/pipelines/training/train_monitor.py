@@ -6,6 +6,7 @@ stores cannot append. Show it with `tensorboard --logdir OUT/_tensorboard`.
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,28 +17,37 @@ from mtl_core.pipelines.training.train_loop import Epoch
 from mtl_core.storage.location import Location
 
 
-def report_epochs(progress: Queue, epochs: int, folder: Location) -> None:
-    """Report each of the `epochs` epochs that the queue gives, until it gives None; the event file is in `folder`."""
+def report_epochs(progress: Queue, epochs: Mapping[str, int], folder: Location) -> None:
+    """Report each epoch that the queue gives, until it gives None; the event file is in `folder`.
+
+    Args:
+        progress: of (name of a model, `Epoch`).
+        epochs: name of each model, in the order in which they train -> the number of its epochs.
+    """
     seconds: list[float] = []
+    names = list(epochs)
     with tempfile.TemporaryDirectory() as scratch, SummaryWriter(scratch, flush_secs=3600) as writer:
-        while (epoch := progress.get()) is not None:
+        while (item := progress.get()) is not None:
+            name, epoch = item
             seconds.append(epoch.seconds)
-            left = timedelta(seconds=round((epochs - epoch.epoch) * sum(seconds) / len(seconds)))
-            print(_epoch_line(epoch, epochs, left), file=sys.stderr, flush=True)
+            behind = sum(epochs[other] for other in names[names.index(name) + 1 :]) + epochs[name] - epoch.epoch
+            left = timedelta(seconds=round(behind * sum(seconds) / len(seconds)))
+            model = f"{name} ({names.index(name) + 1} of {len(names)} models), " if len(names) > 1 else ""
+            print(_epoch_line(model, epoch, epochs[name], left), file=sys.stderr, flush=True)
             scalars = {"loss/train": epoch.train_loss, "loss/validation": epoch.validation_loss}
             scalars |= {f"validation_top1/{task}": top1 for task, top1 in epoch.top1.items()}
-            for name, value in scalars.items():
+            for scalar, value in scalars.items():
                 if value is not None:
-                    writer.add_scalar(name, value, epoch.epoch)
+                    writer.add_scalar(f"{name}/{scalar}" if len(names) > 1 else scalar, value, epoch.epoch)
             writer.flush()
             for file in Path(scratch).iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
 
 
-def _epoch_line(epoch: Epoch, epochs: int, left: timedelta) -> str:
+def _epoch_line(model: str, epoch: Epoch, epochs: int, left: timedelta) -> str:
     scores = "".join(f", {task} {top1:.1%}" for task, top1 in epoch.top1.items())
     validation = "" if epoch.validation_loss is None else f", validation {epoch.validation_loss:.3f}{scores}"
     return (
-        f"training: epoch {epoch.epoch} of {epochs}, loss {epoch.train_loss:.3f}{validation}, "
+        f"training: {model}epoch {epoch.epoch} of {epochs}, loss {epoch.train_loss:.3f}{validation}, "
         f"{epoch.seconds:.1f} s, {left} left"
     )

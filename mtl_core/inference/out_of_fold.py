@@ -1,0 +1,185 @@
+"""Out of fold: what fold models say of tracks that they did not train on, and the calibration that follows.
+
+Each track is scored once as a known artist's new song, and once as a song of an unknown artist (`dataset.crossfit`).
+The temperature of each task, the score that tells unknown artists and its threshold come from these rows; the final
+model takes them over.
+
+Legend: N tracks, C classes, E embedding (96).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import mannwhitneyu
+
+from mtl_core.dataset.vocabulary import MISSING, Vocabulary
+from mtl_core.inference.aggregation import Aggregation, tag
+from mtl_core.inference.calibration import fit_temperature
+from mtl_core.inference.heads import Head
+from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
+from mtl_core.schema import OUT_OF_FOLD
+
+TEMPERATURE_TRACKS = 5_000  # of each fold that a temperature is fitted on, drawn at random where there are more
+_BLOCK_VALUES = 20_000_000  # logits in memory at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldScores:
+    """What a fold model says of the tracks that were kept from it."""
+
+    fold: int
+    tracks: pa.Table  # (N) rows: track_id, artist, language (labels are nullable)
+    known_N: np.ndarray  # whether the model trained on other songs of the track's artist
+    embedding_NE: np.ndarray  # float32; nan where no segment has sound
+    segments_N: np.ndarray  # the number of segments with sound
+    heads: Mapping[str, Head]
+    vocabularies: Mapping[str, Vocabulary]
+
+    def select(self, kept_N: np.ndarray) -> "FoldScores":
+        """The same of some of the tracks."""
+        arrays = {name: getattr(self, name)[kept_N] for name in ("known_N", "embedding_NE", "segments_N")}
+        return replace(self, tracks=self.tracks.filter(pa.array(kept_N)), **arrays)
+
+    def targets(self, task: str) -> np.ndarray:
+        """(N,) the class of each track; `MISSING` if it has no label or the model does not know it."""
+        return self.vocabularies[task].encode(self.tracks[task].to_pylist())
+
+
+def calibrate(
+    folds: Sequence[FoldScores], tasks: Sequence[str], *, precision: float, unknown_share: float, seed: int
+) -> Aggregation:
+    """The aggregation of the final model.
+
+    Args:
+        folds: of every fold model. Tracks without sound, or without a label of the task, are left out.
+        tasks: of the final model.
+        precision, unknown_share, seed: see `unknown.choose_threshold`.
+    """
+    temperature: dict[str, float] = {}
+    score: dict[str, str] = {}
+    threshold: dict[str, float | None] = {}
+    for task in tasks:
+        rows = [_labelled(fold, task) for fold in folds if task in fold.heads]
+        temperature[task] = _temperature(rows, task, seed)
+        known_N = np.concatenate([fold.known_N for fold in rows])
+        artists_N = np.concatenate([np.array(fold.tracks["artist"].to_pylist(), object) for fold in rows]).astype(str)
+        scored = [_score(fold, task, temperature[task]) for fold in rows]
+        right_N = np.concatenate([right_N for right_N, _ in scored])
+        scores = {
+            name: np.concatenate(
+                _on_one_scale([(fold.known_N, of[name]) for fold, (_, of) in zip(rows, scored, strict=True)])
+            )
+            for name in SCORES
+        }
+        positive_N = known_N if task == "artist" else right_N
+        score[task] = max(SCORES, key=lambda name: auroc(scores[name], positive_N))
+        threshold[task] = choose_threshold(
+            scores[score[task]],
+            right_N,
+            known_N,
+            artists_N,
+            precision=precision,
+            unknown_share=unknown_share,
+            seed=seed,
+        )
+    return Aggregation(temperature=temperature, score=score, threshold=threshold)
+
+
+def auroc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
+    """The share of pairs of a positive and a negative track in which the positive one has the higher score.
+
+    It is 1/2 where there is no pair.
+    """
+    n_pairs = int(positive_N.sum()) * int((~positive_N).sum())
+    return float(mannwhitneyu(scores_N[positive_N], scores_N[~positive_N]).statistic / n_pairs) if n_pairs else 0.5
+
+
+def out_of_fold_table(folds: Sequence[FoldScores], aggregation: Aggregation) -> pa.Table:
+    """A row of `schema.OUT_OF_FOLD` for each track and model, with the tags of the aggregation."""
+    return pa.concat_tables([_fold_table(fold, aggregation) for fold in folds])
+
+
+def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
+    has_sound_N = fold.segments_N > 0
+    columns: dict[str, Any] = {
+        **{name: fold.tracks[name].to_pylist() for name in ("track_id", "artist", "language")},
+        "fold": [fold.fold] * len(has_sound_N),
+        "known": fold.known_N.tolist(),
+        "n_segments": fold.segments_N.tolist(),
+        "embedding": [row if sounds else None for row, sounds in zip(fold.embedding_NE, has_sound_N, strict=True)],
+    }
+    for task, head in fold.heads.items():
+        tags = [
+            tag(head.logits(embedding_E), task, fold.vocabularies[task], aggregation) if sounds else None
+            for embedding_E, sounds in zip(fold.embedding_NE, has_sound_N, strict=True)
+        ]
+        columns[f"{task}_tag"] = [row and row.label for row in tags]
+        columns[f"{task}_top"] = [
+            [{"label": label, "probability": p} for label, p in row.top] if row else [] for row in tags
+        ]
+        columns[f"{task}_score"] = [row and row.score for row in tags]
+    names = [name for name in OUT_OF_FOLD.names if name in columns]
+    table = pa.table({name: pa.array(columns[name], OUT_OF_FOLD.field(name).type) for name in names})
+    for field in OUT_OF_FOLD:
+        if field.name not in names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(OUT_OF_FOLD.names)
+
+
+def _labelled(fold: FoldScores, task: str) -> FoldScores:
+    """The tracks with sound and a label of the task, also one that the model does not know."""
+    labelled_N = np.array(fold.tracks[task].is_valid().to_pylist(), bool)
+    return fold.select(labelled_N & (fold.segments_N > 0))
+
+
+def _temperature(folds: Sequence[FoldScores], task: str, seed: int) -> float:
+    """The temperature that calibrates the songs of known artists; if there are none, all songs."""
+    of_known = [fold.select(fold.known_N & (fold.targets(task) != MISSING)) for fold in folds]
+    if not any(len(fold.tracks) for fold in of_known):
+        of_known = [fold.select(fold.targets(task) != MISSING) for fold in folds]
+    logits, targets = [], []
+    for fold in of_known:
+        kept = np.arange(len(fold.tracks))
+        if len(kept) > TEMPERATURE_TRACKS:
+            kept = np.sort(np.random.default_rng(seed).choice(kept, TEMPERATURE_TRACKS, replace=False))
+        logits.append(fold.heads[task].all_logits(fold.embedding_NE[kept]))
+        targets.append(fold.targets(task)[kept])
+    n_classes = max((logits_NC.shape[1] for logits_NC in logits), default=0)
+    padded = [
+        np.pad(logits_NC, ((0, 0), (0, n_classes - logits_NC.shape[1])), constant_values=-np.inf)
+        for logits_NC in logits
+    ]
+    return fit_temperature(np.concatenate(padded), np.concatenate(targets)) if padded else 1.0
+
+
+def _score(fold: FoldScores, task: str, temperature: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(N,) whether the most probable label is right, and each of the `SCORES` (N,)."""
+    right, scores = [np.zeros(0, bool)], {name: [np.zeros(0)] for name in SCORES}
+    for rows in _blocks(len(fold.tracks), fold.heads[task].n_classes):
+        logits_NC = fold.heads[task].all_logits(fold.embedding_NE[rows])
+        right.append(logits_NC.argmax(1) == fold.targets(task)[rows])
+        for name in SCORES:
+            scores[name].append(unknown_scores(name, logits_NC, temperature))
+    return np.concatenate(right), {name: np.concatenate(values) for name, values in scores.items()}
+
+
+def _blocks(n_rows: int, n_classes: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_VALUES // n_classes)
+    return (slice(first, first + size) for first in range(0, n_rows, size))
+
+
+def _on_one_scale(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """The scores of each fold, of (known, scores), shifted so that the median of its known songs is that of all folds.
+
+    Fold models differ: a score of one is not worth the same score of another.
+    """
+    medians = [
+        np.median(scores_N[known_N] if known_N.any() else scores_N) for known_N, scores_N in folds if len(scores_N)
+    ]
+    if not medians:
+        return [scores_N for _, scores_N in folds]
+    common, shifts = float(np.mean(medians)), iter(medians)
+    return [scores_N - next(shifts) + common if len(scores_N) else scores_N for _, scores_N in folds]
