@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from screen_recipes import Data, epochs
 
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.inference import artifact
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
+from mtl_core.model.embedding_moments import embedding_moments
 from mtl_core.model.recipes import RECIPES, Recipe
-from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
+from mtl_core.model.train_step import make_optimizer, train_epoch, validate
 from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.storage.location import Location
 
@@ -38,7 +40,7 @@ def update(model: MultitaskCNN, batch: dict[str, torch.Tensor], recipe: Recipe) 
 
 
 def forward(model: MultitaskCNN, batch: dict[str, torch.Tensor], recipe: Recipe) -> Callable[[], object]:
-    return lambda: predict_logits(model, [batch], CLASSES)
+    return lambda: embedding_moments(model, [batch], len(batch["track"]), FrontEnd())
 
 
 def cpu_ms(work: Callable[[], object]) -> float:

@@ -57,20 +57,37 @@ def test_wrong_logits_and_temperatures_are_refused(logits, temperature, message)
 def test_a_tag_lists_the_best_labels_first_with_ties_in_label_order():
     vocabulary = Vocabulary(("a", "b", "c", "d", "e", "f", "g"))
     p = np.array([0.1, 0.2, 0.2, 0.1, 0.1, 0.2, 0.1])
-    result = tag(p, vocabulary, None)
+    result = tag(np.log(p), "artist", vocabulary, Aggregation())
     assert [label for label, _ in result.top] == ["b", "c", "f", "a", "d"]
-    assert (result.label, result.confidence) == ("b", 0.2)
+    assert (result.label, result.confidence) == ("b", pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("classes", [1, 3, 5, 6, 2000])
+def test_the_top_list_is_that_of_a_whole_sort(classes):
+    logits = np.random.default_rng(classes).integers(0, 9, classes).astype(np.float32)
+    vocabulary = Vocabulary(tuple(f"{i:04}" for i in range(classes)))
+    result = tag(logits, "artist", vocabulary, Aggregation())
+    assert [int(label) for label, _ in result.top] == np.argsort(-logits, kind="stable")[:5].tolist()
 
 
 def test_below_the_threshold_only_the_label_is_null():
     vocabulary = Vocabulary(("a", "b"))
-    p = np.array([0.4, 0.6])
-    below, above = tag(p, vocabulary, 0.61), tag(p, vocabulary, 0.6)
+    logits = np.log([0.4, 0.6])
+    below, above = (tag(logits, "artist", vocabulary, Aggregation(threshold={"artist": t})) for t in (0.61, 0.59))
     assert (below.label, above.label) == (None, "b")
-    assert below.confidence == above.confidence == 0.6
-    assert below.top == above.top == [("b", 0.6), ("a", 0.4)]
+    assert below.confidence == above.confidence == below.score == pytest.approx(0.6)
+    assert [label for label, _ in below.top] == [label for label, _ in above.top] == ["b", "a"]
     with pytest.raises(ValueError, match="2 labels"):
-        tag(np.ones(3) / 3, vocabulary)
+        tag(np.ones(3), "artist", vocabulary, Aggregation())
+
+
+def test_the_threshold_is_one_of_the_score():
+    vocabulary, logits = Vocabulary(("a", "b")), np.array([1.0, 3.0])
+    chosen = {"temperature": {"artist": 2.0}, "score": {"artist": "logit"}}
+    below, above = (
+        tag(logits, "artist", vocabulary, Aggregation(**chosen, threshold={"artist": t})) for t in (1.6, 1.5)
+    )
+    assert (below.label, above.label, above.score) == (None, "b", 1.5)
 
 
 def test_an_aggregation_survives_json():
@@ -78,7 +95,9 @@ def test_an_aggregation_survives_json():
     assert a.temperature == {"artist": 0.4, "language": 1.0}
     assert a.threshold == {"artist": None, "language": 0.7}
     assert Aggregation(**json.loads(json.dumps(asdict(a)))) == a
-    assert asdict(Aggregation()) == {
+    scored = Aggregation(score={"artist": "energy"}, threshold={"artist": -3.0})
+    assert Aggregation(**json.loads(json.dumps(scored.to_dict()))) == scored
+    assert Aggregation().to_dict() == {  # as version 0.1 wrote it
         "method": "mean_log_probability",
         "temperature": {"artist": 1.0, "language": 1.0},
         "threshold": {"artist": None, "language": None},
@@ -91,7 +110,8 @@ def test_an_aggregation_survives_json():
         {"method": "vote"},
         {"temperature": {"artist": 0}},
         {"temperature": {"genre": 1}},
-        {"threshold": {"artist": 2}},
+        {"threshold": {"artist": float("nan")}},
+        {"score": {"artist": "distance"}},
     ],
 )
 def test_a_wrong_aggregation_is_refused(wrong):

@@ -15,7 +15,6 @@ from mtl_core.model.train_step import (
     ONE_WORKER,
     Workers,
     make_optimizer,
-    predict_logits,
     seed_epoch,
     train_epoch,
     training_dtype,
@@ -184,15 +183,3 @@ def test_bfloat16_is_close_to_float32():
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert training_dtype(torch.device("cpu")) == torch.float32
-
-
-def test_predicted_logits_are_the_models():
-    model = _model().eval()
-    predictions = predict_logits(model, _batches(), ["language"])
-    assert len(predictions) == UPDATES
-    (batch, *_), (tracks_B, logits) = _batches(), predictions[0]
-    assert tracks_B.tolist() == list(range(8))
-    with torch.no_grad():
-        expected = model(batch["mel"].float().unsqueeze(1))["language"].numpy()
-    assert list(logits) == ["language"] and np.array_equal(logits["language"], expected)
-    assert predict_logits(model, [], ["language"]) == []
