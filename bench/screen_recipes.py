@@ -2,8 +2,8 @@
 
 A loop over mels in memory with the mathematics of training (`model.train_step`), no Ray, one thread. The split is
 `kfold`, fold 0, seed 0: one song of each artist is in the validation part, and the test part is not used. A SEED sets
-initial weights, batches and dropout. Prints for each recipe and seed the validation tracks' macro AUC-PR at the epoch
-with the lowest validation loss, which training would keep. Example: `best,mixup=0.0 best 0 1 2`.
+initial weights, batches and dropout. Prints for each recipe and seed the validation tracks' macro AUC-PR of the model
+that training would keep. Example: `best,mixup=0.0 best 0 1 2`.
 """
 
 import sys
@@ -21,12 +21,14 @@ from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import probabilities
-from mtl_core.model.cnn import MultitaskCNN
+from mtl_core.model.cnn import MultitaskCNN, with_cosine_heads
+from mtl_core.model.cosine_lda import fit_cosine_lda
+from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings
 from mtl_core.model.recipes import RECIPES, Recipe
-from mtl_core.model.train_step import make_optimizer, predict_logits, train_epoch, validate
+from mtl_core.model.train_step import make_optimizer, train_epoch, validate
 from mtl_core.storage.location import Location
 
-VALIDATION_BATCH = 16
+BATCH = 16
 
 
 class Data:
@@ -36,15 +38,17 @@ class Data:
         part: (N,) the split of each track.
         labels: task -> (N,) classes of the tracks.
         classes: task -> number of classes.
+        front_end: of the mels.
         track_S: the track of each segment.
         mel_STF: segments, float16.
     """
 
     def __init__(self, location: str) -> None:
         source = open_mel_dataset(Location(location))
+        self.front_end = source.front_end
         track_ids = source.tracks["track_id"].to_pylist()
         self.part = np.array(splits.split(source.tracks, kind="kfold", seed=0)["split"].to_pylist())
-        train = self.part == "train"
+        train = self.part == "train"  # the validation part is the test here
         names = {task: np.array(source.tracks[task].to_pylist(), object) for task in TASKS}
         vocabularies = {task: Vocabulary.of(names[task][train]) for task in TASKS}
         self.classes = {task: len(vocabulary) for task, vocabulary in vocabularies.items()}
@@ -69,8 +73,8 @@ class Data:
     def validation(self) -> Iterator[dict[str, Tensor]]:
         """Batches of the validation part."""
         segments_S = self.segments("validation")
-        for first in range(0, len(segments_S), VALIDATION_BATCH):
-            yield self.batch(segments_S[first : first + VALIDATION_BATCH])
+        for first in range(0, len(segments_S), BATCH):
+            yield self.batch(segments_S[first : first + BATCH])
 
 
 def epochs(data: Data, recipe: Recipe, seed: int) -> Iterator[MultitaskCNN]:
@@ -87,20 +91,28 @@ def epochs(data: Data, recipe: Recipe, seed: int) -> Iterator[MultitaskCNN]:
         yield model
 
 
-def score(data: Data, model: MultitaskCNN, recipe: Recipe) -> tuple[float, dict[str, float]]:
-    """Validation loss, and each task's macro AUC-PR on tracks."""
-    loss = validate(model, data.validation(), recipe, classes=data.classes).loss
-    predictions = predict_logits(model, data.validation(), TASKS)
-    track_S = np.concatenate([track_B for track_B, _ in predictions])
-    tracks_N = np.unique(track_S)
+def finished(data: Data, model: MultitaskCNN, recipe: Recipe) -> MultitaskCNN:
+    """The trained model with the heads of its recipe."""
+    if recipe.heads == "softmax":
+        return model
+    segments_S = data.segments("train")
+    batches = (data.batch(segments_S[first : first + BATCH]) for first in range(0, len(segments_S), BATCH))
+    moments = embedding_moments(model, batches, len(data.part), data.front_end, with_scatter=True)
+    return with_cosine_heads(model, fit_cosine_lda(moments, data.labels, data.classes))
+
+
+def score(data: Data, model: MultitaskCNN) -> dict[str, float]:
+    """Each task's macro AUC-PR on the validation tracks."""
+    moments = embedding_moments(model, data.validation(), len(data.part), data.front_end)
+    tracks_N = np.flatnonzero(moments.count_N)
+    embedding_NE = torch.from_numpy(mean_embeddings(moments)[tracks_N])
     scores = {}
-    for task in TASKS:
-        logits_SC = np.concatenate([logits[task] for _, logits in predictions])
-        p_NC = probabilities(np.stack([logits_SC[track_S == track].mean(0) for track in tracks_N]))
+    for task, logits_NC in model.heads(embedding_NE).items():
+        p_NC = probabilities(logits_NC.detach().numpy())
         true_N = data.labels[task][tracks_N]
         precisions = [average_precision_score(true_N == c, p_NC[:, c]) for c in np.unique(true_N[true_N >= 0])]
         scores[task] = float(np.mean(precisions))
-    return loss, scores
+    return scores
 
 
 def modified_recipe(text: str) -> Recipe:
@@ -121,15 +133,17 @@ def main() -> None:
     for text in (argument for argument in sys.argv[2:] if not argument.isdigit()):
         recipe = modified_recipe(text)
         for seed in seeds:
-            began_s, history = time.process_time(), []
+            began_s, losses, states = time.process_time(), [], []
             for model in epochs(data, recipe, seed):
-                history.append(score(data, model, recipe))
-            best = min(range(len(history)), key=lambda at: history[at][0])
-            scores = ", ".join(f"{task} {100 * score:.1f}" for task, score in history[best][1].items())
-            last = ", ".join(f"{task} {100 * score:.1f}" for task, score in history[-1][1].items())
+                losses.append(validate(model, data.validation(), recipe, classes=data.classes).loss)
+                states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            best = int(np.argmin(losses)) if recipe.checkpoint == "lowest_validation_loss" else len(losses) - 1
+            model.load_state_dict(states[best])
+            scores = score(data, finished(data, model, recipe))
+            text_of_scores = ", ".join(f"{task} {100 * value:.1f}" for task, value in scores.items())
             print(
-                f"{text} seed {seed}: epoch {best + 1} of {recipe.epochs}, loss {history[best][0]:.2f}, AUC-PR {scores}"
-                f" (last epoch: {last}), {time.process_time() - began_s:.0f} CPU s",
+                f"{text} seed {seed}: epoch {best + 1} of {recipe.epochs}, loss {losses[best]:.2f}, "
+                f"AUC-PR {text_of_scores}, {time.process_time() - began_s:.0f} CPU s",
                 flush=True,
             )
 

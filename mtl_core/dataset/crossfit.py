@@ -47,6 +47,8 @@ def crossfit(manifest: pa.Table, *, folds: int, seed: int, group_column: str | N
     track_ids = manifest["track_id"].to_pylist()
     artists, languages, groups = (column_values(manifest, name) for name in ("artist", "language", group_column))
     n_artists = len({artist for artist in artists if artist is not None})
+    if n_artists < 2:
+        raise InputError(f"the split crossfit needs two artists or more, got {n_artists}: use --split none")
     if not 2 <= folds <= n_artists:
         raise InputError(f"folds must be 2 to the number of artists, {n_artists}, got {folds}")
     artist_fold = _deal_artists(artists, languages, folds, seed)

@@ -164,6 +164,7 @@ def with_cosine_heads(model: MultitaskCNN, parts: Mapping[str, Part]) -> Multita
         linear.bias.copy_(torch.from_numpy(np.concatenate([parts[task].bias_P for task in tasks])))
         for task in tasks:
             head = fitted.classifiers[task]
+            assert isinstance(head, nn.Linear)
             head.weight.zero_()
             head.bias.zero_()
             head.weight[:, first : first + sizes[task]] = torch.from_numpy(SCALE * parts[task].classes_CP)

@@ -18,7 +18,7 @@ ARTISTS, LANGUAGES, E = 40, 4, 96
 
 
 def fold_scores(number, n_folds=4, songs=6, noise=0.6, shift=0.0):
-    """A fold model that knows three quarters of the artists; each artist is a direction. Some artists are unlike any."""
+    """A fold model that knows three quarters of the artists; each artist is a direction."""
     rng = np.random.default_rng(number)
     names = [f"a{a:02}" for a in range(ARTISTS)]
     direction_AE = np.random.default_rng(100).normal(size=(ARTISTS, E)) / 10

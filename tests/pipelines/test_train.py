@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,9 @@ from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_trac
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.inference import artifact
-from mtl_core.pipelines.train import STATE_FILE, STATE_FOLDER, TrainOptions, train
+from mtl_core.inference.aggregation import Aggregation
+from mtl_core.pipelines.train import STATE_FOLDER, TrainOptions, train
+from mtl_core.pipelines.training.train_state import STATE_FILE
 from mtl_core.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
@@ -62,11 +65,12 @@ def _kill_worker():
 
 def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
-    summary = train(mels, out, TrainOptions(recipe="demo", epochs=4, num_workers=2))
+    options = TrainOptions(recipe="paper", split="paper", epochs=4, num_workers=2)
+    summary = train(mels, out, options)
     loaded = artifact.load_artifact(out)
     history = loaded.metrics["history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
-    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
     best = min(history, key=lambda epoch: epoch["validation_loss"])
     assert loaded.metrics["best_epoch"] == best["epoch"]
     assert loaded.metrics["validation"]["artist"]["segments"] == 2 * SEGMENTS
@@ -82,9 +86,38 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert len(lines) == 4
     (events,) = (out / "_tensorboard").walk()
     assert events[0].startswith(loaded.metrics["run"])
-    again = train(mels, out, TrainOptions(recipe="demo", epochs=4, num_workers=2))
+    again = train(mels, out, options)
     assert again == f"nothing to do: {out} holds the model {artifact.model_id(loaded)} of this training"
     assert "training: epoch" not in capfd.readouterr().err
+
+
+def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_ray, mels, tmp_path, capfd):
+    out = Location(str(tmp_path / "model"))
+    train(mels, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2))
+    loaded = artifact.load_artifact(out)
+    assert loaded.metrics["split"] == {"kind": "crossfit", "seed": 0, "folds": 2, "group_column": None}
+    assert loaded.metrics["tracks"] == {"train": ARTISTS * SONGS + 1, "validation": 0, "held_out": 0}
+    assert sum(loaded.model.config.parts.values()) <= 96
+    rows = loaded.out_of_fold.to_pylist()
+    unknown = [row["track_id"] for row in rows if not row["known"]]
+    assert len(unknown) == len(set(unknown)) == ARTISTS * SONGS
+    assert all(row["artist_top"][0]["label"] != row["artist"] for row in rows if not row["known"])
+    known = [row["artist_top"][0]["label"] == row["artist"] for row in rows if row["known"]]
+    assert len(known) > ARTISTS * SONGS / 2
+    assert np.mean(known) > 0.9
+    norms = [np.linalg.norm(row["embedding"]) for row in rows]
+    assert max(norms) <= 2**0.5 + 1e-5  # means of two unit vectors
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: ")]
+    assert [line.split()[1] for line in lines] == ["fold-0"] * 3 + ["fold-1"] * 3 + ["final"] * 3
+    assert lines[-1].startswith("training: final (3 of 3 models), epoch 3 of 3, loss ")
+
+
+def test_without_a_split_a_model_is_not_calibrated(local_ray, mels, tmp_path):
+    out = Location(str(tmp_path / "model"))
+    train(mels, out, TrainOptions(recipe="demo", split="none", epochs=1, tasks=("artist",)))
+    loaded = artifact.load_artifact(out)
+    assert loaded.out_of_fold is None
+    assert loaded.aggregation.to_dict() == Aggregation().to_dict()
 
 
 @pytest.mark.slow
@@ -94,7 +127,7 @@ def test_one_seed_gives_one_model_to_the_bit(local_ray, mels, tmp_path):
     for name in ("disturbed", "b", "c"):
         out = Location(str(tmp_path / name))
         killed = _after_first_epoch(out, _kill_worker) if name == "disturbed" else [0]
-        train(mels, out, TrainOptions(recipe="best", epochs=6, num_workers=2))
+        train(mels, out, TrainOptions(recipe="best", split="none", epochs=6, num_workers=2))
         assert killed[0] is not None
         weights.append((out / artifact.WEIGHTS_FILE).read_bytes())
     assert weights[0] == weights[1] == weights[2]
@@ -107,13 +140,13 @@ def test_unequal_data(local_ray, tmp_path):
     tracks += [(None, "x", f"nobody-{i}") for i in range(3)] + [("silent", None, f"silent-{i}") for i in range(3)]
     mels = write_tracks(tmp_path / "mels", tracks)
     out = Location(str(tmp_path / "model"))
-    train(mels, out, TrainOptions(recipe="demo", epochs=1, num_workers=1))
+    train(mels, out, TrainOptions(recipe="paper", split="paper", epochs=1, num_workers=1))
     loaded = artifact.load_artifact(out)
     assert list(loaded.vocabularies["artist"].labels) == ["common", "rare", "silent"]
     assert len(loaded.vocabularies["language"]) == 1
     assert loaded.metrics["validation"]["artist"]["segments"] > 0
     alone = write_tracks(tmp_path / "alone", [(f"a{i}", "x", f"a{i}") for i in range(4)])
-    summary = train(alone, out, TrainOptions(recipe="best", epochs=2, num_workers=2))
+    summary = train(alone, out, TrainOptions(recipe="paper", split="paper", epochs=2, num_workers=2))
     assert "there is no validation part" in summary
     loaded = artifact.load_artifact(out)
     assert loaded.metrics["validation_loss"] is None
@@ -126,10 +159,11 @@ def test_a_killed_worker_is_replaced_and_so_is_a_model_on_s3(local_ray, mels, bu
         (mels_on_s3 / file.name).write_bytes(file.read_bytes())
     (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
     killed = _after_first_epoch(out, _kill_worker)
-    train(mels_on_s3, out, TrainOptions(recipe="demo", epochs=3, num_workers=2, drop_head=("language",)))
+    train(mels_on_s3, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2, drop_head=("language",)))
     assert killed[0] is not None
     loaded = artifact.load_artifact(out)
     assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
+    assert {row["fold"] for row in loaded.out_of_fold.to_pylist()} == {0, 1}
     assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
     assert not list((out / STATE_FOLDER).walk())
 
@@ -138,7 +172,7 @@ def test_a_killed_worker_is_replaced_and_so_is_a_model_on_s3(local_ray, mels, bu
 def test_the_same_command_resumes_after_its_driver_was_killed(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
     ray_folder = tempfile.mkdtemp(prefix="r-", dir="/tmp")
-    flags = ["--mels", mels.uri, "--out", out.uri, "--recipe", "demo", "--epochs", "3", "--num-workers", "1"]
+    flags = ["--mels", mels.uri, "--out", out.uri, "--recipe", "demo", "--epochs", "3", "--split", "none"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": ray_folder}
     environment.pop("RAY_ADDRESS", None)
     driver = subprocess.Popen(
@@ -151,7 +185,7 @@ def test_the_same_command_resumes_after_its_driver_was_killed(local_ray, mels, t
     time.sleep(4)  # its workers outlive it by some 3 s
     shutil.rmtree(ray_folder, ignore_errors=True)
     capfd.readouterr()
-    train(mels, out, TrainOptions(recipe="demo", epochs=3, num_workers=1))
+    train(mels, out, TrainOptions(recipe="demo", epochs=3, split="none"))
     assert [epoch["epoch"] for epoch in artifact.load_artifact(out).metrics["history"]] == [1, 2, 3]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
     assert 1 <= len(lines) <= 2  # the epochs that the killed driver had not finished
@@ -210,7 +244,13 @@ def _no_parquet(folder):
         (_nameless, "0.parquet: 15 of its rows have no track_id"),
         (_mixed, "mixes mels of 2 front ends"),
         (_doubled, "is in two files"),
-        (lambda folder: write_mels(folder, artists=False), "no track of the training part has a label for 'artist'"),
+        (lambda folder: write_mels(folder, artists=False), "needs two artists or more, got 0: use --split none"),
+        (lambda folder: write_tracks(folder, [(f"a{a}", None, f"a{a}-0") for a in range(9)]), "label for 'language'"),
+        (lambda folder: write_tracks(folder, [(f"a{a}", "x", f"a{a}-0") for a in range(9)]), "no artist has two songs"),
+        (
+            lambda folder: write_tracks(folder, [("a", "x", f"a{s}-0") for s in range(9)]),
+            "needs two artists or more, got 1",
+        ),
     ],
 )
 def test_wrong_mels(tmp_path, monkeypatch, capsys, make, message):
@@ -224,6 +264,6 @@ def test_wrong_mels(tmp_path, monkeypatch, capsys, make, message):
 def test_gpus_that_are_not_there(local_ray, mels, tmp_path, monkeypatch, capsys):
     if ray.cluster_resources().get("GPU"):
         pytest.skip("there is a GPU")
-    flags = ["--mels", mels.uri, "--out", str(tmp_path / "model"), "--use-gpu"]
+    flags = ["--mels", mels.uri, "--out", str(tmp_path / "model"), "--use-gpu", "--split", "none"]
     code, error = _run_job(monkeypatch, capsys, *flags)
     assert (code, error) == (2, "error: 1 workers of 1 GPU each: the cluster has room for 0 (4 CPUs, 0 GPUs in all)\n")

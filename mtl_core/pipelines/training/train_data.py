@@ -89,6 +89,8 @@ def split_models(
             known_N = ~of_artist_N[held_out_N]
             data = _select(tracks, tasks, train=~(of_artist_N | held_out_N), held_out=held_out_N)
             models.append(ModelData(name=f"fold-{number}", fold=number, known_N=known_N, **data))
+        if "artist" in tasks and not any(model.known_N.any() for model in models):
+            raise InputError("no artist has two songs, so none can be scored on a new one: use --split none")
     validates_N = part_N == "validation"
     data = _select(tracks, tasks, train=part_N == "train", validation=validates_N, held_out=validates_N)
     models.append(ModelData(name=FINAL, fold=None, known_N=np.ones(int(validates_N.sum()), bool), **data))

@@ -35,7 +35,7 @@ from mtl_core.model.train_step import (
     validate,
 )
 from mtl_core.pipelines.training.train_input import TrainInput
-from mtl_core.pipelines.training.train_state import TrainState, load_state, save_state
+from mtl_core.pipelines.training.train_state import STATE_FILE, TrainState, load_state, save_state
 from mtl_core.storage.location import Location
 
 
@@ -113,11 +113,6 @@ def train_worker(arguments: dict[str, Any]) -> list[TrainResult] | None:
     return results if context.get_world_rank() == 0 else None
 
 
-def state_file(folder: Location) -> Location:
-    """The file that holds the state of a training whose folder this is."""
-    return folder / "state.pt"
-
-
 def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Location, progress: Queue) -> TrainResult:
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -127,13 +122,13 @@ def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Loca
     model = MultitaskCNN(spec.model).to(ray.train.torch.get_device())
     wrapped = ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
     optimizer = make_optimizer(model, spec.recipe)
-    state = load_state(state_file(folder), model, optimizer, rank=rank, world_size=workers.size)
+    state = load_state(folder / STATE_FILE, model, optimizer, rank=rank, world_size=workers.size)
     for epoch in range(len(state.history) + 1, spec.recipe.epochs + 1):
         seed_epoch(spec.seed, epoch, rank)
         result = _train_and_validate(spec, data, model, wrapped, optimizer, workers, epoch)
         _add_epoch(state, result, model)
         if rank == 0:
-            save_state(state_file(folder), state, model, optimizer)
+            save_state(folder / STATE_FILE, state, model, optimizer)
             progress.put((spec.name, result))
     assert state.best_weights is not None
     model.load_state_dict(state.best_weights)

@@ -14,6 +14,8 @@ import torch.distributed
 
 from mtl_core.storage.location import Location
 
+STATE_FILE = "state.pt"  # of a model, in its folder
+
 
 @dataclass(kw_only=True)
 class TrainState:

@@ -72,5 +72,5 @@ def test_an_instrumental_is_in_no_language(tmp_path):
 
 def test_too_few_artists(tmp_path):
     source = open_mel_dataset(write_tracks(tmp_path / "mels", [("a0", "l", f"a0-{song}") for song in range(4)]))
-    with pytest.raises(InputError, match="folds must be 2 to the number of artists, 1, got 3"):
+    with pytest.raises(InputError, match="needs two artists or more, got 1"):
         models_of(source, "crossfit")
