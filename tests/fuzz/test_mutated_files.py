@@ -18,6 +18,7 @@ SEEDS = range(7)  # of each file
 FOUND = [
     *[("aac in ts", seed) for seed in (1016, 1042, 1138, 1192)],  # streams that begin behind the header
     *[("aac in flv", seed) for seed in (1035, 1095)],
+    *[("aac", 482749140), ("alac", 482749225), ("mp2", 482749167)],  # bytes before the first frame that decodes
     ("m4a", 1163),  # more than 8 channels
     ("aac", 1184),
     ("aac in flv", 1241),  # a stream of subtitles

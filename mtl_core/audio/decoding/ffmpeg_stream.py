@@ -93,10 +93,11 @@ class FfmpegStream:
         self.skipped: list[SkippedBytes] = []  # since the last call of `frames`
         self._tag_end = 0  # of the last tag between two frames: a picture in it can look like frames
         self._open()
+        self.rate_hz = self._stream.codec_context.sample_rate or 0  # until a frame tells it
         packet, first = next(self._decode(self._packets()), (None, None))
         if packet is None or first is None:
             raise self._nothing_decoded()
-        self.rate_hz: int = first.sample_rate
+        self.rate_hz = first.sample_rate
         limits.check(rate_hz=self.rate_hz, n_channels=first.layout.nb_channels)
         self._first_time = first.pts or 0
         self.first_frame_size: int = first.samples
