@@ -23,7 +23,7 @@ from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import probabilities
 from mtl_core.model.cnn import MultitaskCNN, with_cosine_heads
 from mtl_core.model.cosine_lda import fit_cosine_lda
-from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings
+from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings, value_moments
 from mtl_core.model.recipes import RECIPES, Recipe
 from mtl_core.model.train_step import make_optimizer, train_epoch, validate
 from mtl_core.storage.location import Location
@@ -97,7 +97,7 @@ def finished(data: Data, model: MultitaskCNN, recipe: Recipe) -> MultitaskCNN:
         return model
     segments_S = data.segments("train")
     batches = (data.batch(segments_S[first : first + BATCH]) for first in range(0, len(segments_S), BATCH))
-    moments = embedding_moments(model, batches, len(data.part), data.front_end, with_scatter=True)
+    moments = value_moments(model, batches, len(data.part), data.front_end, sample_every=1)
     return with_cosine_heads(model, fit_cosine_lda(moments, data.labels, data.classes))
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cosine_lda import SCALE, Part
+from mtl_core.model.segment_statistics import SegmentStatistics, n_statistics
 from mtl_core.model.statistics_trunk import StatisticsTrunk
 
 FRAMES, BANDS = MEL_SHAPE
@@ -50,6 +51,7 @@ class ModelConfig:
     #: Task -> values of the embedding that it has, if the heads are those of `cosine_lda`; also of a task whose head
     #: was dropped. None: the trunk's output is the embedding.
     parts: Mapping[str, int] | None = None
+    statistics: bool = False  # whether these heads use `segment_statistics` beside the trunk
 
     def __post_init__(self) -> None:
         if not self.classes or not set(self.classes) <= set(TASKS):
@@ -82,6 +84,11 @@ class ModelConfig:
         return self.trunk_output if self.parts is None else EMBEDDING
 
     @property
+    def n_values(self) -> int:
+        """The number of values that the heads of `cosine_lda` are fitted on."""
+        return self.trunk_output + (n_statistics(BANDS) if self.statistics else 0)
+
+    @property
     def trunk_output(self) -> int:
         """D, the number of values that the trunk gives."""
         if self.trunk != "paper":
@@ -95,7 +102,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` is the inverse. Fields that are not of version 0.1 are left out at their default."""
         values = {**asdict(self), "classes": dict(self.classes), "channels": list(self.channels)}
-        added = {"trunk_values": EMBEDDING, "parts": None}
+        added = {"trunk_values": EMBEDDING, "parts": None, "statistics": False}
         return {name: value for name, value in values.items() if name not in added or value != added[name]}
 
     @classmethod
@@ -117,15 +124,20 @@ class MultitaskCNN(nn.Module):
         self.trunk = _trunk(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trunk.apply(_initialise)  # before the heads exist: creating them draws numbers too
-        self.projection = None if config.parts is None else UnitParts(config.trunk_output, config.parts)
+        self.statistics = SegmentStatistics(BANDS) if config.statistics else None
+        self.projection = None if config.parts is None else UnitParts(config.n_values, config.parts)
         self.classifiers = nn.ModuleDict()
         for task in (task for task in TASKS if task in config.classes):
             self.classifiers[task] = nn.Linear(config.embedding, config.classes[task]).apply(_initialise)
 
     def embed(self, X_B1TF: Tensor) -> Tensor:
         """The embeddings of segments, (B, E) float32."""
+        return self.trunk(X_B1TF).flatten(1) if self.projection is None else self.projection(self.values(X_B1TF))
+
+    def values(self, X_B1TF: Tensor) -> Tensor:
+        """What the heads of `cosine_lda` are fitted on, (B, D) float32: the trunk's values, then the statistics."""
         X_BD = self.trunk(X_B1TF).flatten(1)
-        return X_BD if self.projection is None else self.projection(X_BD)
+        return X_BD if self.statistics is None else torch.cat([X_BD, self.statistics(X_B1TF)], 1)
 
     def heads(self, X_BE: Tensor) -> dict[str, Tensor]:
         """The logits of embeddings, {task: (B, C)}."""

@@ -27,11 +27,13 @@ SCALE = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Sums over segments, which workers add up."""
+    """Sums over segments, which workers add up, and some of the segments themselves."""
 
     count_N: np.ndarray  # (N,) segments of each track
     sum_ND: np.ndarray  # (N, D) float64
     scatter_DD: np.ndarray  # (D, D) float64, the sum of x x^T
+    sample_KD: np.ndarray  # (K, D) the values of K segments
+    sample_track_K: np.ndarray  # (K,) the tracks that they are of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,54 +59,70 @@ def fit_cosine_lda(moments: Moments, targets: Mapping[str, np.ndarray], classes:
 
 def _fit_part(moments: Moments, targets_N: np.ndarray, n_classes: int, largest: int) -> Part:
     has_sound_N = moments.count_N > 0
-    count_N, sum_ND, targets_N = moments.count_N[has_sound_N], moments.sum_ND[has_sound_N], targets_N[has_sound_N]
-    labelled_N = targets_N != MISSING
+    count_N, targets_N = moments.count_N[has_sound_N], targets_N[has_sound_N]
+    centre_D, scale_D = _centre_and_scale(moments)
+    track_mean_ND = (moments.sum_ND[has_sound_N] / count_N[:, None] - centre_D) / scale_D
     # A track without a class is a class of its own: it tells how the segments of one track differ.
-    group_N = np.where(labelled_N, targets_N, n_classes + np.arange(len(targets_N)))
+    group_N = np.where(targets_N != MISSING, targets_N, n_classes + np.arange(len(targets_N)))
     groups_G, index_N = np.unique(group_N, return_inverse=True)
-    count_G = np.bincount(index_N, count_N)
-    mean_GD = np.zeros((len(groups_G), sum_ND.shape[1]))
-    np.add.at(mean_GD, index_N, sum_ND)
-    mean_GD /= count_G[:, None]
-    within_DD = (moments.scatter_DD - (mean_GD * count_G[:, None]).T @ mean_GD) / count_G.sum()
-    track_mean_ND = sum_ND / count_N[:, None]
-    whiten_DD = _inverse_root(within_DD, (track_mean_ND - mean_GD[index_N])[labelled_N])
+    mean_GD = np.zeros((len(groups_G), len(centre_D)))
+    np.add.at(mean_GD, index_N, track_mean_ND)
+    mean_GD /= np.bincount(index_N)[:, None]
+    sample_group_K = index_N[np.cumsum(has_sound_N)[moments.sample_track_K] - 1]
+    residual_KD = (moments.sample_KD - centre_D) / scale_D - mean_GD[sample_group_K]
+    whiten_DD = _inverse_root(
+        _within(moments, mean_GD[index_N], track_mean_ND, count_N, scale_D, centre_D), residual_KD, count_N.sum()
+    )
     has_tracks_G = groups_G < n_classes
     class_mean_KD = mean_GD[has_tracks_G]
-    centre_D = class_mean_KD.mean(0)
-    spread_KD = (class_mean_KD - centre_D) @ whiten_DD
+    middle_D = class_mean_KD.mean(0)
+    spread_KD = (class_mean_KD - middle_D) @ whiten_DD
     n_values = max(1, min(largest, len(class_mean_KD) - 1, spread_KD.shape[1]))
     axes_PD = np.linalg.svd(spread_KD, full_matrices=False)[2][:n_values]
-    weight_PD = axes_PD @ whiten_DD.T
-    classes_CP = np.zeros((n_classes, n_values))
+    weight_PD = axes_PD @ whiten_DD / scale_D
     directions_KP = spread_KD @ axes_PD.T
     length_K1 = np.linalg.norm(directions_KP, axis=1, keepdims=True)
+    classes_CP = np.zeros((n_classes, n_values))
     classes_CP[groups_G[has_tracks_G]] = directions_KP / np.where(length_K1 > 0, length_K1, 1)
-    return Part(weight_PD=weight_PD, bias_P=-weight_PD @ centre_D, classes_CP=classes_CP)
+    return Part(weight_PD=weight_PD, bias_P=-weight_PD @ (centre_D + scale_D * middle_D), classes_CP=classes_CP)
 
 
-def _inverse_root(within_DD: np.ndarray, residual_ND: np.ndarray) -> np.ndarray:
-    """W with W^T covariance W = I: an inverse square root of a covariance (D, D), which is shrunk first.
-
-    Its correlations are shrunk towards 0 as much as those of the N residuals of track means would be: the segments of a
-    track are no independent samples.
-    """
-    variance_D = np.diag(within_DD)
-    scale_D = np.sqrt(np.where(variance_D > 0, variance_D, 1))
-    shrinkage = _ledoit_wolf_shrinkage(residual_ND / scale_D)
-    correlation_DD = (1 - shrinkage) * within_DD / np.outer(scale_D, scale_D) + shrinkage * np.eye(len(scale_D))
-    values_D, vectors_DD = np.linalg.eigh(correlation_DD)
-    root_DD = (vectors_DD / np.sqrt(np.maximum(values_D, 1e-6))) @ vectors_DD.T
-    return root_DD / scale_D[:, None]
+def _centre_and_scale(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation of each value over all segments; a constant value has 1."""
+    n = moments.count_N.sum()
+    mean_D = moments.sum_ND.sum(0) / n
+    variance_D = np.diag(moments.scatter_DD) / n - mean_D**2
+    return mean_D, np.sqrt(np.where(variance_D > 1e-12 * (1 + mean_D**2), variance_D, 1))
 
 
-def _ledoit_wolf_shrinkage(residual_ND: np.ndarray) -> float:
-    """The share of the identity, 0 to 1, in the best estimate of the covariance of residuals with mean 0."""
-    n = len(residual_ND)
-    if n < 2:
-        return 1.0
-    covariance_DD = residual_ND.T @ residual_ND / n
-    n_values = len(covariance_DD)
-    distance = (covariance_DD**2).sum() - np.trace(covariance_DD) ** 2 / n_values
-    noise = ((residual_ND**2).sum(1) ** 2).mean() - (covariance_DD**2).sum()
-    return float(min(1.0, noise / n / distance)) if distance > 0 else 1.0
+def _within(
+    moments: Moments,
+    group_mean_ND: np.ndarray,
+    track_mean_ND: np.ndarray,
+    count_N: np.ndarray,
+    scale_D: np.ndarray,
+    centre_D: np.ndarray,
+) -> np.ndarray:
+    """(D, D) the covariance of standardised segments about the means of their groups."""
+    n = count_N.sum()
+    scatter_DD = moments.scatter_DD / n - np.outer(centre_D, centre_D)
+    cross_DD = (group_mean_ND * count_N[:, None]).T @ track_mean_ND / n
+    means_DD = (group_mean_ND * count_N[:, None]).T @ group_mean_ND / n
+    return scatter_DD / np.outer(scale_D, scale_D) - cross_DD - cross_DD.T + means_DD
+
+
+def _inverse_root(within_DD: np.ndarray, residual_KD: np.ndarray, n: float) -> np.ndarray:
+    """The inverse square root of the covariance of n residuals, which is shrunk by Ledoit and Wolf's rule first."""
+    mean_variance = float(np.trace(within_DD)) / len(within_DD)
+    shrinkage = _ledoit_wolf_shrinkage(within_DD, residual_KD, n)
+    shrunk_DD = (1 - shrinkage) * within_DD + shrinkage * mean_variance * np.eye(len(within_DD))
+    values_D, vectors_DD = np.linalg.eigh(shrunk_DD)
+    floor = 1e-9 * max(mean_variance, 1e-9)
+    return (vectors_DD / np.sqrt(np.maximum(values_D, floor))) @ vectors_DD.T
+
+
+def _ledoit_wolf_shrinkage(covariance_DD: np.ndarray, residual_KD: np.ndarray, n: float) -> float:
+    """The share of the identity, 0 to 1, in the best estimate of a covariance of n residuals, of which K are given."""
+    distance = (covariance_DD**2).sum() - np.trace(covariance_DD) ** 2 / len(covariance_DD)
+    noise = ((residual_KD**2).sum(1) ** 2).mean() - (covariance_DD**2).sum()
+    return float(np.clip(noise / n / distance, 0, 1)) if distance > 0 else 1.0

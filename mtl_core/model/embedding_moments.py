@@ -1,14 +1,15 @@
-"""Embedding moments: one pass of a trained model over its segments, on all workers.
+"""Embedding moments: a pass of a trained model over its segments, on all workers.
 
 It serves the closed-form heads (`cosine_lda`) and the mean embeddings by which tracks are scored.
 
 Legend: B batch, N tracks, E values of an embedding.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.sound_level import has_sound
@@ -17,41 +18,84 @@ from mtl_core.model.cosine_lda import Moments
 from mtl_core.model.train_step import ONE_WORKER, TensorBatch, Workers
 
 
-@torch.no_grad()
 def embedding_moments(
     model: MultitaskCNN,
     batches: Iterable[TensorBatch],
     n_tracks: int,
     front_end: FrontEnd,
     *,
-    with_scatter: bool = False,
     workers: Workers = ONE_WORKER,
 ) -> Moments:
-    """The moments of the embeddings of all segments with sound; each worker passes its share of the segments.
+    """The sums of the embeddings of all segments with sound; each worker passes its share of the segments.
 
     Args:
         model: set to evaluation mode; it computes in float32.
         batches: this worker's share; `track` is 0 to n_tracks - 1.
         front_end: of the mels.
-        with_scatter: whether the sum of x x^T is needed; else it is 0.
+
+    Returns:
+        Moments without second ones and without a sample.
     """
-    model.eval()
-    n_values, device = model.config.embedding, next(model.parameters()).device
+    return _moments(model.eval(), model.embed, model.config.embedding, batches, n_tracks, front_end, workers, None)
+
+
+def value_moments(
+    model: MultitaskCNN,
+    batches: Iterable[TensorBatch],
+    n_tracks: int,
+    front_end: FrontEnd,
+    *,
+    sample_every: int,
+    workers: Workers = ONE_WORKER,
+) -> Moments:
+    """The moments of the values that closed-form heads are fitted on; of so many segments one is in the sample.
+
+    The other arguments are those of `embedding_moments`.
+    """
+    n_values = model.config.n_values
+    return _moments(model.eval(), model.values, n_values, batches, n_tracks, front_end, workers, sample_every)
+
+
+@torch.no_grad()
+def _moments(
+    model: MultitaskCNN,
+    values: Callable[[Tensor], Tensor],
+    n_values: int,
+    batches: Iterable[TensorBatch],
+    n_tracks: int,
+    front_end: FrontEnd,
+    workers: Workers,
+    sample_every: int | None,
+) -> Moments:
+    device = next(model.parameters()).device
     count_N = torch.zeros(n_tracks, dtype=torch.float64, device=device)
     sum_NE = torch.zeros(n_tracks, n_values, dtype=torch.float64, device=device)
     scatter_EE = torch.zeros(n_values, n_values, dtype=torch.float64, device=device)
+    sample: list[tuple[np.ndarray, np.ndarray]] = []
+    seen = 0
     for batch in batches:
         sounds_B = has_sound(batch["mel"].cpu().numpy(), front_end.mel, front_end.filter_bank)
         if not sounds_B.any():
             continue
         mel_BTF, track_B = (batch[name][torch.from_numpy(sounds_B).to(device)] for name in ("mel", "track"))
-        X_BE = model.embed(mel_BTF.float().unsqueeze(1)).double()
+        x_BE = values(mel_BTF.float().unsqueeze(1))
+        X_BE = x_BE.double()
         count_N.index_add_(0, track_B, torch.ones_like(track_B, dtype=torch.float64))
         sum_NE.index_add_(0, track_B, X_BE)
-        if with_scatter:
+        if sample_every is not None:
             scatter_EE += X_BE.T @ X_BE
+            kept = slice(-seen % sample_every, None, sample_every)
+            sample.append((x_BE[kept].cpu().numpy(), track_B[kept].cpu().numpy()))
+        seen += len(x_BE)
     parts = [workers.sum({"part": part})["part"].cpu().numpy() for part in (count_N, sum_NE, scatter_EE)]
-    return Moments(count_N=parts[0], sum_ND=parts[1], scatter_DD=parts[2])
+    samples = [pair for of_worker in workers.gather(sample) for pair in of_worker]
+    return Moments(
+        count_N=parts[0],
+        sum_ND=parts[1],
+        scatter_DD=parts[2],
+        sample_KD=np.concatenate([np.zeros((0, n_values), np.float32), *(values for values, _ in samples)]),
+        sample_track_K=np.concatenate([np.zeros(0, np.int64), *(tracks for _, tracks in samples)]),
+    )
 
 
 def mean_embeddings(moments: Moments) -> np.ndarray:

@@ -36,6 +36,7 @@ class Recipe:
     checkpoint: Checkpoint = "lowest_validation_loss"
     heads: Heads = "softmax"  # of the finished model: those that were trained, or those of `cosine_lda`
     trunk_values: int = 96  # that the trunk "statistics" gives; >= 1
+    statistics: bool = False  # whether the heads of `cosine_lda` use `segment_statistics` beside the trunk
 
     def __post_init__(self) -> None:
         if self.schedule not in get_args(Schedule):
@@ -83,6 +84,7 @@ class Recipe:
             dropout=self.dropout,
             batch_norm_momentum=self.batch_norm_momentum,
             trunk_values=self.trunk_values,
+            statistics=self.statistics,
         )
 
 
@@ -98,6 +100,7 @@ RECIPES = {
         batch_norm_momentum=0.1,
         checkpoint="last",
         heads="cosine_lda",
+        statistics=True,
     ),
     # `best` with a few hundred updates in all.
     "demo": Recipe(
@@ -112,6 +115,7 @@ RECIPES = {
         batch_norm_momentum=0.1,
         checkpoint="last",
         heads="cosine_lda",
+        statistics=True,
     ),
 }
 

@@ -10,6 +10,7 @@ Legend: B batch, T frames, F bands, C classes.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,14 @@ class Workers:
         stacked = torch.stack(list(values.values()))
         torch.distributed.all_reduce(stacked)
         return dict(zip(values, stacked, strict=True))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all workers, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def average_running_statistics(self, model: nn.Module) -> None:
         """Give every worker the mean of the workers' BatchNorm statistics."""

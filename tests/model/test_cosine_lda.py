@@ -1,5 +1,7 @@
 """Heads in closed form: what they are invariant to, and that they separate classes as scikit-learn's LDA does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,11 @@ def songs(seed=0, per_class=20, segments=5, values=12):
 def moments(x_NSD):
     flat_SD = x_NSD.reshape(-1, x_NSD.shape[-1])
     return Moments(
-        count_N=np.full(len(x_NSD), float(x_NSD.shape[1])), sum_ND=x_NSD.sum(1), scatter_DD=flat_SD.T @ flat_SD
+        count_N=np.full(len(x_NSD), float(x_NSD.shape[1])),
+        sum_ND=x_NSD.sum(1),
+        scatter_DD=flat_SD.T @ flat_SD,
+        sample_KD=flat_SD,
+        sample_track_K=np.repeat(np.arange(len(x_NSD)), x_NSD.shape[1]),
     )
 
 
@@ -77,8 +83,8 @@ def test_sizes_follow_from_the_number_of_classes():
 def test_shrinkage_is_that_of_scikit_learn():
     residual_ND = np.random.default_rng(0).normal(size=(40, 30)) @ np.random.default_rng(1).normal(size=(30, 30))
     expected = ledoit_wolf_shrinkage(residual_ND, assume_centered=True)
-    assert _ledoit_wolf_shrinkage(residual_ND) == pytest.approx(expected)
-    assert _ledoit_wolf_shrinkage(residual_ND[:1]) == 1
+    covariance_DD = residual_ND.T @ residual_ND / 40
+    assert _ledoit_wolf_shrinkage(covariance_DD, residual_ND, 40) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("case", ["one class", "one song each", "silent songs", "unlabelled songs", "constant values"])
@@ -96,6 +102,14 @@ def test_poor_data_gives_finite_heads(case):
     found = moments(x_NSD)
     if case == "silent songs":
         found.count_N[:2], found.sum_ND[:2] = 0, 0
+        kept_K = found.sample_track_K >= 2
+        sample_KD = found.sample_KD[kept_K]
+        found = replace(
+            found,
+            sample_KD=sample_KD,
+            sample_track_K=found.sample_track_K[kept_K],
+            scatter_DD=sample_KD.T @ sample_KD,
+        )
     part = fit_cosine_lda(found, {"artist": artist_N}, {"artist": 6})["artist"]
     assert all(np.isfinite(values).all() for values in (part.weight_PD, part.bias_P, part.classes_CP))
     assert (np.isclose(np.linalg.norm(part.classes_CP, axis=1), 1) | (part.classes_CP == 0).all(1)).all()

@@ -23,8 +23,8 @@ from ray.util.queue import Queue
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import SplitSegments
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, with_cosine_heads
-from mtl_core.model.cosine_lda import Moments, fit_cosine_lda
-from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings
+from mtl_core.model.cosine_lda import fit_cosine_lda
+from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings, value_moments
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.train_step import (
     Workers,
@@ -37,6 +37,8 @@ from mtl_core.model.train_step import (
 from mtl_core.pipelines.training.train_input import TrainInput
 from mtl_core.pipelines.training.train_state import STATE_FILE, TrainState, load_state, save_state
 from mtl_core.storage.location import Location
+
+SAMPLE_SEGMENTS = 20_000  # that closed-form heads get beside the sums over all segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,35 +135,34 @@ def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Loca
     assert state.best_weights is not None
     model.load_state_dict(state.best_weights)
     if spec.recipe.heads == "cosine_lda":
-        moments = _moments(model, parts.train, data, front_end, workers, with_scatter=True)
+        moments = value_moments(
+            model,
+            data.in_order(parts.train),
+            _n_tracks(parts.train),
+            front_end,
+            sample_every=max(1, parts.train.segments // SAMPLE_SEGMENTS),
+            workers=workers,
+        )
         model = with_cosine_heads(model, fit_cosine_lda(moments, parts.train.targets, spec.model.classes))
     return TrainResult(
         model=model.config,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         best_epoch=state.best_epoch,
         history=state.history,
-        train=_track_embeddings(_moments(model, parts.train, data, front_end, workers)),
-        held_out=_track_embeddings(_moments(model, parts.held_out, data, front_end, workers)),
+        train=_embeddings(model, parts.train, data, front_end, workers),
+        held_out=_embeddings(model, parts.held_out, data, front_end, workers),
     )
 
 
-def _moments(
-    model: MultitaskCNN,
-    segments: SplitSegments,
-    data: TrainInput,
-    front_end: FrontEnd,
-    workers: Workers,
-    *,
-    with_scatter: bool = False,
-) -> Moments:
-    n_tracks = len(next(iter(segments.targets.values())))
-    return embedding_moments(
-        model, data.in_order(segments), n_tracks, front_end, with_scatter=with_scatter, workers=workers
-    )
-
-
-def _track_embeddings(moments: Moments) -> TrackEmbeddings:
+def _embeddings(
+    model: MultitaskCNN, segments: SplitSegments, data: TrainInput, front_end: FrontEnd, workers: Workers
+) -> TrackEmbeddings:
+    moments = embedding_moments(model, data.in_order(segments), _n_tracks(segments), front_end, workers=workers)
     return TrackEmbeddings(mean_NE=mean_embeddings(moments), segments_N=moments.count_N.astype(np.int64))
+
+
+def _n_tracks(segments: SplitSegments) -> int:
+    return len(next(iter(segments.targets.values())))
 
 
 def _train_and_validate(

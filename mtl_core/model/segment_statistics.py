@@ -1,0 +1,60 @@
+"""Segment statistics: fixed statistics over time of a log-mel segment, beside the trunk for the closed-form heads.
+
+First-order ones are the mean, the standard deviation and the mean step of each band. Second-order ones are the standard
+deviations and the correlations of cepstra and of their slopes: what a voice does together. Nothing is learnt here.
+
+Legend: B batch, T frames, F bands, K cepstra and their slopes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+CEPSTRA = 12
+MIN_VARIANCE = 1e-5  # over time: the logarithm has no finite value at 0
+MAX_CORRELATION = 0.99  # the same at 1
+
+
+class SegmentStatistics(nn.Module):
+    """Log-mel segments (B, 1, T, F) -> (B, 588) float32 for F = 96: 3 F statistics of bands, 300 of cepstra.
+
+    The cepstra are the coefficients 1 to 12 of an orthonormal DCT-II over the bands. Their slope is the difference of
+    the frames after and before. Correlations are transformed by Fisher's z.
+    """
+
+    dct_FC: Tensor
+    pairs_2P: Tensor
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        band_F1, cepstrum_C = torch.arange(bands)[:, None] + 0.5, torch.arange(1, CEPSTRA + 1)
+        dct_FC = math.sqrt(2 / bands) * torch.cos(math.pi * band_F1 * cepstrum_C / bands)
+        self.register_buffer("dct_FC", dct_FC, persistent=False)
+        self.register_buffer("pairs_2P", torch.triu_indices(2 * CEPSTRA, 2 * CEPSTRA, 1), persistent=False)
+
+    def forward(self, X_B1TF: Tensor) -> Tensor:
+        """The statistics of segments."""
+        X_BTF = X_B1TF.squeeze(1)
+        X_BTF = X_BTF - X_BTF.mean((1, 2), keepdim=True)
+        mean_BF = X_BTF.mean(1)
+        std_BF = (X_BTF - mean_BF[:, None]).square().mean(1).sqrt()
+        step_BF = (X_BTF[:, 1:] - X_BTF[:, :-1]).abs().mean(1)
+        return torch.cat([mean_BF, std_BF, step_BF, self._second_order(X_BTF @ self.dct_FC)], 1)
+
+    def _second_order(self, cepstra_BTC: Tensor) -> Tensor:
+        slopes_BTC = cepstra_BTC[:, 2:] - cepstra_BTC[:, :-2]
+        Z_BTK = torch.cat([cepstra_BTC[:, 1:-1], slopes_BTC], 2)
+        Z_BTK = Z_BTK - Z_BTK.mean(1, keepdim=True)
+        covariance_BKK = Z_BTK.transpose(1, 2) @ Z_BTK / Z_BTK.shape[1]
+        std_BK = Z_BTK.square().mean(1).clamp(min=MIN_VARIANCE).sqrt()
+        first_P, second_P = self.pairs_2P[0], self.pairs_2P[1]
+        products_BP = std_BK[:, first_P] * std_BK[:, second_P]
+        r_BP = (covariance_BKK[:, first_P, second_P] / products_BP).clamp(-MAX_CORRELATION, MAX_CORRELATION)
+        return torch.cat([std_BK.log(), ((1 + r_BP) / (1 - r_BP)).log() / 2], 1)
+
+
+def n_statistics(bands: int) -> int:
+    """The number of values that `SegmentStatistics` gives."""
+    series = 2 * CEPSTRA
+    return 3 * bands + series + series * (series - 1) // 2
