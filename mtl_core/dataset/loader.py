@@ -6,6 +6,9 @@ put in a new random order each epoch. (2) That sequence of segments is cut into 
 100 tracks or more, so a batch mixes songs. A worker reads only the row groups of its share, two of them while it uses a
 third, and holds only these and the buffer in memory: the mels may be larger than any memory.
 
+An epoch can take a few segments of each track only, drawn anew each time: with many segments a track, more epochs of
+fewer segments cost less, because the segments of a track are alike.
+
 Legend: B batch, T frames, F bands, S segments, G row groups.
 """
 
@@ -42,8 +45,20 @@ class SplitSegments:
         """The number of segments."""
         return int(pc.sum(self.spans["segments"]).as_py() or 0)
 
+    def epoch_segments(self, per_track: int | None = None) -> int:
+        """The number of segments of an epoch that takes so many of each track; None: all."""
+        return int(self._kept(per_track).sum())
+
     def shuffled_batches(
-        self, size: int, *, buffer_segments: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        *,
+        buffer_segments: int,
+        seed: int,
+        epoch: int,
+        per_track: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[Batch]:
         """Batches of one worker in one epoch, shuffled; the last batch may be smaller.
 
@@ -53,15 +68,17 @@ class SplitSegments:
         Args:
             size: B.
             buffer_segments: number of segments that batches are drawn from, at least B.
-            seed, epoch: each pair gives an order of its own.
+            seed, epoch: each pair gives an order of its own, and segments of its own.
+            per_track: about so many segments of each track are taken, at random; None: all.
             rank: of the worker, 0 to world_size - 1.
             world_size: number of workers.
         """
-        order_G = np.random.default_rng((seed, epoch)).permutation(len(self._row_groups[0]))
-        share = self.segments // world_size
+        order_G = np.random.default_rng((seed, epoch)).permutation(len(self._first_spans))
+        share = self.epoch_segments(per_track) // world_size
         rng = np.random.default_rng((seed, epoch, rank + 1))
         buffer = _Buffer(min(max(size, buffer_segments), share))
-        for mel_STF, track_S in self._read(order_G, rank * share, (rank + 1) * share):
+        draw = _Draw(self._kept(per_track), (seed, epoch))
+        for mel_STF, track_S in self._read(order_G, rank * share, (rank + 1) * share, draw):
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
@@ -74,7 +91,8 @@ class SplitSegments:
         """Batches of one worker in the order of the files; no segment is dropped. Arguments as `shuffled_batches`."""
         first, end = (self.segments * i // world_size for i in (rank, rank + 1))
         rest_STF, rest_S = np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64)
-        for mel_STF, track_S in self._read(np.arange(len(self._row_groups[0])), first, end):
+        all_segments = _Draw(self._kept(None), (0, 0))
+        for mel_STF, track_S in self._read(np.arange(len(self._first_spans)), first, end, all_segments):
             mel_STF, track_S = np.concatenate((rest_STF, mel_STF)), np.concatenate((rest_S, track_S))
             n_batched = len(track_S) // size * size
             for start in range(0, n_batched, size):
@@ -87,31 +105,60 @@ class SplitSegments:
         return {"mel": mel_BTF, "track": track_B, **{task: classes[track_B] for task, classes in self.targets.items()}}
 
     @cached_property
-    def _row_groups(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row group with segments of the split: the index of its first span, and the number of segments."""
-        file, row_group, segments = (self.spans[name].to_numpy() for name in ("file", "row_group", "segments"))
-        first_span_G = np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(row_group, prepend=-1) != 0))
-        return first_span_G, np.add.reduceat(segments, first_span_G) if len(first_span_G) else first_span_G
+    def _first_spans(self) -> np.ndarray:
+        """(G,) the index of the first span of each row group that has segments of the split."""
+        file, row_group = (self.spans[name].to_numpy() for name in ("file", "row_group"))
+        return np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(row_group, prepend=-1) != 0))
 
-    def _read(self, order_G: np.ndarray, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Segments `first` to `end` of the row groups in this order: mels (S, 187, 96) float16 and tracks (S,)."""
-        ends_G = np.cumsum(self._row_groups[1][order_G])
-        starts_G = ends_G - self._row_groups[1][order_G]
+    def _kept(self, per_track: int | None) -> np.ndarray:
+        """How many segments of each span an epoch takes; those of a track in two row groups are shared out."""
+        segments = self.spans["segments"].to_numpy()
+        if per_track is None:
+            return segments
+        track = self.spans["track"].to_numpy()
+        of_track = np.bincount(track, segments).astype(np.int64)[track]
+        return np.minimum(segments, -(-per_track * segments // of_track))
+
+    def _read(
+        self, order_G: np.ndarray, first: int, end: int, draw: "_Draw"
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Drawn segments `first` to `end` of the row groups in this order: mels (S, 187, 96) float16, tracks (S,)."""
+        spans_G = self._first_spans
+        count_G = np.add.reduceat(draw.kept, spans_G) if len(spans_G) else spans_G
+        ends_G = np.cumsum(count_G[order_G])
+        starts_G = ends_G - count_G[order_G]
         return bounded_map(
-            lambda i: self._read_row_group(order_G[i], max(0, first - starts_G[i]), end - starts_G[i]),
+            lambda i: self._read_row_group(order_G[i], max(0, first - starts_G[i]), end - starts_G[i], draw),
             np.flatnonzero((starts_G < end) & (ends_G > first)),
             ROW_GROUPS_HELD,
         )
 
-    def _read_row_group(self, index: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Segments `first` to `end` of the split in one row group, as `_read`."""
-        first_span_G, _ = self._row_groups
-        spans = self.spans[first_span_G[index] : first_span_G[index + 1] if index + 1 < len(first_span_G) else None]
+    def _read_row_group(self, index: int, first: int, end: int, draw: "_Draw") -> tuple[np.ndarray, np.ndarray]:
+        """Drawn segments `first` to `end` of the split in one row group, as `_read`."""
+        spans_G = self._first_spans
+        begin = int(spans_G[index])
+        spans = self.spans[begin : spans_G[index + 1] if index + 1 < len(spans_G) else None]
         row, segments, track = (spans[name].to_numpy() for name in ("row", "segments", "track"))
-        offset_S = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
-        row_S = (np.repeat(row, segments) + offset_S)[first:end]
+        chosen = [draw.rows(begin + i, n) for i, n in enumerate(segments)]
+        row_S = np.concatenate([start + rows for start, rows in zip(row, chosen, strict=True)])[first:end]
+        track_S = np.repeat(track, [len(rows) for rows in chosen])[first:end]
         mel_STF = read_row_group(self.files[spans["file"][0].as_py()], spans["row_group"][0].as_py())
-        return mel_STF[row_S], np.repeat(track, segments)[first:end]
+        return mel_STF[row_S], track_S
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Which segments of each span are taken."""
+
+    kept: np.ndarray  # how many of each span
+    seed: tuple[int, int]
+
+    def rows(self, span: int, segments: int) -> np.ndarray:
+        """The chosen ones among the segments of a span, ascending."""
+        kept = self.kept[span]
+        if kept == segments:
+            return np.arange(segments)
+        return np.sort(np.random.default_rng((*self.seed, 0, span)).choice(segments, kept, replace=False))
 
 
 class _Buffer:

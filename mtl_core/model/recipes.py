@@ -27,6 +27,7 @@ class Recipe:
     global_batch: int = 32  # segments of one update, over all workers; >= 1
     epochs: int = 100  # passes over the training part; >= 1
     alpha: float | None = None  # weight of the language loss beside the artist loss, >= 0; None: N_artist / N_language
+    segments_per_track: int | None = None  # that an epoch takes, drawn anew each time, >= 1; None: all
     trunk: str = "paper"  # of the model, one of `cnn.TRUNKS`
     weight_decay: float = 0.0  # AdamW's, >= 0: the share of a weight that an update takes off at a learning rate of 1
     mixup: float = 0.0  # >= 0: each segment is blended in shares drawn from Beta(mixup, mixup); 0: no blending
@@ -48,9 +49,10 @@ class Recipe:
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name in ("global_batch", "epochs", "trunk_values"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("global_batch", "epochs", "trunk_values", "segments_per_track"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         for name in ("weight_decay", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")

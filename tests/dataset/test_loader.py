@@ -45,6 +45,28 @@ def numbers_of(*tracks):
     return sorted(100 * track + segment for track in tracks for segment in range(SEGMENTS[track]))
 
 
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_epoch_of_some_segments_draws_others_each_time(whole, world_size):
+    def drawn(epoch, seed=0):
+        batches = [
+            whole.shuffled_batches(
+                4, buffer_segments=10, seed=seed, epoch=epoch, per_track=3, rank=rank, world_size=world_size
+            )
+            for rank in range(world_size)
+        ]
+        return sorted(joined(joined(map(numbers, batches))))
+
+    epochs = [drawn(epoch) for epoch in range(1, 40)]
+    assert drawn(1) == epochs[0]
+    assert drawn(1, seed=1) != epochs[0] != epochs[1]
+    expected = whole.epoch_segments(3) // world_size * world_size
+    for epoch in epochs:
+        assert len(epoch) == len(set(epoch)) == expected
+        for track, n in enumerate(SEGMENTS):  # one more for each further row group that the track is in
+            assert sum(number // 100 == track for number in epoch) <= min(n, 3 + 2)
+    assert set(joined(epochs)) == set(numbers_of(*range(10)))
+
+
 @pytest.mark.parametrize("buffer_segments", [1, 10, 4096])
 def test_an_epoch_contains_every_segment_once_in_an_order_of_its_own(whole, buffer_segments):
     epochs = [

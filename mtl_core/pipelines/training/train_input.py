@@ -32,13 +32,20 @@ class TrainInput:
         self._device = ray.train.torch.get_device()
         self._validation_batches: list[Batch] | None = None
         self._size = recipe.global_batch // context.get_world_size()
-        self.updates = -(-(training.segments // context.get_world_size()) // self._size)  # of an epoch
+        self._per_track = recipe.segments_per_track
+        share = training.epoch_segments(self._per_track) // context.get_world_size()
+        self.updates = -(-share // self._size)  # of an epoch
         self._started: dict[int, Iterator[dict[str, Tensor]]] = {}
 
     def begin(self, epoch: int) -> None:
         """Start to make the first batch of an epoch."""
         batches = self._training.shuffled_batches(
-            self._size, buffer_segments=SHUFFLE_SEGMENTS, seed=self._seed, epoch=epoch, **self._worker
+            self._size,
+            buffer_segments=SHUFFLE_SEGMENTS,
+            seed=self._seed,
+            epoch=epoch,
+            per_track=self._per_track,
+            **self._worker,
         )
         self._started[epoch] = self._prefetch(batches)
 
