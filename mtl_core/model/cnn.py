@@ -21,12 +21,13 @@ from torch.nn import functional
 
 from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.model.cosine_lda import SCALE, Part
+from mtl_core.model.cosine_lda import SCALE, CosineLda
 from mtl_core.model.segment_statistics import SegmentStatistics, n_statistics
 from mtl_core.model.statistics_trunk import StatisticsTrunk
 
 FRAMES, BANDS = MEL_SHAPE
 TRUNKS = ("paper", "statistics")
+STEEPNESS = 8  # of the fall of an embedding's length
 EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would be 5 x 3 x 32
 
 
@@ -124,7 +125,7 @@ class MultitaskCNN(nn.Module):
         self.trunk = _trunk(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trunk.apply(_initialise)  # before the heads exist: creating them draws numbers too
-        self.statistics = SegmentStatistics(BANDS) if config.statistics else None
+        self.statistics = SegmentStatistics(FRAMES, BANDS) if config.statistics else None
         self.projection = None if config.parts is None else UnitParts(config.n_values, config.parts)
         self.classifiers = nn.ModuleDict()
         for task in (task for task in TASKS if task in config.classes):
@@ -149,39 +150,51 @@ class MultitaskCNN(nn.Module):
 
 
 class UnitParts(nn.Module):
-    """The trunk's values (B, D) -> embeddings (B, 96): a unit vector for each task, side by side, then zeros."""
+    """The values of segments (B, D) -> embeddings (B, 96): a vector for each task, side by side, then zeros.
+
+    The vectors have unit length where the values are as those of the training segments. Where they are not, as those of
+    noise or of a pure tone, the vectors are the shorter, the less so: the share of `largest` in the root mean square of
+    the standardised values, to the power `STEEPNESS`. A direction says who sings; the length says that somebody does.
+    """
 
     def __init__(self, values: int, parts: Mapping[str, int]) -> None:
         super().__init__()
         self.sizes = [parts[task] for task in TASKS if task in parts]
         self.linear = nn.Linear(values, sum(self.sizes))
+        self.centre_D = nn.Parameter(torch.zeros(values))
+        self.scale_D = nn.Parameter(torch.ones(values))
+        self.largest = nn.Parameter(torch.ones(1))
 
     def forward(self, X_BD: Tensor) -> Tensor:
         """The embeddings of segments."""
         units = [functional.normalize(part_BP, dim=1) for part_BP in self.linear(X_BD).split(self.sizes, dim=1)]
-        return functional.pad(torch.cat(units, 1), (0, EMBEDDING - sum(self.sizes)))
+        size_B1 = ((X_BD - self.centre_D) / self.scale_D).square().mean(1, keepdim=True).sqrt()
+        length_B1 = (self.largest / size_B1.clamp(min=1e-6)).clamp(max=1) ** STEEPNESS
+        return functional.pad(torch.cat(units, 1) * length_B1, (0, EMBEDDING - sum(self.sizes)))
 
 
-def with_cosine_heads(model: MultitaskCNN, parts: Mapping[str, Part]) -> MultitaskCNN:
-    """A copy of a trained model whose embedding and heads are those of `cosine_lda.fit_cosine_lda`, in eval mode."""
-    tasks = [task for task in TASKS if task in parts]
-    sizes = {task: len(parts[task].weight_PD) for task in tasks}
-    config = replace(model.config, parts=sizes)
-    fitted = MultitaskCNN(config).to(next(model.parameters()).device)
-    assert fitted.projection is not None
-    fitted.trunk.load_state_dict(model.trunk.state_dict())
-    linear, first = fitted.projection.linear, 0
+def with_cosine_heads(model: MultitaskCNN, fitted: CosineLda) -> MultitaskCNN:
+    """A copy of a trained model with the embedding and the heads of `cosine_lda.fit_cosine_lda`, in eval mode."""
+    tasks = [task for task in TASKS if task in fitted.parts]
+    sizes = {task: len(fitted.parts[task].weight_PD) for task in tasks}
+    finished = MultitaskCNN(replace(model.config, parts=sizes)).to(next(model.parameters()).device)
+    assert finished.projection is not None
+    finished.trunk.load_state_dict(model.trunk.state_dict())
+    projection, first = finished.projection, 0
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(np.concatenate([parts[task].weight_PD for task in tasks])))
-        linear.bias.copy_(torch.from_numpy(np.concatenate([parts[task].bias_P for task in tasks])))
+        projection.linear.weight.copy_(torch.from_numpy(np.concatenate([fitted.parts[t].weight_PD for t in tasks])))
+        projection.linear.bias.copy_(torch.from_numpy(np.concatenate([fitted.parts[t].bias_P for t in tasks])))
+        projection.centre_D.copy_(torch.from_numpy(fitted.centre_D))
+        projection.scale_D.copy_(torch.from_numpy(fitted.scale_D))
+        projection.largest.fill_(fitted.largest)
         for task in tasks:
-            head = fitted.classifiers[task]
+            head = finished.classifiers[task]
             assert isinstance(head, nn.Linear)
             head.weight.zero_()
             head.bias.zero_()
-            head.weight[:, first : first + sizes[task]] = torch.from_numpy(SCALE * parts[task].classes_CP)
+            head.weight[:, first : first + sizes[task]] = torch.from_numpy(SCALE * fitted.parts[task].classes_CP)
             first += sizes[task]
-    return fitted.eval()
+    return finished.eval()
 
 
 def drop_head(model: MultitaskCNN, task: str) -> MultitaskCNN:

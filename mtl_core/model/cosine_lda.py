@@ -23,6 +23,7 @@ from mtl_core.dataset.vocabulary import MISSING
 PART_VALUES = {"artist": 80, "language": 16}
 #: Of the logits. It is near what calibration chooses; only the confidence depends on it.
 SCALE = 15.0
+TYPICAL_SEGMENTS = 0.99  # share of the training segments whose values count as typical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +46,46 @@ class Part:
     classes_CP: np.ndarray  # unit vectors; 0 for a class without a segment
 
 
-def fit_cosine_lda(moments: Moments, targets: Mapping[str, np.ndarray], classes: Mapping[str, int]) -> dict[str, Part]:
-    """Fit the part of each task.
+@dataclass(frozen=True, kw_only=True)
+class CosineLda:
+    """The parts of the tasks, and what tells a segment that is unlike the training segments."""
+
+    parts: dict[str, Part]
+    centre_D: np.ndarray  # mean of each value
+    scale_D: np.ndarray  # its standard deviation
+    largest: float  # root mean square of standardised values that nearly all training segments are below
+
+
+def fit_cosine_lda(moments: Moments, targets: Mapping[str, np.ndarray], classes: Mapping[str, int]) -> CosineLda:
+    """Fit the parts of the tasks.
 
     Args:
         moments: of the training segments.
         targets: task -> (N,) class of each track, or `MISSING`; at least one track of a task has a class.
         classes: task -> C.
     """
-    largest = PART_VALUES if len(classes) > 1 else dict.fromkeys(classes, sum(PART_VALUES.values()))
-    return {task: _fit_part(moments, targets[task], n_classes, largest[task]) for task, n_classes in classes.items()}
+    values = PART_VALUES if len(classes) > 1 else dict.fromkeys(classes, sum(PART_VALUES.values()))
+    centre_D, scale_D = _centre_and_scale(moments)
+    parts = {
+        task: _fit_part(moments, targets[task], n_classes, values[task], centre_D, scale_D)
+        for task, n_classes in classes.items()
+    }
+    size_K = np.sqrt((((moments.sample_KD - centre_D) / scale_D) ** 2).mean(1))
+    return CosineLda(
+        parts=parts, centre_D=centre_D, scale_D=scale_D, largest=float(np.quantile(size_K, TYPICAL_SEGMENTS))
+    )
 
 
-def _fit_part(moments: Moments, targets_N: np.ndarray, n_classes: int, largest: int) -> Part:
+def _fit_part(
+    moments: Moments,
+    targets_N: np.ndarray,
+    n_classes: int,
+    largest: int,
+    centre_D: np.ndarray,
+    scale_D: np.ndarray,
+) -> Part:
     has_sound_N = moments.count_N > 0
     count_N, targets_N = moments.count_N[has_sound_N], targets_N[has_sound_N]
-    centre_D, scale_D = _centre_and_scale(moments)
     track_mean_ND = (moments.sum_ND[has_sound_N] / count_N[:, None] - centre_D) / scale_D
     # A track without a class is a class of its own: it tells how the segments of one track differ.
     group_N = np.where(targets_N != MISSING, targets_N, n_classes + np.arange(len(targets_N)))

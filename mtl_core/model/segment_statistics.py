@@ -1,37 +1,55 @@
 """Segment statistics: fixed statistics over time of a log-mel segment, beside the trunk for the closed-form heads.
 
 First-order ones are the mean, the standard deviation and the mean step of each band. Second-order ones are the standard
-deviations and the correlations of cepstra and of their slopes: what a voice does together. Nothing is learnt here.
+deviations and the correlations of cepstra and of their slopes: what a voice does together. Modulation energies say how
+fast the cepstra change: vibrato, syllables, tempo. Nothing is learnt here.
 
-Legend: B batch, T frames, F bands, K cepstra and their slopes.
+Legend: B batch, T frames, F bands, C cepstra, K cepstra and their slopes, M modulation bands, P pairs, Q waves.
 """
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 
 CEPSTRA = 12
+#: Edges of the modulation bands, in periods a segment: 11 bands from 1/3 to 23 Hz.
+MODULATION_EDGES = (1, 2, 3, 4, 6, 8, 12, 17, 24, 34, 48, 68)
 MIN_VARIANCE = 1e-5  # over time: the logarithm has no finite value at 0
-MAX_CORRELATION = 0.99  # the same at 1
+MIN_ENERGY = 1e-3  # of a modulation band
+MAX_CORRELATION = 0.99  # Fisher's z has no finite value at 1
 
 
 class SegmentStatistics(nn.Module):
-    """Log-mel segments (B, 1, T, F) -> (B, 588) float32 for F = 96: 3 F statistics of bands, 300 of cepstra.
+    """Log-mel segments (B, 1, T, F) -> (B, 720) float32 for F = 96: 3 F of the bands, 300 and 132 of the cepstra.
 
     The cepstra are the coefficients 1 to 12 of an orthonormal DCT-II over the bands. Their slope is the difference of
-    the frames after and before. Correlations are transformed by Fisher's z.
+    the frames after and before. Correlations are transformed by Fisher's z. A modulation energy is the logarithm of the
+    mean power of a cepstrum, under a Hann window, in a band of frequencies.
     """
 
     dct_FC: Tensor
     pairs_2P: Tensor
+    waves_TQ: Tensor
+    mean_QM: Tensor
 
-    def __init__(self, bands: int) -> None:
+    def __init__(self, frames: int, bands: int) -> None:
         super().__init__()
         band_F1, cepstrum_C = torch.arange(bands)[:, None] + 0.5, torch.arange(1, CEPSTRA + 1)
         dct_FC = math.sqrt(2 / bands) * torch.cos(math.pi * band_F1 * cepstrum_C / bands)
-        self.register_buffer("dct_FC", dct_FC, persistent=False)
-        self.register_buffer("pairs_2P", torch.triu_indices(2 * CEPSTRA, 2 * CEPSTRA, 1), persistent=False)
+        frequency_Q = torch.arange(1, MODULATION_EDGES[-1])
+        phase_TQ = 2 * math.pi * torch.arange(frames)[:, None] * frequency_Q / frames
+        window_T1 = torch.hann_window(frames, periodic=False)[:, None]
+        edges = itertools.pairwise(MODULATION_EDGES)
+        mean_QM = torch.stack([((frequency_Q >= a) & (frequency_Q < b)) / (b - a) for a, b in edges], 1)
+        for name, constant in {
+            "dct_FC": dct_FC,
+            "pairs_2P": torch.triu_indices(2 * CEPSTRA, 2 * CEPSTRA, 1),
+            "waves_TQ": torch.cat([window_T1 * torch.cos(phase_TQ), window_T1 * torch.sin(phase_TQ)], 1),
+            "mean_QM": torch.cat([mean_QM, mean_QM]),
+        }.items():
+            self.register_buffer(name, constant, persistent=False)
 
     def forward(self, X_B1TF: Tensor) -> Tensor:
         """The statistics of segments."""
@@ -40,7 +58,8 @@ class SegmentStatistics(nn.Module):
         mean_BF = X_BTF.mean(1)
         std_BF = (X_BTF - mean_BF[:, None]).square().mean(1).sqrt()
         step_BF = (X_BTF[:, 1:] - X_BTF[:, :-1]).abs().mean(1)
-        return torch.cat([mean_BF, std_BF, step_BF, self._second_order(X_BTF @ self.dct_FC)], 1)
+        cepstra_BTC = X_BTF @ self.dct_FC
+        return torch.cat([mean_BF, std_BF, step_BF, self._second_order(cepstra_BTC), self._modulation(cepstra_BTC)], 1)
 
     def _second_order(self, cepstra_BTC: Tensor) -> Tensor:
         slopes_BTC = cepstra_BTC[:, 2:] - cepstra_BTC[:, :-2]
@@ -53,8 +72,12 @@ class SegmentStatistics(nn.Module):
         r_BP = (covariance_BKK[:, first_P, second_P] / products_BP).clamp(-MAX_CORRELATION, MAX_CORRELATION)
         return torch.cat([std_BK.log(), ((1 + r_BP) / (1 - r_BP)).log() / 2], 1)
 
+    def _modulation(self, cepstra_BTC: Tensor) -> Tensor:
+        Z_BCT = (cepstra_BTC - cepstra_BTC.mean(1, keepdim=True)).transpose(1, 2)
+        return ((Z_BCT @ self.waves_TQ).square() @ self.mean_QM + MIN_ENERGY).log().flatten(1)
+
 
 def n_statistics(bands: int) -> int:
     """The number of values that `SegmentStatistics` gives."""
     series = 2 * CEPSTRA
-    return 3 * bands + series + series * (series - 1) // 2
+    return 3 * bands + series + series * (series - 1) // 2 + CEPSTRA * (len(MODULATION_EDGES) - 1)
