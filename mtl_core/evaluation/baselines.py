@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import digamma
 
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.evaluation.ranking import ap_and_auroc
@@ -51,7 +52,7 @@ def random_order_ap(support_C: np.ndarray, n: int) -> np.ndarray:
     Derivation: position k is positive with probability P/n. Given that, 1 + (k - 1)(P - 1)/(n - 1) of the first k are
     expected to be positive.
     """
-    harmonic = float((1 / np.arange(1, n + 1)).sum())
+    harmonic = float(digamma(n + 1)) + np.euler_gamma  # the sum of 1 / k up to n, without n numbers
     return (harmonic + (support_C - 1) * (n - harmonic) / max(n - 1, 1)) / max(n, 1)
 
 
