@@ -26,7 +26,7 @@ from mtl_core.evaluation.ranking import micro_areas, predicted, rank, top_k_hits
 from mtl_core.evaluation.reliability import calibration_error, reliability
 
 #: The entry `ci` of `sampled`
-BY_RANK = "intervals of AUC-PR and AUC-ROC: exact in the songs of a class, to first order in the songs of other classes"
+BY_RANK = "of AUC-PR and AUC-ROC they are exact in the songs of a class and to first order in those of other classes"
 
 
 def scores(

@@ -164,7 +164,7 @@ def _score_task(predictions: Predictions, task: str, training: pa.Table, resampl
         )
         by_length.append({"segments": n, **{key: scores[key] for key in ("auc_pr_macro", "top_1", "ci")}})
     segment_songs_N = np.repeat(songs_N[sample_K], n_segments)
-    sample = f"{len(sample_K)} random tracks of {len(songs_N)}, with all their segments"
+    sample = f"{len(sample_K):,} random tracks of {len(songs_N):,}, with all their segments"
     return {
         "labels": list(labels),
         "order": _display_order(task, labels, [predictions.tracks, training]),

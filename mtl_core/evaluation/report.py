@@ -73,7 +73,9 @@ def _without_sound(result: Mapping[str, Any]) -> str:
     """The number of tracks without sound, and the first of them."""
     names = result["without_sound"]
     listed = ", ".join(names[:MAX_NAMED])
-    return f"{len(names):,} tracks ({listed}{', …' if len(names) > MAX_NAMED else ''})"
+    return (
+        f"{len(names):,} {'track' if len(names) == 1 else 'tracks'} ({listed}{', …' if len(names) > MAX_NAMED else ''})"
+    )
 
 
 def _training(history: Sequence[Mapping[str, Any]]) -> str:
@@ -107,7 +109,7 @@ def _head(result: Mapping[str, Any]) -> str:
     }
     note = ""
     if result.get("without_sound"):
-        note = f'<p class="note">No segment has sound, and no score counts them: {escape(_without_sound(result))}</p>'
+        note = f'<p class="note">Without sound, so that no score counts them: {escape(_without_sound(result))}</p>'
     return f'{header("Evaluation", facts)}<div class="cards">{"".join(cards)}</div>{note}'
 
 

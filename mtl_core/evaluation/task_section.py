@@ -42,7 +42,9 @@ def task_section(task: str, scores: Mapping[str, Any], rows: Sequence[TaskPredic
     halves = [*_average_precision(task, scores), _reliability(task, scores), *_score_by_duration(task, scores)]
     figures = [*_pack(halves), _confusion(task, scores, rows), *_class_curves(task, scores, curves)]
     notes = [f"{part.capitalize()}: {text}." for part, text in sampled_parts(scores).items()]
-    note = f'<p class="note">Not exact: {escape(" ".join(notes))}</p>' if notes else ""
+    if scores.get("sampled"):
+        notes.append("With fewer tracks, average precision is higher.")
+    note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     return f"""<section class="{escape(task)}">{heading}
 {_score_table(scores)}{note}
 {"".join(figures)}</section>"""

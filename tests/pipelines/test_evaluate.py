@@ -151,7 +151,10 @@ def test_a_segment_without_sound_does_not_count_and_a_track_of_none_is_listed(tr
     assert result["tasks"] == plain["tasks"]
     (row,) = pq.read_table(f"{tmp_path}/out/predictions.parquet", filters=[("track_id", "==", "silent")]).to_pylist()
     assert (row["artist"], row["artist_predicted"], row["embedding"], row["n_segments"]) == (ARTISTS[0], None, None, 0)
-    assert "No segment has sound" in (tmp_path / "out" / "report.html").read_text()
+    assert (
+        "Without sound, so that no score counts them: 1 track (silent)"
+        in (tmp_path / "out" / "report.html").read_text()
+    )
 
 
 def test_the_report_needs_no_other_file(evaluated):
