@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtl_core.dataset import manifest
-from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.evaluation import metrics
+from mtl_core.evaluation.class_scores import HeadScores
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
@@ -59,12 +60,19 @@ def leave_one_song_out(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
 
 def pooled_scores(out: Path, task: str, folds: int, song_of: dict[str, str]) -> dict[str, Any]:
     """Scores of all folds' test tracks together; the bootstrap draws songs, each with all its versions."""
-    parts = [pq.read_table(out / f"report-{fold}" / "predictions.parquet") for fold in range(folds)]
-    labels = [json.loads(part.schema.metadata[b"vocabularies"])[task] for part in parts]
-    assert all(names == labels[0] for names in labels), "the folds have the same classes"
-    table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
-    probabilities_NC = np.array(table[f"{task}_probabilities"].to_pylist())
-    targets_N = Vocabulary(tuple(labels[0])).encode(table[task].to_pylist())
+    probabilities, tables, vocabularies = [], [], []
+    for fold in range(folds):
+        model = load_cpu_model(Location(str(out / f"model-{fold}")))
+        tracks = pq.read_table(out / f"report-{fold}" / "predictions.parquet")
+        tracks = tracks.filter(pc.is_valid(tracks["embedding"]))  # the others have no sound
+        embedding_NE = np.array(tracks["embedding"].to_pylist(), np.float32)
+        probabilities.append(HeadScores(embedding_NE, model.heads[task], model.aggregation.temperature[task]))
+        tables.append(tracks)
+        vocabularies.append(model.vocabularies[task])
+    assert len(set(vocabularies)) == 1, "the folds have the same classes"
+    table = pa.concat_tables(tables)
+    probabilities_NC = np.concatenate([scores.rows(0, scores.shape[0]) for scores in probabilities])
+    targets_N = vocabularies[0].encode(table[task].to_pylist())
     return metrics.scores(
         probabilities_NC, targets_N, [song_of[track_id] for track_id in table["track_id"].to_pylist()]
     )

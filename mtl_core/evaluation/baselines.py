@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import digamma
 
 from mtl_core.dataset.vocabulary import MISSING
+from mtl_core.evaluation.ranking import ap_and_auroc
 
 #: score -> its key in `chance`
 CHANCE_KEYS = {
@@ -50,7 +52,7 @@ def random_order_ap(support_C: np.ndarray, n: int) -> np.ndarray:
     Derivation: position k is positive with probability P/n. Given that, 1 + (k - 1)(P - 1)/(n - 1) of the first k are
     expected to be positive.
     """
-    harmonic = float((1 / np.arange(1, n + 1)).sum())
+    harmonic = float(digamma(n + 1)) + np.euler_gamma  # the sum of 1 / k up to n, without n numbers
     return (harmonic + (support_C - 1) * (n - harmonic) / max(n - 1, 1)) / max(n, 1)
 
 
@@ -59,6 +61,32 @@ def class_prior(targets_N: np.ndarray, n_classes: int) -> np.ndarray:
     targets_N = np.asarray(targets_N)
     support_C = np.bincount(targets_N[targets_N != MISSING], minlength=n_classes)
     return support_C / support_C.sum() if support_C.sum() else np.full(n_classes, 1 / n_classes)
+
+
+def constant_scores(prior_C: np.ndarray, targets_N: np.ndarray) -> dict[str, float | None]:
+    """The `CHANCE_KEYS` scores of predicting the same probabilities for every sample, from the classes' counts alone.
+
+    Args:
+        prior_C: (C,) the probabilities.
+        targets_N: (N,) class indices; samples with `MISSING` are left out.
+    """
+    support_C = np.bincount(targets_N[targets_N != MISSING], minlength=len(prior_C))
+    n, covered_D = support_C.sum(), np.flatnonzero(support_C)
+    if not n:
+        return dict.fromkeys(CHANCE_KEYS)
+    # All samples of a class are tied, so its positives and its negatives can each be one sample with a weight.
+    counts_2D = np.stack([support_C[covered_D], n - support_C[covered_D]]).astype(np.float64)
+    positive_2D = np.repeat([True, False], len(covered_D))
+    micro = ap_and_auroc(np.tile(prior_C[covered_D], 2), positive_2D, counts_2D.reshape(1, -1))
+    rank_C = np.argsort(np.argsort(-prior_C, kind="stable"))
+    return {
+        "auc_pr_macro": float((support_C[covered_D] / n).mean()),
+        "auc_roc_macro": 0.5 if (support_C[covered_D] < n).any() else None,
+        "auc_pr_micro": float(micro[0][0]),
+        "auc_roc_micro": float(micro[1][0]) if len(covered_D) > 1 else None,
+        "top_1": float(support_C[rank_C < 1].sum() / n),
+        "top_5": float(support_C[rank_C < 5].sum() / n),
+    }
 
 
 def language_probabilities(artist_NA: np.ndarray, language_A: np.ndarray, n_languages: int) -> np.ndarray:

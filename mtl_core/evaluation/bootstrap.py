@@ -7,19 +7,22 @@ Legend: N samples (tracks or segments), C classes, G songs, R resamples.
 Source: Efron and Tibshirani 1993, chapters 8 (units) and 13 (percentile intervals).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtl_core.evaluation.ranking import ap_and_auroc_per_class, nan_class_mean, top_k_hits
+from mtl_core.evaluation.ranking import Ranks, ap_and_auroc_per_class, nan_class_mean, target_ranks, top_k_hits
 
 RESAMPLES = 1000
 REDUCED = 5  # intervals that cost more, or of which there are many, get a fifth of the resamples
 HEADLINES = ("auc_pr_macro", "auc_roc_macro", "top_1", "top_5")  # the scores that have intervals
+EXACT_VALUES = 200_000_000  # N x C x R up to which every score is computed anew for every resample
 _CHUNK_VALUES = 4_000_000  # weights in memory at once
+#: Draws: the names of the songs (G,), sorted, and how often each resample contains each song (R, G).
+Draws = tuple[np.ndarray, np.ndarray]
 
 
-def draw_songs(songs_N: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_songs(songs_N: Sequence[str] | np.ndarray, *, resamples: int, seed: int) -> Draws:
     """Draw as many songs as there are, with replacement.
 
     Args:
@@ -28,19 +31,29 @@ def draw_songs(songs_N: Sequence[str] | np.ndarray, *, resamples: int, seed: int
         seed: seed of the draws.
 
     Returns:
-        The names of the songs (G,), sorted, and how often each resample contains each song (R, G).
+        See `Draws`.
     """
     names_G = np.unique(np.asarray(songs_N))
     if resamples < 1 or not len(names_G):
-        return names_G, np.empty((0, len(names_G)), np.int64)
-    rng = np.random.default_rng(seed)
-    return names_G, rng.multinomial(len(names_G), np.full(len(names_G), 1 / len(names_G)), size=resamples)
+        return names_G, np.empty((0, len(names_G)), np.uint16)
+    rng, n_songs = np.random.default_rng(seed), len(names_G)
+    counts_RG = np.empty((resamples, n_songs), np.uint16)  # a fourth of the memory of int64
+    for r in range(resamples):
+        counts_RG[r] = rng.multinomial(n_songs, np.full(n_songs, 1 / n_songs))
+    return names_G, counts_RG
 
 
-def score_resamples(
-    p_NC: np.ndarray, t_N: np.ndarray, songs_N: np.ndarray, draws: tuple[np.ndarray, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Score one model on every resample.
+def weights(songs_N: np.ndarray, draws: Draws) -> Iterator[np.ndarray]:
+    """The weights (R, N) float64 that the resamples give to samples, by their songs, some resamples at a time."""
+    names_G, counts_RG = draws
+    if len(counts_RG) and len(songs_N):
+        song_N, resamples = np.searchsorted(names_G, songs_N), len(counts_RG)
+        for chunk_RG in np.array_split(counts_RG, min(resamples, -(-resamples * len(songs_N) // _CHUNK_VALUES))):
+            yield chunk_RG[:, song_N].astype(np.float64)
+
+
+def score_resamples(p_NC: np.ndarray, t_N: np.ndarray, songs_N: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
+    """Score one model on every resample, exactly.
 
     Args:
         p_NC: (N, C) probabilities.
@@ -51,18 +64,35 @@ def score_resamples(
     Returns:
         headline -> (R,) scores. Macro scores are means over the classes in the resample; nan where it has none.
     """
-    names_G, counts_RG = draws
-    if not len(counts_RG) or not len(t_N):
-        return {name: np.empty(0) for name in HEADLINES}
-    song_N, resamples = np.searchsorted(names_G, songs_N), len(counts_RG)
-    hits_KN = top_k_hits(p_NC, t_N)
-    chunks = []
-    for chunk_RG in np.array_split(counts_RG, max(1, min(resamples, -(-resamples * len(t_N) // _CHUNK_VALUES)))):
-        w_RN = chunk_RG[:, song_N].astype(np.float64)
+    hits_KN = top_k_hits(target_ranks(p_NC, t_N))
+    chunks = [np.empty((len(HEADLINES), 0))]
+    for w_RN in weights(songs_N, draws):
         area_means = [nan_class_mean(areas_CR) for areas_CR in ap_and_auroc_per_class(p_NC, t_N, w_RN)]
-        with np.errstate(invalid="ignore"):  # 0 / 0 where a resample has none of these songs
-            chunks.append(np.stack([*area_means, *(hits_KN @ w_RN.T / w_RN.sum(1))]))
+        chunks.append(np.stack([*area_means, *_weighted_means(hits_KN, w_RN)]))
     return dict(zip(HEADLINES, np.concatenate(chunks, 1), strict=True))
+
+
+def score_resamples_by_rank(
+    ranks: Ranks, hits_KN: np.ndarray, songs_N: np.ndarray, draws: Draws
+) -> dict[str, np.ndarray]:
+    """Score one model on every resample from the ranks of the positives; the result is as of `score_resamples`.
+
+    Top-1 and top-5 are exact. The areas are exact in the positives' weights and linear in those of the negatives, so
+    the N x C values are not ranked anew. With 300 classes of 10 songs at an AUC-PR of .91, .53 and .11, the intervals
+    of AUC-PR were 1.01, 1.01 and .93 times as wide as the exact ones, and those of AUC-ROC .995 to 1.004 times.
+    """
+    chunks = [np.empty((len(HEADLINES), 0))]
+    slopes_N2 = np.column_stack([ranks.ap_slope_N, ranks.auroc_slope_N])
+    for w_RN in weights(songs_N, draws):
+        area_means = np.stack([nan_class_mean(areas_RD.T) for areas_RD in ranks.areas(w_RN)])
+        chunks.append(np.concatenate([area_means + ((w_RN - 1) @ slopes_N2).T, _weighted_means(hits_KN, w_RN)]))
+    return dict(zip(HEADLINES, np.concatenate(chunks, 1), strict=True))
+
+
+def _weighted_means(x_KN: np.ndarray, w_RN: np.ndarray) -> np.ndarray:
+    """(K, R); nan where a resample has none of the samples."""
+    with np.errstate(invalid="ignore"):
+        return x_KN @ w_RN.T / w_RN.sum(1)
 
 
 def confidence_interval(values_R: np.ndarray, value: float | None) -> list[float] | None:

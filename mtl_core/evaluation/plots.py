@@ -3,7 +3,7 @@
 Each function returns an `<svg>` element for an HTML page. Figures are drawn in placeholder colours, which `svg`
 replaces by the page's CSS variables (`--ink --muted --grid --wrong --artist --language`). So one figure can be read on
 light and dark backgrounds. Text stays text. Scores are shares, 0 to 1. `task` is a key of `COLOURS`, `names` are the
-classes.
+classes. A plot fills the page's width (`FULL`) or half of it (`HALF`), inches at which text has its normal size.
 """
 
 import base64
@@ -26,6 +26,7 @@ from mtl_core.evaluation.score_text import NO_VALUE, SCORE_NAMES
 
 SEGMENT_S = SEGMENT_SAMPLES / SAMPLE_RATE_HZ
 MAX_PICTURE_WIDTH = 480  # pixels
+FULL, HALF = 9.6, 4.6  # inches
 INK, MUTED, GRID, WRONG = "#010101", "#010102", "#010103", "#010106"
 COLOURS = {"artist": "#010104", "language": "#010105"}
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", WRONG: "wrong"} | {c: task for task, c in COLOURS.items()}
@@ -50,26 +51,36 @@ STYLE = {
 
 
 def plot_average_precision(
-    task: str, names: Sequence[str], values: Sequence[float], chance: Sequence[float], support: Sequence[int]
+    task: str,
+    names: Sequence[str],
+    values: Sequence[float],
+    chance: Sequence[float],
+    support: Sequence[int],
+    width: float = HALF,
 ) -> str:
-    """A bar for each class, best first, with a tick at the value of chance.
+    """A bar for each class, best first, with a tick at the value of chance; in two columns on the full width.
 
     Args:
         values, chance: average precision of the classes, and of a random order.
         support: numbers of positive samples.
+        width: inches.
     """
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
+    n_columns = 2 if width > HALF and len(names) > 1 else 1
+    rows = -(-len(names) // n_columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 0.55 + 0.2 * len(names)), layout="constrained")
-        ax = figure.subplots()
-        y = np.arange(len(names))
-        ax.barh(y, [values[i] for i in order], height=0.62, color=COLOURS[task])
-        ax.vlines([chance[i] for i in order], y - 0.42, y + 0.42, color=INK, linewidth=1.2)
-        ax.set_yticks(y, [f"{_short(names[i])}  ({support[i]})" for i in order], fontsize=8)
-        ax.tick_params(axis="y", length=0)
-        ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
-        ax.grid(axis="x", linewidth=0.6)
+        figure = Figure(figsize=(width, max(1.2, 0.55 + 0.2 * rows)), layout="constrained")
+        panels = figure.subplots(1, n_columns, squeeze=False)[0]
+        for column, ax in enumerate(panels):
+            shown = order[column * rows : (column + 1) * rows]
+            y = np.arange(len(shown))
+            ax.barh(y, [values[i] for i in shown], height=0.62, color=COLOURS[task])
+            ax.vlines([chance[i] for i in shown], y - 0.42, y + 0.42, color=INK, linewidth=1.2)
+            ax.set_yticks(y, [f"{_short(names[i])}  ({support[i]})" for i in shown], fontsize=8)
+            ax.tick_params(axis="y", length=0)
+            ax.set(ylim=(rows - 0.4, -0.6), xlim=(0, 1))
+            ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+            ax.grid(axis="x", linewidth=0.6)
         return svg(figure)
 
 
@@ -80,13 +91,12 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
         counts_CC: (C, C) numbers of tracks, by true label (rows) and predicted label (columns).
     """
     n = len(names)
-    side, font_size = max(1.6, (0.16 if n > 20 else 0.2) * n), 6 if n > 20 else 8
+    font_size = 6 if n > 40 else 8
     with rc_context(STYLE):
-        figure = Figure(figsize=(side + 1.9, side + 1.9), layout="constrained")
+        figure = Figure(figsize=(max(FULL, 0.16 * n + 1.9), (0.16 if n > 40 else 0.22) * n + 1.9), layout="constrained")
         ax = figure.subplots()
         rows, columns = np.nonzero(counts_CC)
         share = counts_CC[rows, columns] / counts_CC.sum(1)[rows] if len(rows) else np.empty(0)
-        ax.set_aspect("equal")
         cells = [Rectangle((c - 0.5, r - 0.5), 1, 1) for r, c in zip(rows, columns, strict=True)]
         colours = [COLOURS[task] if r == c else WRONG for r, c in zip(rows, columns, strict=True)]
         ax.add_collection(PatchCollection(cells, facecolor=colours, alpha=0.15 + 0.6 * share, linewidth=0))
@@ -94,7 +104,7 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
             ax.text(float(c), float(r), f"{counts_CC[r, c]}", ha="center", va="center", fontsize=font_size)
         ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=GRID, linewidth=0.6, zorder=0)
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="predicted", ylabel="true")
-        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90, fontsize=font_size)
+        ax.set_xticks(range(n), [_short(name) for name in names], rotation=90 if n > 8 else 0, fontsize=font_size)
         ax.set_yticks(range(n), [_short(name) for name in names], fontsize=font_size)
         ax.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         ax.set_yticks(np.arange(n + 1) - 0.5, minor=True)
@@ -104,26 +114,36 @@ def plot_confusion(task: str, names: Sequence[str], counts_CC: np.ndarray) -> st
         return svg(figure)
 
 
-def plot_reliability(task: str, bins: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy against confidence, a point for each bin of `metrics.reliability`, and below it its number of tracks."""
+def plot_confused_pairs(task: str, pairs: Sequence[tuple[str, str, int]]) -> str:
+    """A bar for each pair of true and predicted label with its number of tracks, in the given order, in two columns."""
+    rows = -(-len(pairs) // 2)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 4.4), layout="constrained")
-        ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        figure = Figure(figsize=(FULL, max(1.2, 0.55 + 0.2 * rows)), layout="constrained")
+        for column, ax in enumerate(figure.subplots(1, 2)):
+            shown = pairs[column * rows : (column + 1) * rows]
+            ax.barh(range(len(shown)), [count for *_, count in shown], height=0.62, color=WRONG)
+            names = [f"{_short(true, 18)} \N{RIGHTWARDS ARROW} {_short(predicted, 18)}" for true, predicted, _ in shown]
+            ax.set_yticks(range(len(shown)), names, fontsize=8)
+            ax.tick_params(axis="y", length=0)
+            ax.set(ylim=(rows - 0.4, -0.6), xlim=(0, pairs[0][2]), xlabel="tracks")
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+            ax.grid(axis="x", linewidth=0.6)
+        return svg(figure)
+
+
+def plot_reliability(task: str, bins: Sequence[Mapping[str, float]], width: float = HALF) -> str:
+    """Accuracy against confidence, a point for each bin of `reliability`, with a line over its range of confidence."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, 3.4), layout="constrained")
+        ax = figure.subplots()
         ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        ax.hlines(y, [b["low"] for b in bins], [b["high"] for b in bins], color=COLOURS[task], linewidth=1, alpha=0.6)
         ax.vlines(x, x, y, color=COLOURS[task], linewidth=1)
         ax.scatter(x, y, s=36, color=COLOURS[task], zorder=3, clip_on=False)
-        ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-        below.bar(
-            [(b["low"] + b["high"]) / 2 for b in bins],
-            [b["count"] for b in bins],
-            [0.9 * (b["high"] - b["low"]) for b in bins],
-            color=COLOURS[task],
-        )
-        below.set(xlabel="confidence", ylabel="tracks")
-        below.yaxis.set_major_locator(MaxNLocator(2, integer=True, min_n_ticks=1))
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
-        below.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.grid(linewidth=0.6)
         return svg(figure)
 
@@ -134,7 +154,7 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
     Each epoch has `epoch`, `train_loss` and `validation_loss`; losses that are missing or None are not drawn.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
+        figure = Figure(figsize=(FULL, 3.0), layout="constrained")
         ax = figure.subplots()
         for name, colour in (("train", MUTED), ("validation", COLOURS["artist"])):
             points = [(h["epoch"], h[f"{name}_loss"]) for h in history if h.get(f"{name}_loss") is not None]
@@ -158,14 +178,14 @@ def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
         return svg(figure)
 
 
-def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str:
+def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]], width: float = HALF) -> str:
     """Scores on tracks against the seconds of each track that are used.
 
     Steps are rising numbers of `segments`, each with `auc_pr_macro` and `top_1` (or None) and their intervals in `ci`.
     """
     seconds = {step["segments"]: SEGMENT_S * step["segments"] for step in steps}
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+        figure = Figure(figsize=(width, 3.4), layout="constrained")
         ax = figure.subplots()
         for key, colour, style in (("auc_pr_macro", COLOURS[task], "-"), ("top_1", INK, (0, (4, 2)))):
             scored = [step for step in steps if step[key] is not None]
@@ -179,7 +199,9 @@ def plot_score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str
                 low, high = zip(*(step["ci"][key] for step in scored), strict=True)
                 ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         ax.set_xscale("log")
-        ax.set_xticks(list(seconds.values()), [f"{s:g}" for s in seconds.values()])
+        ticks = list(seconds.values())
+        ticks = [s for s in ticks if s == ticks[-1] or 1.3 * s < ticks[-1]]  # else the last two labels overlap
+        ax.set_xticks(ticks, [f"{s:g}" for s in ticks])
         ax.minorticks_off()
         ax.set(xlabel="seconds of audio", ylim=(0, 1))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
@@ -200,12 +222,13 @@ def plot_class_curves(
         curves: for each class its entry of `ranking.curves`.
         scores: for each class average precision and area under the ROC curve; None: not defined.
     """
-    columns = min(8, len(names))
+    columns = min(8, max(4, len(names)))
     width, height = 1.28, 1.62  # distance between panels of 1 x 1
+    inches = FULL / (width * columns)
     lines: dict[str, list[np.ndarray]] = {GRID: [], MUTED: [], COLOURS[task]: []}
     with rc_context(STYLE):
         rows = -(-len(names) // columns)
-        figure = Figure(figsize=(1.05 * width * columns, 1.05 * height * rows), layout="constrained")
+        figure = Figure(figsize=(FULL, inches * height * rows), layout="constrained")
         ax = figure.subplots()
         for i, (name, curve, (ap, roc)) in enumerate(zip(names, curves, scores, strict=True)):
             x, y = width * (i % columns), -height * (i // columns)

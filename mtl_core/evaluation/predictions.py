@@ -1,24 +1,29 @@
-"""Predictions: the segment logits of labelled tracks, the track predictions made from them, and their scores.
+"""Predictions: the mean embeddings of labelled tracks, what tagging says of them, and their scores.
 
-Segments are pooled into tracks by the same aggregation as in tagging. No I/O. Tables of tracks have one row a track, in
-the order of the logits.
+A track's tag is computed from its mean embedding by the functions of tagging. A track without any segment with sound
+has no embedding; it is listed, and no score counts it. Segments are scored where their embeddings are given: for all
+tracks, or for a sample of whole tracks. No I/O.
 
-Legend: S segments, C classes, N samples (tracks or segments), A artists.
+Legend: S segments, C classes, N samples (tracks or segments), K tracks of the sample, E embedding, A artists.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation.bootstrap import REDUCED
+from mtl_core.evaluation.class_scores import ClassScores, head_scores, row_blocks
 from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.heads import Head, mean_embedding
+from mtl_core.schema import TAGS
+
+#: Above these, segments are scored on a sample of tracks: segments, and segments x classes.
+SEGMENTS, SEGMENT_VALUES = 50_000, 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,8 @@ class TaskPrediction:
     predicted: str  # the most probable label
     confidence: float  # the probability of `predicted`
     true_probability: float | None  # the probability of `true`; None if it is None or not a class
-    unknown: bool  # whether the confidence is below the threshold, so that the track would be tagged unknown
+    unknown: bool  # whether the tag is null
+    top: Sequence[tuple[str, float]] = ()  # as `aggregation.Tag.top`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,63 +49,77 @@ class TrackPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Tracks and the logits of their segments."""
+    """Tracks, the mean embeddings of those with sound, and the segments' embeddings of some."""
 
-    tracks: pa.Table  # a row a track: `track_id`, `artist`, `language` (labels are nullable)
-    logits: Mapping[str, Sequence[np.ndarray]]  # task -> the (S, C) logits of each track, its segments in order
+    tracks: pa.Table  # a row a track with sound: `track_id`, `artist`, `language` (labels are nullable)
+    without_sound: pa.Table  # the same columns of the tracks without any segment with sound
+    n_segments: np.ndarray  # (N,) segments with sound of each of `tracks`, 1 or more
+    embedding_NE: np.ndarray  # (N, E) float32, the mean embedding of each of `tracks`
+    sample_K: np.ndarray  # (K,) positions in `tracks` of those whose segments are given, rising
+    segments: Sequence[np.ndarray]  # the embeddings (S, E) of the segments with sound of each of the K tracks
+    heads: Mapping[str, Head]  # task -> its head
     vocabularies: Mapping[str, Vocabulary]  # task -> the classes
-    aggregation: Aggregation  # the artifact's way from segments to tracks
-
-    @property
-    def n_segments(self) -> list[int]:
-        """The number of segments of each track."""
-        return [len(logits_SC) for logits_SC in next(iter(self.logits.values()))]
+    aggregation: Aggregation  # the artifact's way from a head's output to a tag
 
     def targets(self, task: str) -> np.ndarray:
         """(N,) class index of each track; `MISSING` if it has no label or the label is not a class."""
         return self.vocabularies[task].encode(self.tracks[task].to_pylist())
 
-    def probabilities(self, task: str) -> np.ndarray:
-        """(N, C) probabilities of the tracks."""
-        temperature = self.aggregation.temperature[task]
-        return probabilities(
-            np.stack([logits_SC.mean(0, dtype=np.float64) for logits_SC in self.logits[task]]), temperature
-        )
+    def scores(self, task: str, embedding_NE: np.ndarray | None = None) -> ClassScores:
+        """The probabilities of the tracks, or of other embeddings."""
+        embedding_NE = self.embedding_NE if embedding_NE is None else embedding_NE
+        return head_scores(embedding_NE, self.heads[task], self.aggregation.temperature[task])
 
-    def segment_probabilities(self, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """(N, C) probabilities of all segments, track by track, and (N,) their class indices."""
-        logits_NC = np.concatenate(self.logits[task]).astype(np.float64)
-        p_NC = softmax(logits_NC / self.aggregation.temperature[task], axis=1)
-        return p_NC, np.repeat(self.targets(task), self.n_segments)
+    def segment_scores(self, task: str) -> tuple[ClassScores, np.ndarray]:
+        """The probabilities of the segments of the K tracks, track by track, and (N,) their class indices."""
+        targets_N = np.repeat(self.targets(task)[self.sample_K], [len(x) for x in self.segments])
+        return self.scores(task, _concatenate(self.segments, self.embedding_NE)), targets_N
 
-    def subsample(self, segments: int) -> "Predictions":
-        """The same tracks with `segments` (>= 1) of their segments, spread evenly. Shorter tracks keep all."""
-        indices = [np.unique((np.arange(segments) + 0.5) * n // segments).astype(int) for n in self.n_segments]
-        logits = {
-            task: [logits_SC[i] for logits_SC, i in zip(task_logits, indices, strict=True)]
-            for task, task_logits in self.logits.items()
-        }
-        return replace(self, logits=logits)
+    def shortened(self, segments: int) -> np.ndarray:
+        """(K, E) mean embeddings over `segments` (>= 1) segments of each track, spread evenly, or all it has."""
+        indices = [np.unique((np.arange(segments) + 0.5) * len(x) // segments).astype(int) for x in self.segments]
+        means = [mean_embedding(x[i]) for x, i in zip(self.segments, indices, strict=True)]
+        return np.stack(means) if means else self.embedding_NE[:0]
+
+
+def _concatenate(arrays: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
+    return np.concatenate([like[:0], *arrays])
+
+
+def choose_sample(n_segments_N: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
+    """Positions of the tracks whose segments are scored, rising: all, or a random sample of whole tracks.
+
+    Args:
+        n_segments_N: (N,) segments of each track.
+        n_classes: of the largest task.
+        seed: of the sample.
+    """
+    limit = min(SEGMENTS, SEGMENT_VALUES // n_classes)
+    order = np.arange(len(n_segments_N))
+    if n_segments_N.sum() > limit:
+        order = np.random.default_rng(seed).permutation(order)
+        order = order[: max(1, int((n_segments_N[order].cumsum() <= limit).sum()))]
+    return np.sort(order)
 
 
 def track_predictions(predictions: Predictions) -> list[TrackPrediction]:
-    """What tagging would predict for each track, with its labels."""
+    """What tagging says of each track with sound, with its labels."""
     by_task = {task: _task_predictions(predictions, task) for task in predictions.vocabularies}
     track_ids = predictions.tracks["track_id"].to_pylist()
     return [
-        TrackPrediction(track_id=track_id, n_segments=n, by_task={task: rows[i] for task, rows in by_task.items()})
+        TrackPrediction(track_id=track_id, n_segments=int(n), by_task={task: rows[i] for task, rows in by_task.items()})
         for i, (track_id, n) in enumerate(zip(track_ids, predictions.n_segments, strict=True))
     ]
 
 
 def _task_predictions(predictions: Predictions, task: str) -> list[TaskPrediction]:
-    vocabulary = predictions.vocabularies[task]
+    vocabulary, head, aggregation = predictions.vocabularies[task], predictions.heads[task], predictions.aggregation
     labels, targets = predictions.tracks[task].to_pylist(), predictions.targets(task)
     rows = []
-    logits = [logits_SC.mean(0, dtype=np.float64) for logits_SC in predictions.logits[task]]
-    p_NC = predictions.probabilities(task)
-    for logits_C, p_C, true, target in zip(logits, p_NC, labels, targets, strict=True):
-        track_tag = tag(logits_C, task, vocabulary, predictions.aggregation)
+    for embedding_E, true, target in zip(predictions.embedding_NE, labels, targets, strict=True):
+        logits_C = head.logits(embedding_E)
+        track_tag = tag(logits_C, task, vocabulary, aggregation)
+        p_C = probabilities(logits_C, aggregation.temperature[task])
         rows.append(
             TaskPrediction(
                 true=true,
@@ -107,6 +127,7 @@ def _task_predictions(predictions: Predictions, task: str) -> list[TaskPredictio
                 confidence=track_tag.confidence,
                 true_probability=None if target == MISSING else float(p_C[target]),
                 unknown=track_tag.label is None,
+                top=track_tag.top,
             )
         )
     return rows
@@ -126,57 +147,61 @@ def score_predictions(
     Returns:
         task -> `labels`: the classes; `order`: the classes in the order in which to show them; `tracks` and `segments`:
         `metrics.scores` of each; `baselines`: name -> scores on tracks without a model of the task; `heard`: scores on
-        tracks when only so many `segments` of each are used, with a fifth of the resamples.
+        tracks when only so many `segments` of each are used, with a fifth of the resamples; `sampled`: which of
+        `segments` and `heard` are of a sample -> the sample, in words.
     """
     return {task: _score_task(predictions, task, training, resamples, seed) for task in predictions.vocabularies}
 
 
 def _score_task(predictions: Predictions, task: str, training: pa.Table, resamples: int, seed: int) -> dict[str, Any]:
-    track_ids, labels = predictions.tracks["track_id"].to_pylist(), predictions.vocabularies[task].labels
-    targets_N, n_segments = predictions.targets(task), predictions.n_segments
-
-    def track_scores(subset: Predictions, resamples: int) -> dict[str, Any]:
-        return metrics.scores(subset.probabilities(task), targets_N, track_ids, resamples=resamples, seed=seed)
-
+    labels, targets_N = predictions.vocabularies[task].labels, predictions.targets(task)
+    songs_N, sample_K = np.array(predictions.tracks["track_id"].to_pylist(), str), predictions.sample_K
+    n_segments = [len(x) for x in predictions.segments]
     by_length = []
-    for n in segment_counts(max(n_segments)):
-        scores = track_scores(predictions.subsample(n), resamples // REDUCED)
+    for n in segment_counts(max(n_segments, default=0)):
+        shortened = predictions.scores(task, predictions.shortened(n))
+        scores = metrics.scores(
+            shortened, targets_N[sample_K], songs_N[sample_K], resamples=resamples // REDUCED, seed=seed
+        )
         by_length.append({"segments": n, **{key: scores[key] for key in ("auc_pr_macro", "top_1", "ci")}})
-    segment_p_NC, segment_targets_N = predictions.segment_probabilities(task)
-    songs_N = np.repeat(track_ids, n_segments)
+    segment_songs_N = np.repeat(songs_N[sample_K], n_segments)
+    sample = f"{len(sample_K):,} random tracks of {len(songs_N):,}, with all their segments"
     return {
         "labels": list(labels),
         "order": _display_order(task, labels, [predictions.tracks, training]),
-        "tracks": track_scores(predictions, resamples),
-        "segments": metrics.scores(segment_p_NC, segment_targets_N, songs_N, resamples=resamples, seed=seed),
+        "tracks": metrics.scores(predictions.scores(task), targets_N, songs_N, resamples=resamples, seed=seed),
+        "segments": metrics.scores(*predictions.segment_scores(task), segment_songs_N, resamples=resamples, seed=seed),
         "baselines": _score_baselines(predictions, task, training),
         "heard": by_length,
+        "sampled": dict.fromkeys(("segments", "heard"), sample) if len(sample_K) < len(songs_N) else {},
     }
 
 
 def segment_counts(largest: int) -> list[int]:
-    """Numbers of segments from 1 to `largest`: 1, 2, 3, 5, 10, 20, 30, 50, …, `largest`."""
+    """Numbers of segments from 1 to `largest`: 1, 2, 3, 5, 10, 20, 30, 50, …, `largest`; none up to 0."""
     steps = [step * 10**power for power in range(len(str(largest))) for step in (1, 2, 3, 5)]
-    return [*(step for step in steps if step < largest), largest]
+    return [*(step for step in steps if step < largest), largest] if largest else []
 
 
 def _score_baselines(predictions: Predictions, task: str, training: pa.Table) -> dict[str, dict[str, Any]]:
     """Scores of the training tracks' class prior and, for the language, of the artist head's P(artist)."""
     if not len(training):
         return {}
-    vocabulary, n_tracks = predictions.vocabularies[task], len(predictions.tracks)
+    vocabulary, targets_N = predictions.vocabularies[task], predictions.targets(task)
     prior_C = baselines.class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary))
-    probabilities = {"class prior": np.tile(prior_C, (n_tracks, 1))}
+    scores = {"class prior": baselines.constant_scores(prior_C, targets_N)}
     if task == "language" and "artist" in predictions.vocabularies:
         language_of = baselines.artist_languages([training])
         artists = predictions.vocabularies["artist"].labels
         language_A = vocabulary.encode([language_of.get(artist) for artist in artists])
-        probabilities["via artist"] = baselines.language_probabilities(
-            predictions.probabilities("artist"), language_A, len(vocabulary)
-        )
-    targets_N = predictions.targets(task)
-    scores = {name: metrics.scores(p_NC, targets_N, resamples=0) for name, p_NC in probabilities.items()}
-    return {name: {key: values[key] for key in baselines.CHANCE_KEYS} for name, values in scores.items()}
+        p_NA = predictions.scores("artist")
+        p_NL = [
+            baselines.language_probabilities(p_NA.rows(first, end), language_A, len(vocabulary))
+            for first, end in row_blocks(*p_NA.shape)
+        ]
+        via_artist = metrics.scores(np.concatenate([np.empty((0, len(vocabulary))), *p_NL]), targets_N, resamples=0)
+        scores["via artist"] = {key: via_artist[key] for key in baselines.CHANCE_KEYS}
+    return scores
 
 
 def _display_order(task: str, labels: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
@@ -186,16 +211,34 @@ def _display_order(task: str, labels: Sequence[str], tables: Sequence[pa.Table])
 
 
 def predictions_table(predictions: Predictions, rows: Sequence[TrackPrediction]) -> pa.Table:
-    """A row a track: `track_id`, `n_segments` and, for each task, the label TASK, the predicted label TASK_said,
-    TASK_confidence and TASK_probabilities.
+    """A row a track, by track_id: `track_id`, `n_segments` (with sound), `embedding` and, for each task, the label
+    TASK, the tag TASK_tag (null: unknown), the most probable label TASK_predicted, TASK_confidence, TASK_top and
+    TASK_true_probability (null: no class).
 
-    The probabilities are in the order of the vocabulary, which is in the schema's metadata.
+    The rows of tracks without sound are null but for the label, and their top lists are empty.
     """
-    columns: dict[str, Any] = {"track_id": predictions.tracks["track_id"], "n_segments": predictions.n_segments}
-    for task in predictions.vocabularies:
-        columns[task] = pa.array([row.by_task[task].true for row in rows], pa.string())
-        columns[f"{task}_said"] = [row.by_task[task].predicted for row in rows]
-        columns[f"{task}_confidence"] = [row.by_task[task].confidence for row in rows]
-        columns[f"{task}_probabilities"] = predictions.probabilities(task).tolist()
-    vocabularies = {task: list(vocabulary.labels) for task, vocabulary in predictions.vocabularies.items()}
-    return pa.table(columns).replace_schema_metadata({"vocabularies": json.dumps(vocabularies)})
+    parts, silent = [], predictions.without_sound
+    for tracks, table_rows in ((predictions.tracks, rows), (silent, [None] * len(silent))):
+        columns: dict[str, Any] = {
+            "track_id": tracks["track_id"].cast(pa.string()),
+            "n_segments": pa.array([row.n_segments if row else 0 for row in table_rows], pa.int32()),
+            "embedding": pa.array(
+                list(predictions.embedding_NE) if tracks is predictions.tracks else [None] * len(silent),
+                TAGS.field("embedding").type,
+            ),
+        }
+        for task in predictions.vocabularies:
+            by_track = [row.by_task[task] if row else None for row in table_rows]
+            tops = [[{"label": x, "probability": p} for x, p in row.top] if row else [] for row in by_track]
+            columns |= {
+                task: tracks[task].cast(pa.string()),
+                f"{task}_tag": pa.array(
+                    [row.predicted if row and not row.unknown else None for row in by_track], pa.string()
+                ),
+                f"{task}_predicted": pa.array([row and row.predicted for row in by_track], pa.string()),
+                f"{task}_confidence": pa.array([row and row.confidence for row in by_track], pa.float32()),
+                f"{task}_top": pa.array(tops, TAGS.field("artist_top").type),
+                f"{task}_true_probability": pa.array([row and row.true_probability for row in by_track], pa.float32()),
+            }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts).sort_by("track_id")

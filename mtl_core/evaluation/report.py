@@ -3,7 +3,6 @@
 Both take what `metrics.json` holds. Scores are shares, 0 to 1, there and percent here.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -16,9 +15,10 @@ from mtl_core.evaluation.bootstrap import HEADLINES
 from mtl_core.evaluation.html_page import header, page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 from mtl_core.evaluation.score_text import NO_VALUE, SCORE_NAMES, interval, percent
+from mtl_core.evaluation.task_section import Curves, figure, sampled_parts, task_section
 
 MAX_ROWS = 1000
-MAX_PANELS = 120
+MAX_NAMED = 20  # tracks without sound
 N_PICTURED = 4  # best tracks, and as many worst ones
 
 
@@ -30,12 +30,14 @@ def format_report(result: Mapping[str, Any]) -> str:
     ]
     for task, scores in result["tasks"].items():
         tracks = scores["tracks"]
-        covered = f"{tracks['classes_covered']} of {tracks['classes']} classes"
+        covered = f"{tracks['classes_covered']:,} of {tracks['classes']:,} classes"
         lines.append(f"{task}: {tracks['n']:,} labelled tracks, {covered}")
         for key in HEADLINES:
             cells = [f"{percent(level[key])} {interval(level['ci'].get(key))}" for level in _levels(scores)]
             chance = percent(tracks["chance"].get(CHANCE_KEYS[key]))
             lines.append(f"  {SCORE_NAMES[key]:<22}{cells[0]:<22}{cells[1]:<22}{chance:>7}")
+        lines += [f"  {part}: {text}" for part, text in sampled_parts(scores).items()]
+    lines += [f"without sound, not scored: {_without_sound(result)}"] if result.get("without_sound") else []
     return "\n".join(lines)
 
 
@@ -44,25 +46,42 @@ def render_report(
     tracks: Sequence[TrackPrediction],
     history: Sequence[Mapping[str, Any]] = (),
     *,
-    curves: Mapping[str, Mapping[int, Mapping[str, Any]]] | None = None,
+    curves: Mapping[str, Curves] | None = None,
     mels: Mapping[str, np.ndarray] | None = None,
 ) -> str:
     """The report as one HTML file.
 
     Args:
         result: what metrics.json holds.
-        tracks: the evaluated tracks, in any order.
+        tracks: the evaluated tracks with sound, in any order.
         history: the epochs of the training, for `plots.plot_training`.
-        curves: task -> `ranking.curves` of the segments.
+        curves: result of `task_section.class_curves`.
         mels: track_id -> log-mel frames (T, F) of the tracks of `best_and_worst`.
     """
     curves = curves or {}
     sections = [_head(result)]
-    sections += [_task_section(task, scores, tracks, curves.get(task, {})) for task, scores in result["tasks"].items()]
+    for task, scores in result["tasks"].items():
+        rows = [track.by_task[task] for track in tracks]
+        sections.append(task_section(task, scores, rows, curves.get(task, {})))
     if any(epoch.get("train_loss") is not None for epoch in history):
-        sections.append(f"<section><h2>Training</h2><figure>{plots.plot_training(history)}</figure></section>")
+        sections.append(f"<section><h2>Training</h2>{_training(history)}</section>")
     sections += [_pictures(tracks, mels or {}), _track_list(tracks)]
     return page(f"{result['model_id']} on {result['on']}", "\n".join(sections))
+
+
+def _without_sound(result: Mapping[str, Any]) -> str:
+    """The number of tracks without sound, and the first of them."""
+    names = result["without_sound"]
+    listed = ", ".join(names[:MAX_NAMED])
+    return (
+        f"{len(names):,} {'track' if len(names) == 1 else 'tracks'} ({listed}{', …' if len(names) > MAX_NAMED else ''})"
+    )
+
+
+def _training(history: Sequence[Mapping[str, Any]]) -> str:
+    losses = [(h["validation_loss"], h["epoch"]) for h in history if h.get("validation_loss") is not None]
+    title = f"The validation loss is lowest in epoch {min(losses)[1]} of {len(history)}" if losses else "Training loss"
+    return figure(title, plots.plot_training(history), "Loss of training and validation segments by epoch.")
 
 
 def _levels(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -88,7 +107,10 @@ def _head(result: Mapping[str, Any]) -> str:
         "mels": result["mels"],
         **result.get("facts", {}),
     }
-    return f'{header("Evaluation", facts)}<div class="cards">{"".join(cards)}</div>'
+    note = ""
+    if result.get("without_sound"):
+        note = f'<p class="note">Without sound, so that no score counts them: {escape(_without_sound(result))}</p>'
+    return f'{header("Evaluation", facts)}<div class="cards">{"".join(cards)}</div>{note}'
 
 
 def _scale(scores: Mapping[str, Any], key: str) -> str:
@@ -98,87 +120,6 @@ def _scale(scores: Mapping[str, Any], key: str) -> str:
     marks += "" if chance is None else f'<i class="chance" style="left:{chance:.2%}"></i>'
     marks += "" if value is None else f'<i class="dot" style="left:{value:.2%}"></i>'
     return f'<div class="scale">{marks}</div>'
-
-
-def _task_section(
-    task: str, scores: Mapping[str, Any], tracks: Sequence[TrackPrediction], curves: Mapping[int, Mapping[str, Any]]
-) -> str:
-    rows = [track.by_task[task] for track in tracks if track.by_task[task].true_probability is not None]
-    if not rows:
-        text = "No evaluated track has a label that is a class of the model."
-        return f"<section><h2>{escape(task).capitalize()}</h2><p>{text}</p></section>"
-    per_class, n_classes = scores["tracks"]["per_class"], scores["tracks"]["classes"]
-    covered = [c for c, ap in enumerate(per_class["auc_pr"]) if ap is not None]
-    columns = [[per_class[key][c] for c in covered] for key in ("auc_pr", "auc_pr_chance", "support")]
-    bars = plots.plot_average_precision(task, [scores["labels"][c] for c in covered], *columns)
-    occurring = {row.true for row in rows} | {row.predicted for row in rows}
-    names = [label for label in scores.get("order") or scores["labels"] if label in occurring]
-    index = {name: i for i, name in enumerate(names)}
-    counts_CC = np.zeros((len(names), len(names)), int)
-    for (true, predicted), count in Counter((row.true, row.predicted) for row in rows).items():
-        counts_CC[index[str(true)], index[predicted]] = count
-    others = f" The other {n_classes - len(covered)} have no evaluated track." if len(covered) < n_classes else ""
-    return f"""<section class="{escape(task)}"><h2>{escape(task).capitalize()}</h2>
-{_score_table(scores)}
-<div class="pair">
-<figure>{bars}<figcaption>Average precision of {len(covered)} of {n_classes} classes, with their numbers of
-tracks.{others} The tick is the average precision of a random order.</figcaption></figure>
-<div><figure>{plots.plot_reliability(task, scores["tracks"]["reliability"])}<figcaption>Accuracy of the predicted label
-against its confidence. Above the dashed line, predictions are right more often than their confidence states.
-Calibration error {percent(scores["tracks"]["ece"])}, negative log-likelihood {scores["tracks"]["nll"]:.2f} nats.
-</figcaption></figure>
-{_score_by_duration(task, scores.get("heard", ()))}</div>
-</div>
-<figure class="wide">{plots.plot_confusion(task, names, counts_CC)}<figcaption>Tracks by true and predicted label, for
-the labels that occur. Red cells are wrong predictions.</figcaption></figure>
-{_class_curves(task, scores, curves)}</section>"""
-
-
-def _score_by_duration(task: str, steps: Sequence[Mapping[str, Any]]) -> str:
-    if len(steps) < 2:
-        return ""
-    return f"""<figure>{plots.plot_score_by_duration(task, steps)}<figcaption>Scores on tracks if only so many seconds
-of each track are used, in segments spread evenly over the track. Shorter tracks are used whole. The bands are 95%
-bootstrap intervals over songs.</figcaption></figure>"""
-
-
-def _class_curves(task: str, scores: Mapping[str, Any], curves: Mapping[int, Mapping[str, Any]]) -> str:
-    """Precision-recall and ROC curves of each class; with more than `MAX_PANELS` classes, of the best and the worst."""
-    if not curves:
-        return ""
-    per_class = scores["segments"]["per_class"]
-    classes = sorted(curves, key=lambda c: (-per_class["auc_pr"][c], scores["labels"][c]))
-    selection = ""
-    if len(classes) > MAX_PANELS:
-        half = MAX_PANELS // 2
-        selection = f" Shown are the {half} best and the {half} worst of {len(classes)} classes."
-        classes = [*classes[:half], *classes[-half:]]
-    areas = [(per_class["auc_pr"][c], per_class["auc_roc"][c]) for c in classes]
-    svg = plots.plot_class_curves(task, [scores["labels"][c] for c in classes], [curves[c] for c in classes], areas)
-    return f"""<figure class="wide">{svg}<figcaption>Each class against the rest, on segments, best class
-first.{selection} In colour: precision over recall. In grey: true over false positive rate. All axes go from 0 to 100%.
-The numbers are average precision and the area under the ROC curve, in percent.</figcaption></figure>"""
-
-
-def _score_table(scores: Mapping[str, Any]) -> str:
-    baselines, tracks = scores.get("baselines", {}), scores["tracks"]
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("tracks", "segments", *baselines, "chance"))
-    rows = []
-    for key, name in SCORE_NAMES.items():
-        cells = [
-            f"<td><b>{percent(level[key])}</b> <span>{interval(level['ci'].get(key))}</span></td>"
-            for level in _levels(scores)
-        ]
-        cells += [f"<td>{percent(baseline[key])}</td>" for baseline in baselines.values()]
-        cells += [f"<td>{percent(tracks['chance'].get(CHANCE_KEYS[key]))}</td>"]
-        rows.append(f"<tr><th>{name}</th>{''.join(cells)}</tr>")
-    return f"""<div class="scroll"><table class="scores"><thead><tr><th></th>{head}</tr></thead>
-<tbody>{"".join(rows)}</tbody></table></div>
-<p class="note">{tracks["n"]:,} tracks and {scores["segments"]["n"]:,} segments are labelled, with
-{tracks["classes_covered"]} of {tracks["classes"]} classes. In brackets: 95% bootstrap interval over songs. If every
-song is right, the interval has no width, even with few songs. Baselines are scored on tracks. Chance is a uniform
-guess, or a random order of the tracks. Always predicting the most frequent label is right on
-{percent(tracks["chance"]["majority"])} of the tracks.</p>"""
 
 
 def best_and_worst(tracks: Sequence[TrackPrediction]) -> tuple[list[TrackPrediction], list[TrackPrediction]]:
@@ -197,7 +138,7 @@ def _pictures(tracks: Sequence[TrackPrediction], mels: Mapping[str, np.ndarray])
         columns.append(f"<div><h3>{name}</h3>{figures}</div>")
     return f"""<section><h2>Best and worst tracks</h2><p class="note">By the probability of the true labels. The picture
 is the log-mel spectrogram of all segments, with time from left to right and 0 to 8 kHz from bottom to top.</p>
-<div class="pair">{"".join(columns)}</div></section>"""
+<div class="row n2">{"".join(columns)}</div></section>"""
 
 
 def _picture(track: TrackPrediction, mel_TF: np.ndarray) -> str:
@@ -224,7 +165,7 @@ def _track_list(tracks: Sequence[TrackPrediction]) -> str:
     )
     selection = f" Shown are the worst {MAX_ROWS:,} of {len(tracks):,}." if len(tracks) > MAX_ROWS else ""
     return f"""<section><h2>Tracks, worst first</h2><p class="note">By the probability of the true labels. ✗ marks a
-wrong prediction, ? a confidence below the threshold, with which the track would be tagged unknown.{selection}</p>
+wrong prediction, ? a null tag, which is unknown.{selection}</p>
 <div class="scroll"><table class="tracks"><thead><tr><th>track</th><th>segments</th>{head}</tr></thead>
 <tbody>{rows}</tbody></table></div></section>"""
 

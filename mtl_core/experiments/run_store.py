@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import InputError, one_line
 from mtl_core.evaluation.baselines import artist_languages, class_prior
-from mtl_core.evaluation.predictions import Predictions
+from mtl_core.experiments.segment_logits import SegmentLogits
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.segment_grouping import group_by_track
@@ -76,7 +76,7 @@ class RunResult:
     run: Run
     fingerprint: str  # of the mels
     recipe: dict[str, Any]  # every number of the recipe; JSON values
-    predictions: Predictions  # for the test tracks
+    predictions: SegmentLogits  # for the test tracks
     priors: dict[str, list[float]]  # task -> (C,) share of each class among the training tracks
     language_of: dict[str, str]  # artist -> its language among the training tracks
     metrics: dict[str, Any]  # of the artifact: split, history, best epoch, counts; JSON values
@@ -91,7 +91,7 @@ class RunResult:
         return n_classes["artist"] / n_classes["language"] if alpha is None else float(alpha)
 
 
-def run_result(run: Run, artifact: Artifact, predictions: Predictions, training: pa.Table) -> RunResult:
+def run_result(run: Run, artifact: Artifact, predictions: SegmentLogits, training: pa.Table) -> RunResult:
     """The result of a run, from its artifact, its predictions for the test tracks, and its training tracks."""
     priors = {
         task: class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
@@ -167,7 +167,7 @@ def load_run(key: str, out: Location) -> RunResult:
             raise InputError(f"{folder} is not a stored run: {one_line(error)}: delete it") from None
 
 
-def _predictions(segments: pa.Table, labels: dict[str, list[str]], aggregation: dict[str, Any]) -> Predictions:
+def _predictions(segments: pa.Table, labels: dict[str, list[str]], aggregation: dict[str, Any]) -> SegmentLogits:
     vocabularies = {task: Vocabulary(tuple(task_labels)) for task, task_labels in labels.items()}
     track_S = segments["track_id"].to_numpy()
     track_ids, first_rows = np.unique(track_S, return_index=True)
@@ -176,7 +176,7 @@ def _predictions(segments: pa.Table, labels: dict[str, list[str]], aggregation: 
         task: segments[f"{task}_logits"].combine_chunks().flatten().to_numpy().reshape(-1, len(vocabulary))
         for task, vocabulary in vocabularies.items()
     }
-    return Predictions(
+    return SegmentLogits(
         tracks=segments.select(["track_id", *TASKS]).take(first_rows[order]),
         logits=group_by_track(track_ids[order], track_S, logits),
         vocabularies=vocabularies,

@@ -1,14 +1,14 @@
 """Evaluate: an artifact and mels -> metrics.json, report.html and predictions.parquet.
 
-Only file numbers go through Ray Data, and the logits of the files' segments come back; the workers read the mels
-themselves, so Ray needs no CPUs for read tasks. Segments are pooled to tracks by the artifact's own aggregation, as in
-tagging.
+Only file numbers go through Ray Data, and the mean embeddings of the files' tracks come back; the workers read the mels
+themselves, so Ray needs no CPUs for read tasks. Of some tracks the embeddings of the segments come back, too. All the
+rest follows from the embeddings, as in tagging.
 
-Legend: S segments, T frames, F mel bands, C classes, N samples (tracks or segments).
+Legend: S segments, T frames, F mel bands, E embedding, N tracks, R rows of a batch.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,15 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
+from mtl_core.audio.sound_level import has_sound
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset, read_tracks
 from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
-from mtl_core.evaluation import predictions, ranking, report
+from mtl_core.evaluation import predictions, report
 from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.evaluation.predictions import Predictions
+from mtl_core.evaluation.task_section import class_curves
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.heads import mean_embedding
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.inference.segment_grouping import group_by_track
 from mtl_core.pipelines.workers import cluster
@@ -35,6 +38,7 @@ from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
 
 ALL = "all"
+MEAN = -1  # the segment number of a track's mean embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class EvaluationOptions:
     resamples: int = RESAMPLES
     """Resamples of the bootstrap over songs, >= 0; 0 for no intervals."""
     seed: int = 0
-    """Seed of the bootstrap, >= 0."""
+    """Seed of the bootstrap, and of the sample of tracks whose segments are scored, >= 0."""
     num_workers: int | None = None
     """Worker processes; by default one for each CPU of the cluster."""
 
@@ -57,12 +61,14 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     Args:
         model: folder of the artifact.
         mels: folder of mels of the artifact's front end.
-        out: folder for `metrics.json`, `report.html` and `predictions.parquet`. The last has one row a track: true and
-            predicted labels, confidence, and all probabilities in the order of the vocabulary in the schema's metadata.
+        out: folder for `metrics.json`, `report.html` and `predictions.parquet`. The last has one row a track, see
+            `predictions.predictions_table`.
         options: what is scored.
 
     Returns:
         The content of metrics.json: the scores of tracks and of segments by task, baselines, and what was scored.
+        `n_segments` and all scores leave out segments without sound. `without_sound` are the tracks that have no other
+        segment; no score counts them.
 
     Raises:
         InputError: a wrong option, or as `predict`.
@@ -72,13 +78,15 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     check_writable(out)
     artifact, predicted, training = predict(model, mels, options)
     tracks = predictions.track_predictions(predicted)
+    silent = predicted.without_sound["track_id"].to_pylist()
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
         "mels": str(mels),
         "on": options.on,
-        "n_tracks": len(predicted.tracks),
-        "n_segments": sum(predicted.n_segments),
+        "n_tracks": len(tracks) + len(silent),
+        "n_segments": int(predicted.n_segments.sum()),
+        "without_sound": silent,
         "facts": _facts(artifact),
         "tasks": predictions.score_predictions(predicted, training, resamples=options.resamples, seed=options.seed),
     }
@@ -86,7 +94,7 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
         result,
         tracks,
         artifact.metrics.get("history", ()),
-        curves={task: ranking.curves(*predicted.segment_probabilities(task)) for task in predicted.vocabularies},
+        curves=class_curves(predicted, result["tasks"]),
         mels=read_tracks(mels, [track.track_id for group in report.best_and_worst(tracks) for track in group]),
     )
     with as_input_error(out):
@@ -96,8 +104,14 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     return result
 
 
-def predict(model: Location, mels: Location, options: EvaluationOptions) -> tuple[Artifact, Predictions, pa.Table]:
-    """Run an artifact on the labelled tracks of one of its own splits; the arguments are those of `evaluate`.
+def predict(
+    model: Location, mels: Location, options: EvaluationOptions, *, all_segments: bool = False
+) -> tuple[Artifact, Predictions, pa.Table]:
+    """Run an artifact on the labelled tracks of one of its own splits.
+
+    Args:
+        model, mels, options: as of `evaluate`.
+        all_segments: whether the predictions have the segments of all tracks, however many they are.
 
     Returns:
         The artifact, its predictions for the tracks of the split, and the tracks of its training split.
@@ -124,11 +138,13 @@ def predict(model: Location, mels: Location, options: EvaluationOptions) -> tupl
     if not len(tracks):
         tasks = " or ".join(artifact.vocabularies)
         raise InputError(f"{mels}: no track of the split {on!r} of {model} has a label for {tasks}")
+    n_classes = max(len(vocabulary) for vocabulary in artifact.vocabularies.values())
+    chosen = predictions.choose_sample(tracks["segments"].to_numpy(), n_classes, options.seed)
+    sample = tracks["track_id"] if all_segments else tracks["track_id"].take(chosen)
     with cluster.connected(num_cpus=workers):
-        logits = _logits(dataset, tracks, load_cpu_model(model), cluster.require_workers(workers))
-    predicted = Predictions(
-        tracks=tracks, logits=logits, vocabularies=artifact.vocabularies, aggregation=artifact.aggregation
-    )
+        predicted = _predict(
+            dataset, tracks, frozenset(sample.to_pylist()), load_cpu_model(model), cluster.require_workers(workers)
+        )
     return artifact, predicted, dataset.tracks.filter(pc.equal(split_N, "train"))
 
 
@@ -151,32 +167,72 @@ def _differences(mels: dict[str, Any], model: dict[str, Any], prefix: str = "") 
     return ", ".join(text for text in texts if text)
 
 
-class PredictFile:
-    """A worker: the number of one of the `files` of mels -> the logits of its tracks, a batch for each row group.
+class EmbedFile:
+    """A worker: the number of one of the `files` of mels -> the embeddings of its tracks, a batch for each row group.
 
-    Tracks that are not among `track_ids` are left out.
+    A batch has the columns `track_id`, `segment`, `n_segments` (of the track, with sound) and `embedding` (R, E). A row
+    is the mean of a track (`segment` is `MEAN`), nan if no segment has sound, or a segment with sound of the `sample`.
+
+    Args:
+        model: what embeds.
+        segments: track_id -> the number of its segments, with and without sound. Other tracks are left out.
+        sample: the track_ids whose segments are returned.
+        files: the files of mels.
     """
 
-    def __init__(self, model: CpuModel, track_ids: frozenset[str], files: Sequence[Location]) -> None:
-        self._engine, self._heads, self._track_ids, self._files = model.engine(), model.heads, track_ids, files
+    def __init__(
+        self, model: CpuModel, segments: Mapping[str, int], sample: frozenset[str], files: Sequence[Location]
+    ) -> None:
+        self._engine, self._front_end = model.engine(), model.front_end
+        self._n_values = next(iter(model.heads.values())).weight_CE.shape[1]
+        self._segments, self._sample, self._files = segments, sample, files
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         (number,) = batch["item"].tolist()
-        for track_ids, segment_S, mel_STF in iter_segments(self._files[number], self._track_ids):
-            columns = {"track_id": np.array(track_ids, object), "segment": segment_S}
-            embedding_SE = self._engine.infer(mel_STF)
-            yield columns | {task: head.all_logits(embedding_SE) for task, head in self._heads.items()}
+        unfinished: dict[str, list[tuple[int, np.ndarray | None]]] = {}  # a track can be in two row groups
+        for track_ids, segment_S, mel_STF in iter_segments(self._files[number], self._segments.keys()):
+            finished = []
+            for track_id, row in zip(track_ids, self._embed(segment_S, mel_STF), strict=True):
+                unfinished.setdefault(track_id, []).append(row)
+                if len(unfinished[track_id]) == self._segments[track_id]:
+                    finished.append(track_id)
+            rows = [row for track_id in finished for row in self._rows(track_id, unfinished.pop(track_id))]
+            if rows:
+                names = ("track_id", "segment", "n_segments", "embedding")
+                yield {name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def _embed(self, segment_S: np.ndarray, mel_STF: np.ndarray) -> list[tuple[int, np.ndarray | None]]:
+        """The number of each segment and its embedding (E,), None for a segment without sound."""
+        sounds_S = has_sound(mel_STF, self._front_end.mel, self._front_end.filter_bank)
+        embeddings = iter(self._engine.infer(mel_STF[sounds_S]) if sounds_S.any() else ())
+        return [(int(n), next(embeddings) if sounds else None) for n, sounds in zip(segment_S, sounds_S, strict=True)]
+
+    def _rows(
+        self, track_id: str, segments: list[tuple[int, np.ndarray | None]]
+    ) -> list[tuple[str, int, int, np.ndarray]]:
+        """The rows of a track of which all segments are embedded."""
+        segments = sorted(segments, key=lambda row: row[0])
+        counted = [(segment, embedding_E) for segment, embedding_E in segments if embedding_E is not None]
+        if not counted:
+            return [(track_id, MEAN, 0, np.full(self._n_values, np.nan, np.float32))]
+        mean_E = mean_embedding(np.stack([embedding_E for _, embedding_E in counted]))
+        rows = [(track_id, MEAN, len(counted), mean_E)]
+        if track_id in self._sample:
+            rows += [(track_id, segment, len(counted), embedding_E) for segment, embedding_E in counted]
+        return rows
 
 
-def _logits(dataset: MelDataset, tracks: pa.Table, model: CpuModel, workers: int) -> dict[str, list[np.ndarray]]:
-    """task -> the (S, C) logits of each of the tracks, its segments in order."""
-    track_ids = tracks["track_id"].to_pylist()
-    n_files = len(dataset.files)
+def _predict(
+    dataset: MelDataset, tracks: pa.Table, sample: frozenset[str], model: CpuModel, workers: int
+) -> Predictions:
+    """The predictions for tracks, with the segments of those in `sample`."""
+    track_ids, n_files = tracks["track_id"].to_pylist(), len(dataset.files)
+    segments = dict(zip(track_ids, tracks["segments"].to_pylist(), strict=True))
     batches = (
         ray.data.from_items(list(range(n_files)), override_num_blocks=n_files)
         .map_batches(
-            PredictFile,
-            fn_constructor_args=(model, frozenset(track_ids), dataset.files),
+            EmbedFile,
+            fn_constructor_args=(model, segments, sample, dataset.files),
             batch_size=1,
             num_cpus=1,
             compute=cluster.actor_pool(workers, n_files),
@@ -187,10 +243,34 @@ def _logits(dataset: MelDataset, tracks: pa.Table, model: CpuModel, workers: int
     results = []
     for batch in batches:
         results.append(batch)
-        progress.add(int((batch["segment"] == 0).sum()))
-    columns = {name: np.concatenate([batch[name] for batch in results]) for name in results[0]}
-    track_S, segment_S = columns.pop("track_id"), columns.pop("segment")
-    return group_by_track(track_ids, track_S, columns, segment_S)
+        progress.add(int((batch["segment"] == MEAN).sum()))
+    track_R, segment_R, n_R, embedding_RE = (
+        np.concatenate([batch[name] for batch in results])
+        for name in ("track_id", "segment", "n_segments", "embedding")
+    )
+    position = {track_id: i for i, track_id in enumerate(track_ids)}
+    index_R = np.array([position[track_id] for track_id in track_R], np.int64)
+    means = np.flatnonzero(segment_R == MEAN)
+    means = means[np.argsort(index_R[means])]
+    sounding = means[n_R[means] > 0]
+    sample_K = np.flatnonzero([track_id in sample for track_id in track_R[sounding].tolist()])
+    of_segment = segment_R != MEAN
+    return Predictions(
+        tracks=tracks.take(index_R[sounding]),
+        without_sound=tracks.take(index_R[means[n_R[means] == 0]]),
+        n_segments=n_R[sounding],
+        embedding_NE=embedding_RE[sounding],
+        sample_K=sample_K,
+        segments=group_by_track(
+            track_R[sounding][sample_K],
+            track_R[of_segment],
+            {"embedding": embedding_RE[of_segment]},
+            segment_R[of_segment],
+        )["embedding"],
+        heads=model.heads,
+        vocabularies=model.vocabularies,
+        aggregation=model.aggregation,
+    )
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:

@@ -21,6 +21,7 @@ from mtl_core.experiments.report import render_experiment
 from mtl_core.experiments.run_store import MODELS_PATH, Run, RunResult, load_run, run_result, stored_runs
 from mtl_core.experiments.runner import ExperimentOptions, plan_runs, run_missing
 from mtl_core.experiments.scoring import Scorer
+from mtl_core.experiments.segment_logits import segment_logits
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
 from mtl_core.experiments.text_tables import to_markdown, to_text
@@ -87,11 +88,11 @@ def _train_run(run: Run, *, mels: Location, out: Location, options: ExperimentOp
                 seed=run.seed,
             )
             train(mels, model, train_options)
-        artifact, predictions, training = predict(model, mels, EvaluationOptions())
+        artifact, predictions, training = predict(model, mels, EvaluationOptions(), all_segments=True)
     except (TrainingFailedError, RayError) as error:
         lines = str(error).strip().splitlines() or [""]  # the traceback of every worker; the last line has the cause
         raise RunError(f"{type(error).__name__}: {lines[-1].strip()}") from error
-    return run_result(run, artifact, predictions, training)
+    return run_result(run, artifact, segment_logits(predictions), training)
 
 
 def _write_tables(results: Sequence[RunResult], scorer: Scorer, out: Location) -> None:

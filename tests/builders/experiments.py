@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.evaluation.predictions import Predictions
 from mtl_core.experiments.run_store import VARIANTS, Run, RunResult
+from mtl_core.experiments.segment_logits import SegmentLogits
 from mtl_core.inference.aggregation import Aggregation
 
 ARTISTS = ("a0", "a1", "b0", "b1")
@@ -40,7 +40,7 @@ def make_result(run=None, *, skill=1.0, noise=1.0, draw=0):
         run=run,
         fingerprint="f",
         recipe={"name": run.recipe, "alpha": run.alpha},
-        predictions=Predictions(
+        predictions=SegmentLogits(
             tracks=tracks,
             logits={task: logits[task] for task in run.model_tasks},
             vocabularies={task: vocabularies[task] for task in run.model_tasks},

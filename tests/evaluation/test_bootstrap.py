@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from builders.scores import skilled
 
-from mtl_core.evaluation.bootstrap import HEADLINES, confidence_interval, draw_songs, score_resamples
+from mtl_core.evaluation.bootstrap import (
+    HEADLINES,
+    confidence_interval,
+    draw_songs,
+    score_resamples,
+    score_resamples_by_rank,
+)
+from mtl_core.evaluation.class_scores import ArrayScores
 from mtl_core.evaluation.metrics import scores
+from mtl_core.evaluation.ranking import ap_and_auroc_per_class, rank, target_ranks, top_k_hits
 
 
 def test_a_resample_scores_like_the_repeated_samples_of_its_songs():
@@ -15,6 +23,31 @@ def test_a_resample_scores_like_the_repeated_samples_of_its_songs():
         rows = np.concatenate([np.tile(np.flatnonzero(songs == g), counts[r, g]) for g in range(8)])
         s = scores(p[rows], t[rows], resamples=0)
         assert {name: resampled[name][r] for name in HEADLINES} == pytest.approx({name: s[name] for name in HEADLINES})
+
+
+def test_intervals_by_rank_are_close_to_the_exact_ones_and_exact_without_other_classes():
+    p, t = skilled(400, 40, 2.5)
+    songs = np.arange(400)
+    draws = draw_songs(songs, resamples=100, seed=0)
+    ranks, hits = rank(ArrayScores(p), t), top_k_hits(target_ranks(p, t))
+    exact, by_rank = score_resamples(p, t, songs, draws), score_resamples_by_rank(ranks, hits, songs, draws)
+    for name in ("top_1", "top_5"):
+        assert by_rank[name] == pytest.approx(exact[name])
+    for name in ("auc_pr_macro", "auc_roc_macro"):
+        assert np.std(by_rank[name]) == pytest.approx(np.std(exact[name]), rel=0.1)
+        assert np.corrcoef(by_rank[name], exact[name])[0, 1] > 0.95
+
+
+def test_the_slopes_are_the_derivatives_of_the_areas():
+    p, t = skilled(60, 5, 1.0, decimals=1)  # with ties
+    ranks = rank(ArrayScores(p), t)
+    for i in (0, 31, 59):
+        w_RN = np.ones((2, 60))
+        w_RN[:, i] += (1e-5, -1e-5)
+        others = np.arange(5) != t[i]
+        areas = ap_and_auroc_per_class(p, t, w_RN)
+        slopes = [(area_CR[others] @ (1, -1)).sum() / 2e-5 / 5 for area_CR in areas]
+        assert slopes == pytest.approx([ranks.ap_slope_N[i], ranks.auroc_slope_N[i]], abs=1e-6)
 
 
 def test_more_segments_of_a_song_do_not_narrow_the_interval():

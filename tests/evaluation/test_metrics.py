@@ -7,8 +7,11 @@ from builders.scores import skilled
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mtl_core.dataset.vocabulary import MISSING
+from mtl_core.evaluation import class_scores, ranking
 from mtl_core.evaluation.bootstrap import HEADLINES
-from mtl_core.evaluation.metrics import calibration_error, reliability, scores
+from mtl_core.evaluation.class_scores import ArrayScores, HeadScores, head_scores
+from mtl_core.evaluation.metrics import scores
+from mtl_core.inference.heads import Head
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # many ties, none
@@ -22,6 +25,36 @@ def test_areas_are_those_of_scikit_learn(classes, decimals):
     assert s["auc_roc_macro"] == pytest.approx(roc_auc_score(one_hot, p, average="macro"))
     assert s["auc_roc_micro"] == pytest.approx(roc_auc_score(one_hot, p, average="micro"))
     assert s["per_class"]["auc_pr"] == pytest.approx(list(average_precision_score(one_hot, p, average=None)))
+
+
+def test_68_classes_by_blocks_score_as_their_array(monkeypatch):
+    rng = np.random.default_rng(0)
+    t = np.append(np.arange(340) % 60, [MISSING] * 4)  # 8 classes are not covered
+    embedding_NE = rng.normal(size=(344, 96)).astype(np.float32)
+    head = Head((rng.normal(size=(68, 96)) / 8).astype(np.float32), np.zeros(68, np.float32))
+    embedding_NE[:340] += head.weight_CE[t[:340]] * 3
+    expected = scores(head_scores(embedding_NE, head, 0.7), t, resamples=0)
+    monkeypatch.setattr(class_scores, "BLOCK_VALUES", 2000)
+    blocks = scores(HeadScores(embedding_NE, head, 0.7), t, resamples=0)
+    for key in ("auc_pr_macro", "auc_roc_macro", "auc_pr_micro", "auc_roc_micro", "top_1", "top_5"):
+        assert blocks[key] == pytest.approx(expected[key], abs=1e-12)
+    for key in ("nll", "ece"):
+        assert blocks[key] == pytest.approx(expected[key], abs=1e-6)  # float32 of another multiplication
+    for key in ("auc_pr", "auc_roc", "recall"):
+        assert blocks["per_class"][key][:60] == pytest.approx(expected["per_class"][key][:60], abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_areas_by_rank_are_those_of_whole_rankings(decimals, monkeypatch):
+    p, t = skilled(300, 68, 2.0, decimals=decimals)
+    monkeypatch.setattr(class_scores, "BLOCK_VALUES", 1000)
+    for few in (0, 32):  # by binary search, and by comparisons
+        monkeypatch.setattr(ranking, "_FEW", few)
+        ap_RD, auroc_RD = ranking.rank(ArrayScores(p), t).areas(np.ones((1, 300)))
+        ap_C1, auroc_C1 = ranking.ap_and_auroc_per_class(p, t, np.ones((1, 300)))
+        covered = np.unique(t)
+        assert ap_RD[0] == pytest.approx(ap_C1[covered, 0], abs=1e-12)
+        assert auroc_RD[0] == pytest.approx(auroc_C1[covered, 0], abs=1e-12)
 
 
 def test_classes_without_a_positive_sample_are_left_out_of_means_and_counted():
@@ -61,14 +94,6 @@ def test_ties_do_not_count_as_hits_of_every_class():
     assert (s["top_1"], s["top_5"]) == (1 / 8, 5 / 8)
     flat = scores(np.full((8, 8), 1 / 8), np.arange(8), resamples=0)
     assert (flat["top_1"], flat["top_5"]) == (1 / 8, 5 / 8)  # never all right by a tie
-
-
-def test_reliability_and_calibration_error_by_hand():
-    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
-    t = np.array([0, 1, 1, 0])
-    bins = reliability(p, t)
-    assert [(b["low"], b["count"], b["accuracy"]) for b in bins] == [(0.6, 1, 1.0), (0.7, 1, 1.0), (0.9, 2, 0.5)]
-    assert calibration_error(p, t) == pytest.approx((0.4 + 0.3 + 2 * 0.4) / 4)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(0, 3), (1, 1), (1, 3), (5, 1)])

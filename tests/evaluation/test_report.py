@@ -7,7 +7,7 @@ import pytest
 from builders.html import assert_well_formed
 from matplotlib.image import imread
 
-from mtl_core.evaluation import metrics, plots, ranking, report
+from mtl_core.evaluation import metrics, plots, ranking, report, task_section
 from mtl_core.evaluation.html_page import page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 
@@ -55,8 +55,8 @@ def evaluation(n_tracks=12, classes=6, labels=None):
 
 
 def curves(n_tracks=12, classes=6):
-    rng = np.random.default_rng(0)
-    return {"artist": ranking.curves(rng.dirichlet(np.ones(classes), n_tracks), np.arange(n_tracks) % classes)}
+    p, t = np.random.default_rng(0).dirichlet(np.ones(classes), n_tracks), np.arange(n_tracks) % classes
+    return {"artist": {c: ranking.curve(p[:, c], t == c) for c in range(classes)}}
 
 
 MELS = {f"track {i}": np.random.default_rng(i).random((1000, 96)).astype(np.float16) for i in range(12)}
@@ -110,11 +110,24 @@ def test_the_best_and_the_worst_tracks_are_different_tracks():
     assert report.best_and_worst([stranger]) == ([], [])
 
 
-def test_with_many_classes_only_the_best_and_the_worst_have_curves(monkeypatch):
-    monkeypatch.setattr(report, "MAX_PANELS", 4)
-    result, tracks = evaluation()
-    page = report.render_report(result, tracks, curves=curves())
-    assert "the 2 best and the 2 worst of 6" in page
+def test_with_many_classes_the_page_stays_small_and_says_what_it_shows():
+    result, tracks = evaluation(n_tracks=3000, classes=1500)
+    scores = result["tasks"]["artist"]
+    classes, sentence = task_section.shown_classes(
+        dict(enumerate(scores["tracks"]["per_class"]["auc_pr"])), scores["labels"]
+    )
+    assert len(classes) == task_section.MAX_CLASSES and "the 40 best and the 40 worst of 1,500" in sentence
+    page = report.render_report(result, tracks)
+    assert "the 40 best and the 40 worst of 1,500" in page
+    assert "the 40 most frequent of" in page
+    assert len(page) < 2e6
+
+
+def test_every_plot_has_a_title():
+    page = report.render_report(*evaluation(), HISTORY, curves=curves(), mels=MELS)
+    titles = re.findall(r"<figure class=\"[a-z]*\"><h3>([^<]+)</h3><svg", page)
+    assert len(titles) == page.count("<svg")
+    assert "The validation loss is lowest in epoch 3 of 5" in titles
 
 
 def test_the_picture_of_a_mel_has_a_maximum_width_and_low_bands_at_the_bottom():

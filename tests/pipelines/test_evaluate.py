@@ -19,6 +19,7 @@ from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import EvaluationOptions, _labelled_in_split, evaluate
 from mtl_core.storage.location import Location
@@ -112,9 +113,48 @@ def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated)
         for key in ("auc_pr_macro", "auc_pr_micro", "auc_roc_macro", "top_1", "top_5", "nll", "ece"):
             assert scores["tracks"][key] == pytest.approx(expected[key], abs=1e-5)
         assert scores["segments"]["n"] == sum(len(t["mel"]) for t in tested if t["track_id"] != "stranger")
-        assert np.array([p[f"{task}_probabilities"] for p in predictions]) == pytest.approx(p_NC, abs=1e-5)
-        assert [p[f"{task}_said"] for p in predictions] == [tag(p, vocabulary).top[0][0] for p in p_NC]
+        tags = [tag(p_C, vocabulary, artifact.aggregation.threshold[task]) for p_C in p_NC]
+        assert [p[f"{task}_tag"] for p in predictions] == [x.label for x in tags]
+        assert [p[f"{task}_predicted"] for p in predictions] == [x.top[0][0] for x in tags]
+        for p, x in zip(predictions, tags, strict=True):
+            assert [entry["label"] for entry in p[f"{task}_top"]] == [label for label, _ in x.top]
+            assert p[f"{task}_confidence"] == pytest.approx(x.confidence, abs=1e-5)
         assert [p[task] for p in predictions] == [t[task] for t in tested]
+
+
+def test_predictions_have_the_mean_embedding_that_their_tags_follow_from(place, evaluated):
+    model = load_cpu_model(place / "model")
+    for row in pq.read_table(evaluated[1] / "predictions.parquet").to_pylist():
+        for task, head in model.heads.items():
+            p_C = probabilities(
+                head.logits(np.array(row["embedding"], np.float32)), model.aggregation.temperature[task]
+            )
+            best = tag(p_C, model.vocabularies[task])
+            assert (row[f"{task}_predicted"], row[f"{task}_confidence"]) == (
+                best.top[0][0],
+                np.float32(best.confidence),
+            )
+
+
+def test_a_segment_without_sound_does_not_count_and_a_track_of_none_is_listed(tracks, place, local_ray, tmp_path):
+    root = Location(str(tmp_path))
+    silence = np.zeros((2, 187, 96), np.float16)
+    changed = [t | {"mel": np.concatenate([t["mel"], silence])} for t in tracks]
+    silent = tracks[4] | {"track_id": "silent", "mel": silence, "split": "test"}
+    write_mels([*changed, silent], root / "mels")
+    write_model([*tracks, silent], root / "model")
+    plain, result = (
+        evaluate(root / "model", mels, root / "out", EvaluationOptions(resamples=0))
+        for mels in (place / "mels", root / "mels")
+    )
+    assert (result["without_sound"], result["n_tracks"]) == (["silent"], plain["n_tracks"] + 1)
+    assert result["tasks"] == plain["tasks"]
+    (row,) = pq.read_table(f"{tmp_path}/out/predictions.parquet", filters=[("track_id", "==", "silent")]).to_pylist()
+    assert (row["artist"], row["artist_predicted"], row["embedding"], row["n_segments"]) == (ARTISTS[0], None, None, 0)
+    assert (
+        "Without sound, so that no score counts them: 1 track (silent)"
+        in (tmp_path / "out" / "report.html").read_text()
+    )
 
 
 def test_the_report_needs_no_other_file(evaluated):
