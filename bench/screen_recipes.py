@@ -98,7 +98,7 @@ def finished(data: Data, model: MultitaskCNN, recipe: Recipe) -> MultitaskCNN:
     segments_S = data.segments("train")
     batches = (data.batch(segments_S[first : first + BATCH]) for first in range(0, len(segments_S), BATCH))
     moments = value_moments(model, batches, len(data.part), data.front_end, sample_every=1)
-    return with_cosine_heads(model, fit_cosine_lda(moments, data.labels, data.classes))
+    return with_cosine_heads(model, fit_cosine_lda(moments, data.labels, data.classes, model.config.trunk_output))
 
 
 def score(data: Data, model: MultitaskCNN) -> dict[str, float]:

@@ -74,10 +74,12 @@ OUT_OF_FOLD = pa.schema(
         pa.field("known", pa.bool_(), nullable=False),
         ("n_segments", pa.int32()),
         ("artist", pa.string()),  # the true label
+        ("artist_true_probability", pa.float32()),  # of `artist`; null if the fold model does not know it
         ("artist_tag", pa.string()),  # null = unknown
         ("artist_score", pa.float32()),
         ("artist_top", _TOP),
         ("language", pa.string()),
+        ("language_true_probability", pa.float32()),
         ("language_tag", pa.string()),
         ("language_score", pa.float32()),
         ("language_top", _TOP),

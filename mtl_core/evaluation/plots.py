@@ -148,6 +148,35 @@ def plot_reliability(task: str, bins: Sequence[Mapping[str, float]], width: floa
         return svg(figure)
 
 
+def plot_precision(
+    task: str,
+    curves: Mapping[str, Sequence[float | None]],
+    coverages: Sequence[float],
+    at: Mapping[str, float | None],
+    width: float = HALF,
+) -> str:
+    """Precision of names against coverage, of the chosen score (in colour) and of the probability.
+
+    Args:
+        curves: "chosen" and "probability" -> the precision at each of `coverages`.
+        at: `precision` and `coverage` at the threshold, which get a dot.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, 3.4), layout="constrained")
+        ax = figure.subplots()
+        for name, colour in (("probability", MUTED), ("chosen", COLOURS[task])):
+            points = [(x, y) for x, y in zip(coverages, curves[name], strict=True) if y is not None]
+            if points:
+                ax.plot(*zip(*points, strict=True), color=colour, linewidth=1.8)
+        if at["precision"] is not None and at["coverage"] is not None:
+            ax.scatter([at["coverage"]], [at["precision"]], s=42, color=COLOURS[task], zorder=3, clip_on=False)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="coverage of known artists' songs", ylabel="precision")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        ax.grid(linewidth=0.6)
+        return svg(figure)
+
+
 def plot_training(history: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation loss in nats by epoch, with a mark at the lowest validation loss.
 

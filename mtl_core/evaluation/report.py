@@ -15,7 +15,7 @@ from mtl_core.evaluation.bootstrap import HEADLINES
 from mtl_core.evaluation.html_page import header, page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 from mtl_core.evaluation.score_text import NO_VALUE, SCORE_NAMES, interval, percent
-from mtl_core.evaluation.task_section import Curves, figure, sampled_parts, task_section
+from mtl_core.evaluation.task_section import Curves, figure, levels, sampled_parts, task_section
 
 MAX_ROWS = 1000
 MAX_NAMED = 20  # tracks without sound
@@ -26,16 +26,17 @@ def format_report(result: Mapping[str, Any]) -> str:
     """A table of the headline scores for a terminal, with 95% intervals and chance."""
     lines = [
         f"{result['model_id']} on {result['on']}: {result['n_tracks']:,} tracks, {result['n_segments']:,} segments",
-        f"{'':<24}{'tracks':<22}{'segments':<22}{'chance':>7}",
     ]
+    names = list(levels(next(iter(result["tasks"].values()))))
+    lines.append(f"{'':<24}{''.join(f'{name:<22}' for name in names)}{'chance':>7}")
     for task, scores in result["tasks"].items():
         tracks = scores["tracks"]
         covered = f"{tracks['classes_covered']:,} of {tracks['classes']:,} classes"
         lines.append(f"{task}: {tracks['n']:,} labelled tracks, {covered}")
         for key in HEADLINES:
-            cells = [f"{percent(level[key])} {interval(level['ci'].get(key))}" for level in _levels(scores)]
+            cells = [f"{percent(level[key])} {interval(level['ci'].get(key))}" for level in levels(scores).values()]
             chance = percent(tracks["chance"].get(CHANCE_KEYS[key]))
-            lines.append(f"  {SCORE_NAMES[key]:<22}{cells[0]:<22}{cells[1]:<22}{chance:>7}")
+            lines.append(f"  {SCORE_NAMES[key]:<22}{''.join(f'{cell:<22}' for cell in cells)}{chance:>7}")
         lines += [f"  {part}: {text}" for part, text in sampled_parts(scores).items()]
     lines += [f"without sound, not scored: {_without_sound(result)}"] if result.get("without_sound") else []
     return "\n".join(lines)
@@ -82,10 +83,6 @@ def _training(history: Sequence[Mapping[str, Any]]) -> str:
     losses = [(h["validation_loss"], h["epoch"]) for h in history if h.get("validation_loss") is not None]
     title = f"The validation loss is lowest in epoch {min(losses)[1]} of {len(history)}" if losses else "Training loss"
     return figure(title, plots.plot_training(history), "Loss of training and validation segments by epoch.")
-
-
-def _levels(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [scores["tracks"], scores["segments"]]
 
 
 def _head(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,9 @@
 """Score text: the names of scores for people, and scores as percent with one decimal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtl_core.inference.unknown import NOTHING_IS_NAMED
 
 #: key in metrics.json and table1.json -> name
 SCORE_NAMES = {
@@ -34,3 +37,21 @@ def difference_cell(difference: float | None, ci: Sequence[float] | None) -> str
     if difference is None:
         return NO_VALUE
     return f"{100 * difference:+.1f}" + ("" if ci is None else f" [{100 * ci[0]:+.1f}, {100 * ci[1]:+.1f}]")
+
+
+def out_of_fold_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each task of a cross-fitted model, from the metrics in its artifact."""
+    lines = []
+    for task, scores in metrics["out_of_fold"].items():
+        tracks, unknown = scores["tracks"], scores["unknown"]
+        named = next((row for row in unknown["named"] if row["unknown_share"] == metrics["unknown_share"]), None)
+        names = ""
+        if unknown["threshold"] is not None and unknown["threshold"] >= NOTHING_IS_NAMED:
+            names = f"; no score reaches a precision of {percent(metrics['precision'])}: nothing is named"
+        elif named is not None:
+            names = (
+                f"; {percent(named['coverage'])} of them get a name, {percent(named['precision'])} of all names are "
+                f"right where {percent(metrics['unknown_share'])} of the tracks are of unknown artists"
+            )
+        lines.append(f"{task}: {percent(tracks['top_1'])} of {tracks['n']:,} new songs of known artists right{names}")
+    return lines

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtl_core.evaluation import plots
 from mtl_core.evaluation.baselines import CHANCE_KEYS
+from mtl_core.evaluation.out_of_fold import COVERAGES
 from mtl_core.evaluation.plots import FULL, HALF
 from mtl_core.evaluation.predictions import Predictions, TaskPrediction
 from mtl_core.evaluation.ranking import curve
@@ -39,7 +40,9 @@ def task_section(task: str, scores: Mapping[str, Any], rows: Sequence[TaskPredic
     heading = f"<h2>{escape(task).capitalize()}</h2>"
     if not rows:
         return f"<section>{heading}<p>No evaluated track has a label that is a class of the model.</p></section>"
-    halves = [*_average_precision(task, scores), _reliability(task, scores), *_score_by_duration(task, scores)]
+    halves: list[_Half | str] = [*_average_precision(task, scores), _reliability(task, scores)]
+    halves += _score_by_duration(task, scores)
+    halves += _unknown(task, scores)
     figures = [*_pack(halves), _confusion(task, scores, rows), *_class_curves(task, scores, curves)]
     notes = [f"{part.capitalize()}: {text}." for part, text in sampled_parts(scores).items()]
     if scores.get("sampled"):
@@ -52,8 +55,13 @@ def task_section(task: str, scores: Mapping[str, Any], rows: Sequence[TaskPredic
 
 def sampled_parts(scores: Mapping[str, Any]) -> dict[str, str]:
     """What is computed from a sample or to first order -> how, of all parts of a task's scores."""
-    parts = {f"{level}, {name}": text for level in ("tracks", "segments") for name, text in _sampled(scores[level])}
+    parts = {f"{level}, {name}": text for level, of in levels(scores).items() for name, text in _sampled(of)}
     return parts | {"score by duration" if name == "heard" else name: text for name, text in _sampled(scores)}
+
+
+def levels(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """`tracks`, and `segments` where they were scored -> their scores."""
+    return {level: scores[level] for level in ("tracks", "segments") if level in scores}
 
 
 def _sampled(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -173,6 +181,27 @@ def _score_by_duration(task: str, scores: Mapping[str, Any]) -> list[_Half]:
     return [_Half(title, caption, lambda width: plots.plot_score_by_duration(task, steps, width))]
 
 
+def _unknown(task: str, scores: Mapping[str, Any]) -> list[_Half | str]:
+    """Of a cross-fitted model: precision against coverage, by the score that was chosen and by the probability."""
+    if "unknown" not in scores:
+        return []
+    unknown = scores["unknown"]
+    at_half = next(row for row in unknown["named"] if row["unknown_share"] == 0.5)
+    title = (
+        f"{task.capitalize()}: {percent(at_half['coverage'])} of the songs of known artists get a name, and "
+        f"{percent(at_half['precision'])} of the names are right"
+    )
+    caption = (
+        f"Precision of the names against the share of known artists' songs that get one, with half of the tracks of "
+        f"unknown artists. The score ({unknown['score']}) tells songs of known and of unknown artists apart with an "
+        f"AUROC of {percent(unknown['auroc'])} {interval(unknown['ci'])}, the highest probability (grey) with "
+        f"{percent(unknown['auroc_of_probability'])}. The dot is the threshold."
+    )
+    return [
+        _Half(title, caption, lambda width: plots.plot_precision(task, unknown["curve"], COVERAGES, at_half, width))
+    ]
+
+
 def _confusion(task: str, scores: Mapping[str, Any], rows: Sequence[TaskPrediction]) -> str:
     counts = Counter((str(row.true), row.predicted) for row in rows)
     pairs = sorted(
@@ -224,20 +253,20 @@ def _class_curves(task: str, scores: Mapping[str, Any], curves: Curves) -> list[
 
 
 def _score_table(scores: Mapping[str, Any]) -> str:
-    baselines, tracks, segments = scores.get("baselines", {}), scores["tracks"], scores["segments"]
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("tracks", "segments", *baselines, "chance"))
+    baselines, tracks = scores.get("baselines", {}), scores["tracks"]
+    head = "".join(f"<th>{escape(name)}</th>" for name in (*levels(scores), *baselines, "chance"))
     rows = []
     for key, name in SCORE_NAMES.items():
         cells = [
             f"<td><b>{percent(level[key])}</b> <span>{interval(level['ci'].get(key))}</span></td>"
-            for level in (tracks, segments)
+            for level in levels(scores).values()
         ]
         cells += [f"<td>{percent(baseline[key])}</td>" for baseline in baselines.values()]
         cells += [f"<td>{percent(tracks['chance'].get(CHANCE_KEYS[key]))}</td>"]
         rows.append(f"<tr><th>{name}</th>{''.join(cells)}</tr>")
     return f"""<div class="scroll"><table class="scores"><thead><tr><th></th>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>
-<p class="note">{tracks["n"]:,} tracks and {segments["n"]:,} segments are labelled, with
+<p class="note">{" and ".join(f"{of['n']:,} {level}" for level, of in levels(scores).items())} are labelled, with
 {tracks["classes_covered"]:,} of {tracks["classes"]:,} classes. In brackets: 95% bootstrap interval over songs.
 If every song is right, the interval has no width, even with few songs. Baselines are scored on tracks. Chance is a
 uniform guess, or a random order of the tracks. Always predicting the most frequent label is right on

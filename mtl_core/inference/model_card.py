@@ -1,8 +1,10 @@
 """Model card: an artifact's README, for the person who finds the folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from mtl_core.inference.unknown import NOTHING_IS_NAMED
 
 
 def model_card(values: Mapping[str, Any], tracks: Mapping[str, int]) -> str:
@@ -32,17 +34,13 @@ Tracks: {parts}. Split: `{split}`. Fingerprint of the training data: `{values["f
 `splits.parquet` lists the tracks of each part.
 
 ## Scores
-{_scores(metrics)}
-These tracks also chose the checkpoint and the temperature, so the scores are optimistic. `mtl-core evaluate` scores the
-test part.
-
+{_out_of_fold(metrics) if metrics.get("out_of_fold") else _scores(metrics)}
 ## Limits
-- It knows only the classes below. A track of any other artist or language gets one of them, often with high confidence.
-{_threshold_line(aggregation["threshold"])}
+- It knows only the classes below. A track of any other artist shall get no name.
+{_threshold_lines(aggregation, metrics)}
 - It was trained on the recordings above. Other studios, codecs and styles lower its accuracy. Recordings from the same
   album as a training track are recognised far better than new albums ("album effect").
-- Confidence is calibrated with one temperature per task on the validation tracks: `{temperatures}`. It estimates the
-  probability of being right for tracks of known classes.
+- Confidence estimates the probability of being right for tracks of known artists. Temperatures: `{temperatures}`.
 - A wrong artist or language can matter to people: let them correct the tags.
 
 ## How to use it
@@ -60,19 +58,80 @@ Versions: `{json.dumps(values["versions"], sort_keys=True)}`
 """
 
 
-def _threshold_line(thresholds: Mapping[str, float | None]) -> str:
-    if all(threshold is None for threshold in thresholds.values()):
-        return '- It never answers "unknown": no confidence threshold is set.'
-    return f"- Below these confidences the label is null: `{json.dumps(thresholds, sort_keys=True)}`."
+def _threshold_lines(aggregation: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    scores = aggregation.get("score", {})
+    lines = []
+    for task, threshold in aggregation["threshold"].items():
+        if task not in metrics.get("tasks", aggregation["threshold"]):
+            continue
+        if threshold is None:
+            lines.append(f'- {task}: it never answers "unknown", because no threshold is set.')
+        elif threshold >= NOTHING_IS_NAMED:
+            lines.append(
+                f"- {task}: **every tag is null**, because no threshold reached the precision of "
+                f"{metrics['precision']:.0%} with {metrics['unknown_share']:.0%} of the tracks of unknown artists. Top "
+                "lists and scores are there."
+            )
+        else:
+            lines.append(
+                f"- {task}: the tag is null where the score ({scores.get(task, 'probability')}) is below "
+                f"{threshold:.4g}. Readers can choose another threshold on the column `{task}_score`."
+            )
+    return "\n".join(lines)
+
+
+def _out_of_fold(metrics: Mapping[str, Any]) -> str:
+    """The scores of a cross-fitted model: what its fold models say of tracks that they did not train on."""
+    rows, named = [], []
+    for task, scores in metrics["out_of_fold"].items():
+        tracks, unknown = scores["tracks"], scores["unknown"]
+        cells = [f"{tracks['n']:,} songs of {tracks['classes_covered']:,} classes"]
+        cells += [_percent(tracks[key], tracks["ci"].get(key)) for key in ("top_1", "auc_pr_macro")]
+        cells += [_percent(scores["ece_before"]), _percent(tracks["ece"], tracks["ci"].get("ece"))]
+        cells += [_percent(unknown["auroc"], unknown["ci"])]
+        rows.append(f"| {task} | {' | '.join(cells)} |")
+        named += [
+            f"| {task} | {row['unknown_share']:.0%} | {_percent(row['precision'])} | {_percent(row['coverage'])} |"
+            for row in unknown["named"]
+        ]
+    heads = "| task | new songs of known artists | top-1 | AUC-PR macro | ECE before | ECE | AUROC known, unknown |"
+    return f"""Each song was scored by models that did not train on it, once as a song of a known artist and once as one
+of an unknown artist (`out_of_fold.parquet`). In brackets: 95% bootstrap intervals over songs, of AUROC over artists.
+
+{heads}
+| --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+What the threshold gives, by the share of the catalogue's tracks that are of unknown artists. It was chosen on the same
+songs, by a lower bound, for a precision of {metrics["precision"]:.0%} at a share of {metrics["unknown_share"]:.0%}:
+
+| task | unknown | names that are right | songs of known artists with a name |
+| --- | --- | --- | --- |
+{chr(10).join(named)}
+"""
+
+
+def _percent(share: float | None, ci: Sequence[float] | None = None) -> str:
+    if share is None:
+        return "not defined"
+    return f"{share:.1%}" + (f" [{ci[0]:.1%}, {ci[1]:.1%}]" if ci else "")
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
     validation = metrics.get("validation", {})
     if not validation:
-        return "None: there was no validation part.\n"
+        return "None: all tracks were trained on, and the model is not calibrated.\n"
     rows = "\n".join(
         f"| {task} | {score['segments']:,} | {score['top1']:.1%} | {score['chance']:.1%} |"
         for task, score in validation.items()
     )
     caption = f"Validation segments, epoch {metrics['best_epoch']} of {metrics['epochs']}, seed {metrics['seed']}"
-    return f"{caption}:\n\n| task | segments | top-1 | chance |\n| --- | --- | --- | --- |\n{rows}\n"
+    return f"""{caption}:
+
+| task | segments | top-1 | chance |
+| --- | --- | --- | --- |
+{rows}
+
+These tracks also chose the checkpoint and the temperature, so the scores are optimistic. `mtl-core evaluate` scores the
+test part.
+"""

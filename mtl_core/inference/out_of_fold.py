@@ -16,7 +16,7 @@ import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.inference.aggregation import Aggregation, tag
+from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag
 from mtl_core.inference.calibration import fit_temperature
 from mtl_core.inference.heads import Head
 from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
@@ -112,10 +112,18 @@ def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
         "embedding": [row if sounds else None for row, sounds in zip(fold.embedding_NE, has_sound_N, strict=True)],
     }
     for task, head in fold.heads.items():
-        tags = [
-            tag(head.logits(embedding_E), task, fold.vocabularies[task], aggregation) if sounds else None
-            for embedding_E, sounds in zip(fold.embedding_NE, has_sound_N, strict=True)
-        ]
+        tags: list[Tag | None] = []
+        true_probabilities: list[float | None] = []
+        for embedding_E, sounds, target in zip(fold.embedding_NE, has_sound_N, fold.targets(task), strict=True):
+            tags.append(None)
+            true_probabilities.append(None)
+            if sounds:
+                logits_C = head.logits(embedding_E)
+                tags[-1] = tag(logits_C, task, fold.vocabularies[task], aggregation)
+                if target != MISSING:
+                    p_C = probabilities(logits_C, aggregation.temperature[task])
+                    true_probabilities[-1] = float(p_C[target])
+        columns[f"{task}_true_probability"] = true_probabilities
         columns[f"{task}_tag"] = [row and row.label for row in tags]
         columns[f"{task}_top"] = [
             [{"label": label, "probability": p} for label, p in row.top] if row else [] for row in tags

@@ -26,6 +26,9 @@ from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.errors import InputError
+from mtl_core.evaluation.bootstrap import RESAMPLES
+from mtl_core.evaluation.out_of_fold import score_out_of_fold
+from mtl_core.evaluation.score_text import out_of_fold_lines
 from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
@@ -122,9 +125,9 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
     with lease.acquire(out):
         with cluster.connected(num_cpus=options.num_workers):
             results = _fit(data, specs, out, name, options)
-        model_id = _save(results, data, recipe, options, run, out)
+        model_id, metrics = _save(results, data, recipe, options, run, out)
         (out / STATE_FOLDER).delete_tree()
-    return f"model {model_id}: {_summary(results, data)}\n-> {out}"
+    return f"model {model_id}: {_summary(results, metrics)}\n-> {out}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +249,8 @@ def _save(
     options: TrainOptions,
     run: dict[str, Any],
     out: Location,
-) -> str:
-    """Write the artifact, with what `_finished` compares in `run`, and return its `model_id`."""
+) -> tuple[str, dict[str, Any]]:
+    """Write the artifact, with what `_finished` compares in `run`; returns its `model_id` and its metrics."""
     result, final = results[-1], data.final
     model = MultitaskCNN(result.model)
     model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
@@ -255,12 +258,21 @@ def _save(
         model = drop_head(model, task)
     folds = [_fold_scores(*pair) for pair in zip(results, data.models, strict=True)]
     tasks = list(model.config.classes)
-    out_of_fold = None
+    vocabularies = {task: final.vocabularies[task] for task in tasks}
+    out_of_fold, out_of_fold_scores = None, None
     if options.split == CROSSFIT:
         aggregation = calibrate(
             folds[:-1], tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
         )
         out_of_fold = out_of_fold_table(folds[:-1], aggregation)
+        out_of_fold_scores = score_out_of_fold(
+            folds[:-1],
+            aggregation,
+            vocabularies,
+            unknown_share=options.unknown_share,
+            resamples=RESAMPLES,
+            seed=options.seed,
+        )
     else:
         aggregation = Aggregation(temperature=_validation_temperatures(folds[-1], tasks))
     best = result.history[result.best_epoch - 1]
@@ -282,11 +294,12 @@ def _save(
             if best["labelled"][task]
         },
         "history": result.history,
+        "out_of_fold": out_of_fold_scores,
     }
     trained = Artifact(
         model=model,
         front_end=data.source.front_end,
-        vocabularies={task: final.vocabularies[task] for task in tasks},
+        vocabularies=vocabularies,
         aggregation=aggregation,
         fingerprint=data.source.fingerprint,
         metrics=metrics,
@@ -294,7 +307,8 @@ def _save(
         recipe={"name": options.recipe, **asdict(recipe)},
         out_of_fold=out_of_fold,
     )
-    return artifact.save_artifact(trained, data.assignment, out)
+    model_id = artifact.save_artifact(trained, data.assignment, out)
+    return model_id, metrics
 
 
 def _fold_scores(result: TrainResult, model: ModelData) -> FoldScores:
@@ -319,16 +333,17 @@ def _validation_temperatures(scores: FoldScores, tasks: Sequence[str]) -> dict[s
     }
 
 
-def _summary(results: Sequence[TrainResult], data: _Data) -> str:
-    result, tracks = results[-1], data.final.tracks
-    best = result.history[result.best_epoch - 1]
-    top1 = ", ".join(f"{task} {score:.1%}" for task, score in best["top1"].items())
+def _summary(results: Sequence[TrainResult], metrics: dict[str, Any]) -> str:
+    tracks = metrics["tracks"]
     training_s = sum(epoch["seconds"] for one in results for epoch in one.history)
-    return (
-        f"epoch {result.best_epoch} of {len(result.history)}, {len(tracks['train']):,} training and "
-        f"{len(tracks['validation']):,} validation tracks, {timedelta(seconds=round(training_s))} of training\n"
-        f"validation segments right: {top1 or 'there is no validation part'}"
-    )
+    lines = [
+        f"epoch {metrics['best_epoch']} of {metrics['epochs']}, {tracks['train']:,} training and "
+        f"{tracks['validation']:,} validation tracks, {timedelta(seconds=round(training_s))} of training"
+    ]
+    if metrics["out_of_fold"]:
+        return "\n".join(lines + out_of_fold_lines(metrics))
+    top1 = ", ".join(f"{task} {score['top1']:.1%}" for task, score in metrics["validation"].items())
+    return "\n".join([*lines, f"validation segments right: {top1 or 'there is no validation part'}"])
 
 
 def _run_name(data: _Data, specs: Sequence[TrainSpec], options: TrainOptions) -> str:

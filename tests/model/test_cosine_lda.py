@@ -47,7 +47,7 @@ def tag(part, x_NSD):
 def test_it_names_new_songs_as_well_as_a_discriminant_analysis():
     x_NSD, targets = songs()
     new_NSD, new_targets = songs(seed=1)
-    parts = fit_cosine_lda(moments(x_NSD), targets, CLASSES).parts
+    parts = fit_cosine_lda(moments(x_NSD), targets, CLASSES, 12).parts
     for task, targets_N in targets.items():
         lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x_NSD.mean(1), targets_N)
         ours = (tag(parts[task], new_NSD) == new_targets[task]).mean()
@@ -58,7 +58,7 @@ def test_it_names_new_songs_as_well_as_a_discriminant_analysis():
 def test_the_scale_and_the_origin_of_a_value_do_not_matter():
     x_NSD, targets = songs()
     other_NSD = x_NSD * np.geomspace(1e-3, 1e3, 12) + 50 * np.geomspace(1e-3, 1e3, 12)
-    one, other = (fit_cosine_lda(moments(x), targets, CLASSES).parts for x in (x_NSD, other_NSD))
+    one, other = (fit_cosine_lda(moments(x), targets, CLASSES, 12).parts for x in (x_NSD, other_NSD))
     new_NSD, _ = songs(seed=1)
     changed_NSD = new_NSD * np.geomspace(1e-3, 1e3, 12) + 50 * np.geomspace(1e-3, 1e3, 12)
     for task in CLASSES:
@@ -67,7 +67,7 @@ def test_the_scale_and_the_origin_of_a_value_do_not_matter():
 
 def test_the_segments_within_a_class_are_nearly_white():
     x_NSD, targets = songs(per_class=2000)
-    part = fit_cosine_lda(moments(x_NSD), targets, {"artist": 6}).parts["artist"]
+    part = fit_cosine_lda(moments(x_NSD), targets, {"artist": 6}, 12).parts["artist"]
     y_NSP = x_NSD @ part.weight_PD.T + part.bias_P
     within_NSP = y_NSP - np.stack([y_NSP[targets["artist"] == c].mean((0, 1)) for c in targets["artist"]])[:, None]
     assert np.cov(within_NSP.reshape(-1, 5).T) == pytest.approx(np.eye(5), abs=0.06)
@@ -75,7 +75,7 @@ def test_the_segments_within_a_class_are_nearly_white():
 
 def test_sizes_follow_from_the_number_of_classes():
     x_NSD, targets = songs()
-    parts = fit_cosine_lda(moments(x_NSD), targets, CLASSES).parts
+    parts = fit_cosine_lda(moments(x_NSD), targets, CLASSES, 12).parts
     assert {task: len(part.weight_PD) for task, part in parts.items()} == {"artist": 5, "language": 1}
     assert {task: part.classes_CP.shape for task, part in parts.items()} == {"artist": (6, 5), "language": (2, 1)}
 
@@ -110,7 +110,7 @@ def test_poor_data_gives_finite_heads(case):
             sample_track_K=found.sample_track_K[kept_K],
             scatter_DD=sample_KD.T @ sample_KD,
         )
-    part = fit_cosine_lda(found, {"artist": artist_N}, {"artist": 6}).parts["artist"]
+    part = fit_cosine_lda(found, {"artist": artist_N}, {"artist": 6}, 12).parts["artist"]
     assert all(np.isfinite(values).all() for values in (part.weight_PD, part.bias_P, part.classes_CP))
     assert (np.isclose(np.linalg.norm(part.classes_CP, axis=1), 1) | (part.classes_CP == 0).all(1)).all()
 
@@ -124,7 +124,7 @@ def fitted():
     with torch.no_grad():
         x_NSD = model.embed(mel_B1TF).double().numpy()[:, None]
     targets = {"artist": np.arange(30) % 6, "language": np.arange(30) % 2}
-    lda = fit_cosine_lda(moments(x_NSD), targets, CLASSES)
+    lda = fit_cosine_lda(moments(x_NSD), targets, CLASSES, 12)
     return with_cosine_heads(model, lda), lda, mel_B1TF, x_NSD
 
 

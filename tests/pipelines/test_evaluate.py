@@ -104,8 +104,9 @@ def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated)
     for task, vocabulary in artifact.vocabularies.items():
         temperature = artifact.aggregation.temperature[task]
         with torch.inference_mode():
-            logits = [artifact.model(torch.tensor(t["mel"].astype(np.float32))[:, None])[task].numpy() for t in tested]
-        p_NC = probabilities(np.stack([x.mean(0) for x in logits]), temperature)
+            mels = [torch.tensor(t["mel"].astype(np.float32))[:, None] for t in tested]
+            logits_NC = np.stack([artifact.model(mel_S1TF)[task].numpy().mean(0) for mel_S1TF in mels])
+        p_NC = probabilities(logits_NC, temperature)
         targets = vocabulary.encode([t[task] for t in tested])
         expected = metrics.scores(p_NC, targets, [t["track_id"] for t in tested])
         scores = result["tasks"][task]
@@ -113,7 +114,7 @@ def test_scores_are_those_of_the_model_called_directly(tracks, place, evaluated)
         for key in ("auc_pr_macro", "auc_pr_micro", "auc_roc_macro", "top_1", "top_5", "nll", "ece"):
             assert scores["tracks"][key] == pytest.approx(expected[key], abs=1e-5)
         assert scores["segments"]["n"] == sum(len(t["mel"]) for t in tested if t["track_id"] != "stranger")
-        tags = [tag(p_C, vocabulary, artifact.aggregation.threshold[task]) for p_C in p_NC]
+        tags = [tag(logits_C, task, vocabulary, artifact.aggregation) for logits_C in logits_NC]
         assert [p[f"{task}_tag"] for p in predictions] == [x.label for x in tags]
         assert [p[f"{task}_predicted"] for p in predictions] == [x.top[0][0] for x in tags]
         for p, x in zip(predictions, tags, strict=True):
@@ -126,10 +127,8 @@ def test_predictions_have_the_mean_embedding_that_their_tags_follow_from(place, 
     model = load_cpu_model(place / "model")
     for row in pq.read_table(evaluated[1] / "predictions.parquet").to_pylist():
         for task, head in model.heads.items():
-            p_C = probabilities(
-                head.logits(np.array(row["embedding"], np.float32)), model.aggregation.temperature[task]
-            )
-            best = tag(p_C, model.vocabularies[task])
+            logits_C = head.logits(np.array(row["embedding"], np.float32))
+            best = tag(logits_C, task, model.vocabularies[task], model.aggregation)
             assert (row[f"{task}_predicted"], row[f"{task}_confidence"]) == (
                 best.top[0][0],
                 np.float32(best.confidence),

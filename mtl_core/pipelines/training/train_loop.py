@@ -143,7 +143,9 @@ def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Loca
             sample_every=max(1, parts.train.segments // SAMPLE_SEGMENTS),
             workers=workers,
         )
-        model = with_cosine_heads(model, fit_cosine_lda(moments, parts.train.targets, spec.model.classes))
+        model = with_cosine_heads(
+            model, fit_cosine_lda(moments, parts.train.targets, spec.model.classes, spec.model.trunk_output)
+        )
     return TrainResult(
         model=model.config,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
