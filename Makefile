@@ -21,7 +21,7 @@ demo: $(READY)  ## catalogue, training with two workers, evaluation, tags: every
 	$(BIN)/python jobs/make_demo_catalogue.py --out demo-run/catalogue --songs-per-artist 7
 	$(BIN)/python jobs/build_manifest.py --catalogue demo-run/catalogue --labels demo-run/catalogue/labels.csv --out demo-run/manifest.parquet
 	$(BIN)/python jobs/extract_mels.py --manifest demo-run/manifest.parquet --out demo-run/mels
-	$(BIN)/python jobs/train.py --mels demo-run/mels --out demo-run/model --recipe demo --split kfold --fold 0 --num-workers 2
+	$(BIN)/python jobs/train.py --mels demo-run/mels --out demo-run/model --recipe demo --folds 3 --num-workers 2
 	$(BIN)/python jobs/evaluate.py --model demo-run/model --mels demo-run/mels --out demo-run/report
 	$(BIN)/python jobs/tag_catalogue.py --manifest demo-run/manifest.parquet --model demo-run/model --out demo-run/tagged
 	$(BIN)/python -m mtl_core.pipelines.demo_table demo-run

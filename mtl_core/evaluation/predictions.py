@@ -133,6 +133,28 @@ def _task_predictions(predictions: Predictions, task: str) -> list[TaskPredictio
     return rows
 
 
+def out_of_fold_predictions(rows: pa.Table, tasks: Sequence[str]) -> list[TrackPrediction]:
+    """What fold models say of tracks with sound, from rows of `schema.OUT_OF_FOLD`."""
+    return [
+        TrackPrediction(
+            track_id=row["track_id"],
+            n_segments=row["n_segments"],
+            by_task={
+                task: TaskPrediction(
+                    true=row[task],
+                    predicted=row[f"{task}_top"][0]["label"],
+                    confidence=row[f"{task}_top"][0]["probability"],
+                    true_probability=row[f"{task}_true_probability"],
+                    unknown=row[f"{task}_tag"] is None,
+                    top=[(entry["label"], entry["probability"]) for entry in row[f"{task}_top"]],
+                )
+                for task in tasks
+            },
+        )
+        for row in rows.to_pylist()
+    ]
+
+
 def score_predictions(
     predictions: Predictions, training: pa.Table, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:

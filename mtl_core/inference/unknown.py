@@ -17,6 +17,7 @@ SCORES = (PROBABILITY, "logit", "energy")
 NOTHING_IS_NAMED = 1e30  # a threshold that no track reaches
 RESAMPLES = 1000
 CONFIDENCE = 0.95  # one-sided, of the bound on the precision
+PRIOR_TRACKS = 0.5  # that count as wrong beside those that are: Jeffreys' prior of a share
 MAX_THRESHOLDS = 500  # that are tried: quantiles of the scores
 
 
@@ -42,8 +43,7 @@ def choose_threshold(
     """The threshold that names the most tracks, while the names are right often enough.
 
     The share of right names among all names, its precision, must be `precision` or more. It counts by a lower bound
-    from a bootstrap over groups, to which one group is added that is always named and never right: a few tracks that
-    are all right prove little.
+    from a bootstrap over groups. Half a track more counts as named and wrong: a few that are all right prove little.
 
     Args:
         scores_N: higher is more certainly of a known class.
@@ -62,12 +62,13 @@ def choose_threshold(
     if not known_N.any() or known_N.all():
         return NOTHING_IS_NAMED
     thresholds_K = np.unique(np.quantile(scores_N, np.linspace(0, 1, MAX_THRESHOLDS), method="inverted_cdf"))
-    named_GK, right_GK = _sums_above(scores_N, np.stack((weight_N, weight_N * right_N)), groups_N, thresholds_K)
+    sums = np.stack((weight_N, weight_N * right_N, np.ones(len(weight_N))))
+    named_GK, right_GK, count_GK = _sums_above(scores_N, sums, groups_N, thresholds_K)
     n_groups = len(named_GK)
     rng = np.random.default_rng(seed)
     counts_RG = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=RESAMPLES)
-    wrong = 1 / n_groups  # the weight of the group that is never right: all of them together have the weight 1
-    precision_RK = (counts_RG @ right_GK) / (counts_RG @ named_GK + wrong * named_GK.sum(0))
+    wrong_K = PRIOR_TRACKS * named_GK.sum(0) / count_GK.sum(0)  # of the mean weight
+    precision_RK = (counts_RG @ right_GK) / (counts_RG @ named_GK + wrong_K)
     reached_K = np.quantile(precision_RK, 1 - CONFIDENCE, axis=0) >= precision
     return float(thresholds_K[reached_K.argmax()]) if reached_K.any() else NOTHING_IS_NAMED
 
@@ -90,12 +91,12 @@ def _weights(known_N: np.ndarray, unknown_share: float) -> np.ndarray:
 
 
 def _sums_above(
-    scores_N: np.ndarray, weights_2N: np.ndarray, groups_N: np.ndarray, thresholds_K: np.ndarray
+    scores_N: np.ndarray, weights_WN: np.ndarray, groups_N: np.ndarray, thresholds_K: np.ndarray
 ) -> np.ndarray:
-    """(2, G, K) the sums of two weights over the tracks of each group whose score is a threshold or more."""
+    """(W, G, K) the sums of weights over the tracks of each group whose score is a threshold or more."""
     _, group_N = np.unique(groups_N, return_inverse=True)
     step_N = np.searchsorted(thresholds_K, scores_N, side="right") - 1  # the highest threshold that a track reaches
-    sums = np.zeros((2, group_N.max() + 1, len(thresholds_K)))
-    for sums_GK, weight_N in zip(sums, weights_2N, strict=True):
+    sums = np.zeros((len(weights_WN), group_N.max() + 1, len(thresholds_K)))
+    for sums_GK, weight_N in zip(sums, weights_WN, strict=True):
         np.add.at(sums_GK, (group_N[step_N >= 0], step_N[step_N >= 0]), weight_N[step_N >= 0])
     return sums[..., ::-1].cumsum(-1)[..., ::-1]

@@ -1,46 +1,56 @@
-"""The last output of `make demo`: the tags of the held-out songs beside their labels.
+"""The last output of `make demo`: what the fold models say of songs that they did not train on, beside the labels.
 
 python -m mtl_core.pipelines.demo_table FOLDER    FOLDER is the one that `make demo` fills
 """
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
-from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta
+
+SHOWN = 12  # songs of known artists, and as many of unknown ones; of an artist one
 
 
-def held_out_tags(folder: Location) -> str:
-    """A line for each track of the test split, and the number of correct tags.
+def out_of_fold_tags(folder: Location) -> str:
+    """Some songs of known and of unknown artists with their tags, and how many of all such songs are named and right.
 
     Raises:
         InputError: `make demo` has not filled the folder.
     """
-    table = delta.open_table(folder / "tagged", "tags")
+    table = artifact.load_artifact(folder / "model").out_of_fold
     if table is None:
-        raise InputError(f"{folder / 'tagged'}: there are no tags, run `make demo`")
-    labels = manifest.read(folder / "manifest.parquet").select(["track_id", "artist", "language"])
-    splits = artifact.load_splits(folder / "model")
-    tags = table.to_pyarrow_table().select(["track_id", *_TAG_COLUMNS])
-    labels = labels.rename_columns(["track_id", "true_artist", "true_language"])
-    rows = tags.join(labels, "track_id").join(splits, "track_id").sort_by("track_id").to_pylist()
-    test = [row for row in rows if row["split"] == "test"]
-    lines = [_table_row("held-out track", "artist", "tagged as", "", "language", "tagged as", "")]
-    lines += [_table_row(row["track_id"], *_cells(row, "artist"), *_cells(row, "language")) for row in test]
-    correct = [
-        f"{task} {sum(row[task] == row[f'true_{task}'] for row in test)} of {len(test)}"
-        for task in ("artist", "language")
-    ]
-    return "\n".join([*lines, "", f"correct on songs that were not trained on: {', '.join(correct)}"])
+        raise InputError(f"{folder / 'model'}: the model is not cross-fitted, run `make demo`")
+    rows = sorted((row for row in table.to_pylist() if row["n_segments"]), key=lambda row: row["track_id"])
+    lines = []
+    for known, title in ((True, "new song of a known artist"), (False, "song of an unknown artist")):
+        of_kind = [row for row in rows if row["known"] == known]
+        lines += [_table_row(title, "artist", "tagged as", "", "language", "tagged as", "")]
+        lines += [
+            _table_row(row["track_id"], *_cells(row, "artist"), *_cells(row, "language")) for row in _some(of_kind)
+        ]
+        lines += [f"{task} of all {len(of_kind)}: {_counts(of_kind, task)}" for task in ("artist", "language")]
+        lines += [""]
+    return "\n".join(lines[:-1])
 
 
-_TAG_COLUMNS = ("artist", "artist_confidence", "language", "language_confidence")
+def _some(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    first_of_artist: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first_of_artist.setdefault(row["artist"], row)
+    return list(first_of_artist.values())[:SHOWN]
 
 
-def _cells(row: dict, task: str) -> tuple[str, str, str]:
-    return row[f"true_{task}"], row[task] or "unknown", f"{row[f'{task}_confidence']:.2f}"
+def _counts(rows: list[dict[str, Any]], task: str) -> str:
+    named = [row for row in rows if row[f"{task}_tag"] is not None]
+    right = sum(row[f"{task}_tag"] == row[task] for row in named)
+    return f"{len(named)} named, {right} of these right, {len(rows) - len(named)} left unnamed"
+
+
+def _cells(row: dict[str, Any], task: str) -> tuple[str, str, str]:
+    return row[task] or "none", row[f"{task}_tag"] or "unknown", f"{row[f'{task}_top'][0]['probability']:.2f}"
 
 
 def _table_row(*cells: str) -> str:
@@ -49,4 +59,4 @@ def _table_row(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    print(held_out_tags(Location(sys.argv[1])))
+    print(out_of_fold_tags(Location(sys.argv[1])))

@@ -9,7 +9,7 @@ Legend: S segments, T frames, F mel bands, E embedding, N tracks, R rows of a ba
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ from mtl_core.storage.checks import as_input_error, check_reachable, check_writa
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
 
-ALL = "all"
+NEW, ALL, OUT_OF_FOLD = "new", "all", "out_of_fold"
+ALLOWED = (*SPLIT_NAMES, NEW, ALL, OUT_OF_FOLD)
 MEAN = -1  # the segment number of a track's mean embedding
 
 
@@ -45,8 +46,10 @@ MEAN = -1  # the segment number of a track's mean embedding
 class EvaluationOptions:
     """Which tracks are scored, and how."""
 
-    on: str = "test"
-    """Tracks to score, by the model's own splits: train, validation, test, or all (also tracks outside the splits)."""
+    on: str | None = None
+    """Tracks to score: train, validation or test, by the model's own splits; new, those outside the splits; all; or
+    out_of_fold, what the fold models of a cross-fitted model say of their tracks. By default out_of_fold for a
+    cross-fitted model whose tracks the mels hold, new for one whose tracks they do not hold, else test."""
     resamples: int = RESAMPLES
     """Resamples of the bootstrap over songs, >= 0; 0 for no intervals."""
     seed: int = 0
@@ -75,15 +78,22 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     """
     if options.resamples < 0 or options.seed < 0:
         raise InputError(f"resamples and seed must be >= 0, got {options.resamples} and {options.seed}")
+    if options.on is not None and options.on not in ALLOWED:
+        raise InputError(f"no tracks {options.on!r} to evaluate on: allowed are {', '.join(ALLOWED)}")
     check_writable(out)
-    artifact, predicted, training = predict(model, mels, options)
+    check_reachable(model)
+    artifact, dataset = artifacts.load_artifact(model), open_mel_dataset(mels)
+    on = options.on or _default_tracks(artifact, dataset, model)
+    if on == OUT_OF_FOLD:
+        return _report_out_of_fold(artifact, model, mels, out)
+    artifact, predicted, training = predict(model, mels, replace(options, on=on))
     tracks = predictions.track_predictions(predicted)
     silent = predicted.without_sound["track_id"].to_pylist()
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
         "mels": str(mels),
-        "on": options.on,
+        "on": on,
         "n_tracks": len(tracks) + len(silent),
         "n_segments": int(predicted.n_segments.sum()),
         "without_sound": silent,
@@ -104,6 +114,42 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     return result
 
 
+def _default_tracks(artifact: Artifact, dataset: MelDataset, model: Location) -> str:
+    """What is scored where nothing is said."""
+    own = set(artifacts.load_splits(model)["track_id"].to_pylist())
+    if artifact.out_of_fold is None:
+        return "test"
+    return OUT_OF_FOLD if own.issuperset(dataset.tracks["track_id"].to_pylist()) else NEW
+
+
+def _report_out_of_fold(artifact: Artifact, model: Location, mels: Location, out: Location) -> dict[str, Any]:
+    """Report the scores that the training of a cross-fitted model left, as `evaluate`."""
+    if artifact.out_of_fold is None:
+        raise InputError(f"{model} is not cross-fitted: it has no out-of-fold scores")
+    rows = artifact.out_of_fold.filter(
+        pc.and_(artifact.out_of_fold["known"], pc.greater(artifact.out_of_fold["n_segments"], 0))
+    )
+    tracks = predictions.out_of_fold_predictions(rows, list(artifact.vocabularies))
+    result = {
+        "model_id": artifacts.model_id(artifact),
+        "model": str(model),
+        "mels": str(mels),
+        "on": OUT_OF_FOLD,
+        "n_tracks": len(tracks),
+        "n_segments": int(pc.sum(rows["n_segments"]).as_py() or 0),
+        "without_sound": [],
+        "facts": _facts(artifact),
+        "tasks": artifact.metrics["out_of_fold"],
+    }
+    pictured = [track.track_id for group in report.best_and_worst(tracks) for track in group]
+    page = report.render_report(result, tracks, artifact.metrics.get("history", ()), mels=read_tracks(mels, pictured))
+    with as_input_error(out):
+        (out / "predictions.parquet").write_bytes(to_bytes(artifact.out_of_fold))
+        (out / "report.html").write_bytes(page.encode())
+        (out / "metrics.json").write_json(result)
+    return result
+
+
 def predict(
     model: Location, mels: Location, options: EvaluationOptions, *, all_segments: bool = False
 ) -> tuple[Artifact, Predictions, pa.Table]:
@@ -119,9 +165,7 @@ def predict(
     Raises:
         InputError: no such split, no model, no mels or those of another front end, no labelled track in the split.
     """
-    on, workers = options.on, options.num_workers
-    if on not in (*SPLIT_NAMES, ALL):
-        raise InputError(f"no split {on!r} to evaluate on: allowed are {', '.join((*SPLIT_NAMES, ALL))}")
+    on, workers = options.on or "test", options.num_workers
     if workers is not None and workers < 1:
         raise InputError(f"workers must be 1 or more, got {workers}")
     check_reachable(model)
@@ -150,7 +194,9 @@ def predict(
 
 def _labelled_in_split(tracks: pa.Table, split_N: pa.Array, tasks: Sequence[str], on: str) -> pa.Table:
     """The tracks of a split that have a label for one of the tasks."""
-    if on != ALL:
+    if on == NEW:
+        tracks = tracks.filter(pc.is_null(split_N))
+    elif on != ALL:
         tracks = tracks.filter(pc.equal(split_N, on))
     return tracks.filter(functools.reduce(pc.or_, [pc.is_valid(tracks[task]) for task in tasks]))
 

@@ -36,7 +36,7 @@ def test_the_precision_holds_on_new_artists():
         coverage.append(covered[0])
     assert np.nanmean(reached) >= 0.93  # nan: nothing was named
     assert np.mean(np.array(reached) < 0.88) <= 0.05
-    assert np.mean(coverage) > 0.15
+    assert np.mean(coverage) > 0.1
 
 
 def test_more_unknown_tracks_in_the_catalogue_raise_the_threshold():
@@ -50,8 +50,8 @@ def test_where_the_precision_is_out_of_reach_nothing_is_named():
     shuffled_N = np.random.default_rng(0).permutation(scores_N)
     chosen = choose_threshold(shuffled_N, right_N, known_N, artist_N, precision=0.95, unknown_share=0.5)
     assert chosen == NOTHING_IS_NAMED
-    few = slice(0, 10)  # two artists that are always right prove little
-    arrays = scores_N[few], np.ones(10, bool), np.arange(10) < 9, artist_N[few]
+    few = slice(0, 6)  # a few songs that are all right prove little
+    arrays = scores_N[few], np.ones(6, bool), np.arange(6) < 5, artist_N[few]
     assert choose_threshold(*arrays, precision=0.95, unknown_share=0.1) == NOTHING_IS_NAMED
 
 

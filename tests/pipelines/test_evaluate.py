@@ -213,7 +213,7 @@ def test_wrong_arguments_are_refused_before_ray_starts(tracks, place, tmp_path, 
     empty = tmp_path / "empty"
     empty.mkdir()
     for wrong, message in [
-        ({"options": EvaluationOptions(on="tset")}, "'tset'.*train, validation, test, all"),
+        ({"options": EvaluationOptions(on="tset")}, "'tset'.*train, validation, test, new, all"),
         ({"options": EvaluationOptions(resamples=-1)}, "resamples.*-1"),
         ({"model": here / "nowhere"}, "nowhere is not a model artifact"),
         ({"model": place / "mels"}, "is not a model artifact"),
