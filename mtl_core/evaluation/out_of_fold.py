@@ -17,7 +17,7 @@ from mtl_core.evaluation.bootstrap import confidence_interval, draw_songs
 from mtl_core.evaluation.reliability import calibration_error
 from mtl_core.inference.aggregation import Aggregation, probabilities
 from mtl_core.inference.out_of_fold import FoldScores, auroc
-from mtl_core.inference.unknown import precision_and_coverage, unknown_scores
+from mtl_core.inference.unknown import PROBABILITY, precision_and_coverage, unknown_scores
 
 ARRAY_VALUES = 20_000_000  # tracks x classes that are scored; of more tracks a random part is
 UNKNOWN_SHARES = (0.1, 0.5, 0.9, 0.99)
@@ -123,8 +123,9 @@ def _score_unknown(
     for fold in rows:
         logits_NC = fold.heads[task].all_logits(fold.embedding_NE)
         right.append(logits_NC.argmax(1) == fold.targets(task))
-        scores["chosen"].append(unknown_scores(aggregation.score[task], logits_NC, temperature))
-        scores["probability"].append(unknown_scores("probability", logits_NC, temperature))
+        length_N, shortest = fold.heads[task].lengths(fold.embedding_NE), aggregation.shortest[task]
+        for name, score in (("chosen", aggregation.score[task]), ("probability", PROBABILITY)):
+            scores[name].append(unknown_scores(score, logits_NC, temperature, length_N, shortest))
     right_N = np.concatenate(right)
     chosen_N, probability_N = (np.concatenate(values) for values in scores.values())
     threshold = aggregation.threshold[task]

@@ -18,7 +18,7 @@ from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation.bootstrap import REDUCED
 from mtl_core.evaluation.class_scores import ClassScores, head_scores, row_blocks
-from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag_embedding
 from mtl_core.inference.heads import Head, mean_embedding
 from mtl_core.schema import TAGS
 
@@ -118,7 +118,7 @@ def _task_predictions(predictions: Predictions, task: str) -> list[TaskPredictio
     rows = []
     for embedding_E, true, target in zip(predictions.embedding_NE, labels, targets, strict=True):
         logits_C = head.logits(embedding_E)
-        track_tag = tag(logits_C, task, vocabulary, aggregation)
+        track_tag = tag_embedding(embedding_E, head, task, vocabulary, aggregation)
         p_C = probabilities(logits_C, aggregation.temperature[task])
         rows.append(
             TaskPrediction(

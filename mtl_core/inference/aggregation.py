@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
+from mtl_core.inference.heads import Head
 from mtl_core.inference.unknown import PROBABILITY, SCORES, unknown_scores
 
 #: The only way from segments to a track, which the mean embedding gives (`heads`). Artifacts name it.
@@ -30,20 +31,25 @@ class Aggregation:
     #: Task -> the score by which a track of an unknown class is told, one of `unknown.SCORES`. A task that is left out
     #: has the probability, as in version 0.1.
     score: dict[str, str] = field(default_factory=dict)
+    #: Task -> the length, above 0, that a shorter embedding counts as in the score "cosine". Left out: 1.
+    shortest: dict[str, float] = field(default_factory=dict)
     #: Task -> the score below which the label is null. None, or left out: never null.
     threshold: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method != METHOD:
             raise ValueError(f"unknown aggregation method {self.method!r}: allowed is {METHOD!r}")
-        for task in [*self.temperature, *self.score, *self.threshold]:
+        for task in [*self.temperature, *self.score, *self.shortest, *self.threshold]:
             if task not in TASKS:
                 raise ValueError(f"unknown task {task!r}: allowed are {TASKS}")
         object.__setattr__(self, "temperature", {**dict.fromkeys(TASKS, 1.0), **self.temperature})
         object.__setattr__(self, "score", {**dict.fromkeys(TASKS, PROBABILITY), **self.score})
+        object.__setattr__(self, "shortest", {**dict.fromkeys(TASKS, 1.0), **self.shortest})
         object.__setattr__(self, "threshold", {**dict.fromkeys(TASKS), **self.threshold})
         for task, temperature in self.temperature.items():
-            _check_temperature(temperature, f"temperature of {task}")
+            _check_positive(temperature, f"temperature of {task}")
+        for task, length in self.shortest.items():
+            _check_positive(length, f"shortest of {task}")
         for task, threshold in self.threshold.items():
             if self.score[task] not in SCORES:
                 raise ValueError(f"score of {task} must be one of {SCORES}, got {self.score[task]!r}")
@@ -54,7 +60,7 @@ class Aggregation:
         """JSON values; fields that are not of version 0.1 are left out at their default."""
         values = asdict(self)
         if set(values["score"].values()) == {PROBABILITY}:
-            del values["score"]
+            del values["score"], values["shortest"]
         return values
 
 
@@ -77,7 +83,7 @@ def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Raises:
         ValueError: there is no class, a logit is not finite, or the temperature is not above 0 and finite.
     """
-    _check_temperature(temperature, "temperature")
+    _check_positive(temperature, "temperature")
     logits_C = np.asarray(logits_C)
     if logits_C.ndim < 1 or 0 in logits_C.shape[-1:]:
         raise ValueError(f"logits must be (…, classes >= 1), got shape {logits_C.shape}")
@@ -88,8 +94,17 @@ def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return p_C / p_C.sum(-1, keepdims=True, dtype=np.float64)
 
 
-def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Aggregation) -> Tag:
+def tag_embedding(
+    embedding_E: np.ndarray, head: Head, task: str, vocabulary: Vocabulary, aggregation: Aggregation
+) -> Tag:
+    """A track's tag in a task from its mean embedding (E,). Raises ValueError as `tag`."""
+    return tag(head.logits(embedding_E), task, vocabulary, aggregation, float(head.lengths(embedding_E[None])[0]))
+
+
+def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Aggregation, length: float = 1.0) -> Tag:
     """A track's tag in a task from the (C,) logits of its mean embedding, in the vocabulary's order.
+
+    `length` is that of what the head uses of the embedding (`Head.lengths`).
 
     Raises:
         ValueError: a logit is not finite, or the numbers of logits and labels differ.
@@ -102,11 +117,19 @@ def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Ag
     candidates = np.flatnonzero(p_C >= np.partition(p_C, -n_top)[-n_top])  # sorting 100,000 classes would take 10 ms
     best = candidates[np.argsort(-p_C[candidates], kind="stable")[:n_top]]
     top = [(vocabulary.labels[i], float(p_C[i])) for i in best]
-    score = float(unknown_scores(aggregation.score[task], np.asarray(logits_C)[None], temperature)[0])
+    score = float(
+        unknown_scores(
+            aggregation.score[task],
+            np.asarray(logits_C)[None],
+            temperature,
+            np.array([length]),
+            aggregation.shortest[task],
+        )[0]
+    )
     label, confidence = top[0]
     return Tag(None if threshold is not None and score < threshold else label, confidence, top, score)
 
 
-def _check_temperature(temperature: float, name: str) -> None:
-    if not (0 < temperature < np.inf):
-        raise ValueError(f"{name} must be above 0 and finite, got {temperature}")
+def _check_positive(value: float, name: str) -> None:
+    if not (0 < value < np.inf):
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")

@@ -8,6 +8,7 @@ Legend: N tracks, E embedding (96), C classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class Head:
     def all_logits(self, embedding_NE: np.ndarray, first: int = 0, end: int | None = None) -> np.ndarray:
         """(N, end - first) float32 of many tracks, of some of the classes: within rounding those of `logits`."""
         return embedding_NE @ self.weight_CE[first:end].T + self.bias_C[first:end]
+
+    def lengths(self, embedding_NE: np.ndarray) -> np.ndarray:
+        """(N,) float64, the length of embeddings (N, E) in the values that the head uses."""
+        return np.linalg.norm(np.asarray(embedding_NE, np.float64)[:, self._used], axis=1)
+
+    @cached_property
+    def _used(self) -> np.ndarray:
+        return (self.weight_CE != 0).any(0)
 
 
 def read_heads(weights: Mapping[str, np.ndarray], tasks: Mapping[str, object]) -> dict[str, Head]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag
+from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag_embedding
 from mtl_core.inference.calibration import fit_temperature
 from mtl_core.inference.heads import Head
 from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
@@ -60,13 +60,15 @@ def calibrate(
     """
     temperature: dict[str, float] = {}
     score: dict[str, str] = {}
+    shortest: dict[str, float] = {}
     threshold: dict[str, float | None] = {}
     for task in tasks:
         rows = [_labelled(fold, task) for fold in folds if task in fold.heads]
         temperature[task] = _temperature(rows, task, seed)
         known_N = np.concatenate([fold.known_N for fold in rows])
         artists_N = np.concatenate([np.array(fold.tracks["artist"].to_pylist(), object) for fold in rows]).astype(str)
-        scored = [_score(fold, task, temperature[task]) for fold in rows]
+        shortest[task] = _shortest(rows, task)
+        scored = [_score(fold, task, temperature[task], shortest[task]) for fold in rows]
         right_N = np.concatenate([right_N for right_N, _ in scored])
         scores = {
             name: np.concatenate(
@@ -85,7 +87,7 @@ def calibrate(
             unknown_share=unknown_share,
             seed=seed,
         )
-    return Aggregation(temperature=temperature, score=score, threshold=threshold)
+    return Aggregation(temperature=temperature, score=score, shortest=shortest, threshold=threshold)
 
 
 def auroc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
@@ -118,10 +120,9 @@ def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
             tags.append(None)
             true_probabilities.append(None)
             if sounds:
-                logits_C = head.logits(embedding_E)
-                tags[-1] = tag(logits_C, task, fold.vocabularies[task], aggregation)
+                tags[-1] = tag_embedding(embedding_E, head, task, fold.vocabularies[task], aggregation)
                 if target != MISSING:
-                    p_C = probabilities(logits_C, aggregation.temperature[task])
+                    p_C = probabilities(head.logits(embedding_E), aggregation.temperature[task])
                     true_probabilities[-1] = float(p_C[target])
         columns[f"{task}_true_probability"] = true_probabilities
         columns[f"{task}_tag"] = [row and row.label for row in tags]
@@ -141,6 +142,14 @@ def _labelled(fold: FoldScores, task: str) -> FoldScores:
     """The tracks with sound and a label of the task, also one that the model does not know."""
     labelled_N = np.array(fold.tracks[task].is_valid().to_pylist(), bool)
     return fold.select(labelled_N & (fold.segments_N > 0))
+
+
+def _shortest(folds: Sequence[FoldScores], task: str) -> float:
+    """Half the median length of the embeddings of known artists' songs; of all songs if there are none."""
+    lengths = [fold.heads[task].lengths(fold.embedding_NE) for fold in folds]
+    of_known = np.concatenate([length_N[fold.known_N] for length_N, fold in zip(lengths, folds, strict=True)])
+    length_N = of_known if len(of_known) else np.concatenate(lengths)
+    return max(float(np.median(length_N)) / 2, 1e-6) if len(length_N) else 1.0
 
 
 def _temperature(folds: Sequence[FoldScores], task: str, seed: int) -> float:
@@ -163,14 +172,17 @@ def _temperature(folds: Sequence[FoldScores], task: str, seed: int) -> float:
     return fit_temperature(np.concatenate(padded), np.concatenate(targets)) if padded else 1.0
 
 
-def _score(fold: FoldScores, task: str, temperature: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _score(
+    fold: FoldScores, task: str, temperature: float, shortest: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(N,) whether the most probable label is right, and each of the `SCORES` (N,)."""
+    length_N = fold.heads[task].lengths(fold.embedding_NE)
     right, scores = [np.zeros(0, bool)], {name: [np.zeros(0)] for name in SCORES}
     for rows in _blocks(len(fold.tracks), fold.heads[task].n_classes):
         logits_NC = fold.heads[task].all_logits(fold.embedding_NE[rows])
         right.append(logits_NC.argmax(1) == fold.targets(task)[rows])
         for name in SCORES:
-            scores[name].append(unknown_scores(name, logits_NC, temperature))
+            scores[name].append(unknown_scores(name, logits_NC, temperature, length_N[rows], shortest))
     return np.concatenate(right), {name: np.concatenate(values) for name, values in scores.items()}
 
 

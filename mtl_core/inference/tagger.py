@@ -75,7 +75,7 @@ class Tagger:
                 error = TrackError("model", "failed", "the model's output is not finite")
                 results.append(FailedTrack(track.row, error))
                 continue
-            tags = self._tags(logits)
+            tags = {} if embedding_E is None else self._tags(logits, embedding_E)
             results.append(
                 {
                     "track_id": track.row["track_id"],
@@ -98,10 +98,12 @@ class Tagger:
             )
         return results
 
-    def _tags(self, logits: Mapping[str, np.ndarray]) -> dict[str, Tag]:
-        return {
-            task: tag(logits_C, task, self._vocabularies[task], self._aggregation) for task, logits_C in logits.items()
-        }
+    def _tags(self, logits: Mapping[str, np.ndarray], embedding_E: np.ndarray) -> dict[str, Tag]:
+        tags = {}
+        for task, logits_C in logits.items():
+            (length,) = self._heads[task].lengths(embedding_E[None])
+            tags[task] = tag(logits_C, task, self._vocabularies[task], self._aggregation, float(length))
+        return tags
 
     def _label_columns(self, task: str, tag: Tag | None) -> dict[str, Any]:
         """Three columns; null for a task without a head. A silent track has an empty top list."""

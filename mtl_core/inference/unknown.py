@@ -9,11 +9,11 @@ Legend: N tracks, C classes, G groups (artists), K thresholds, R resamples.
 import numpy as np
 from scipy.special import logsumexp
 
-#: Scores, the higher the more certainly known: of the most probable class its probability and its logit (for the heads
-#: of `cosine_lda` a cosine), and the energy, log sum exp of the logits, of Liu et al. 2020, "Energy-based
-#: Out-of-distribution Detection". The logits are divided by the temperature first.
+#: Scores, the higher the more certainly known: of the most probable class its probability and its logit; the energy,
+#: log sum exp of the logits, of Liu et al. 2020, "Energy-based Out-of-distribution Detection"; and the cosine, which is
+#: the logit by the length of the embedding. The logits are divided by the temperature first.
 PROBABILITY = "probability"
-SCORES = (PROBABILITY, "logit", "energy")
+SCORES = (PROBABILITY, "logit", "energy", "cosine")
 NOTHING_IS_NAMED = 1e30  # a threshold that no track reaches
 RESAMPLES = 1000
 CONFIDENCE = 0.95  # one-sided, of the bound on the precision
@@ -21,11 +21,23 @@ PRIOR_TRACKS = 0.5  # that count as wrong beside those that are: Jeffreys' prior
 MAX_THRESHOLDS = 500  # that are tried: quantiles of the scores
 
 
-def unknown_scores(name: str, logits_NC: np.ndarray, temperature: float) -> np.ndarray:
-    """(N,) float64 of logits (N, C): the score of this name, one of `SCORES`."""
+def unknown_scores(
+    name: str, logits_NC: np.ndarray, temperature: float, length_N: np.ndarray, shortest: float
+) -> np.ndarray:
+    """(N,) float64: the score of this name, one of `SCORES`.
+
+    Args:
+        logits_NC: of N tracks.
+        temperature: divisor of the logits.
+        length_N: of what the head uses of their embeddings (`Head.lengths`), for the cosine.
+        shortest: a smaller length counts as this one, above 0: the embedding of strange input is near 0, and has no
+            direction.
+    """
     scaled_NC = np.asarray(logits_NC, np.float64) / temperature
     if name == "logit":
         return scaled_NC.max(1)
+    if name == "cosine":
+        return scaled_NC.max(1) / np.maximum(length_N, shortest)
     energy_N = logsumexp(scaled_NC, axis=1)
     return energy_N if name == "energy" else np.exp(scaled_NC.max(1) - energy_N)
 

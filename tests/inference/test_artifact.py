@@ -143,12 +143,14 @@ def test_the_model_card_states_the_facts(folder, fact):
 def test_the_model_card_states_the_thresholds(tmp_path):
     aggregation = Aggregation(threshold={"artist": 0.5})
     artifact.save_artifact(_artifact(aggregation=aggregation), SPLITS, Location(str(tmp_path)))
-    assert '`{"artist": 0.5, "language": null}`' in (tmp_path / CARD_FILE).read_text()
+    card = (tmp_path / CARD_FILE).read_text()
+    assert "- artist: the tag is null where the score (probability) is below 0.5." in card
+    assert '- language: it never answers "unknown", because no threshold is set.' in card
 
 
 def test_the_model_card_of_a_model_without_metrics(tmp_path):
     artifact.save_artifact(_artifact(metrics={}), SPLITS, Location(str(tmp_path)))
-    assert "no validation part" in (tmp_path / CARD_FILE).read_text()
+    assert "the model is not calibrated" in (tmp_path / CARD_FILE).read_text()
 
 
 def _edit(folder, **changes):

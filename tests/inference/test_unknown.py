@@ -76,7 +76,10 @@ def test_precision_and_coverage_of_a_small_example():
 def test_scores_are_higher_for_a_clearer_winner():
     clear, vague = np.array([9.0, 0, 0]), np.array([1.0, 0, 0])
     for name in SCORES:
-        first, second = unknown_scores(name, np.stack((clear, vague)), 2.0)
+        first, second = unknown_scores(name, np.stack((clear, vague)), 2.0, np.ones(2), 0.1)
         assert first > second
-    assert unknown_scores("probability", vague[None], 2.0)[0] == pytest.approx(softmax(vague / 2).max())
-    assert unknown_scores("logit", vague[None], 2.0)[0] == 0.5
+    one = (vague[None], 2.0, np.array([0.25]), 0.1)
+    assert unknown_scores("probability", *one)[0] == pytest.approx(softmax(vague / 2).max())
+    assert unknown_scores("logit", *one)[0] == 0.5
+    assert unknown_scores("cosine", *one)[0] == 2
+    assert unknown_scores("cosine", vague[None], 2.0, np.array([0.25]), 0.5)[0] == 1  # not shorter than that
