@@ -53,5 +53,9 @@ def out_of_fold_lines(metrics: Mapping[str, Any]) -> list[str]:
                 f"; {percent(named['coverage'])} of them get a name, {percent(named['precision'])} of all names are "
                 f"right where {percent(metrics['unknown_share'])} of the tracks are of unknown artists"
             )
-        lines.append(f"{task}: {percent(tracks['top_1'])} of {tracks['n']:,} new songs of known artists right{names}")
+        linear = scores["baselines"]["linear"]
+        lines.append(
+            f"{task}: {percent(tracks['top_1'])} of {tracks['n']:,} new songs of known artists right (the linear "
+            f"baseline: {percent(linear['top_1'])}){names}"
+        )
     return lines

@@ -71,7 +71,7 @@ def fit_cosine_lda(
         n_trunk: number of the trunk's values, which come first; the other values are fixed statistics.
     """
     values = PART_VALUES if len(classes) > 1 else dict.fromkeys(classes, sum(PART_VALUES.values()))
-    centre_D, scale_D = _centre_and_scale(moments)
+    centre_D, scale_D = centre_and_scale(moments)
     weight_D = np.where((np.arange(len(centre_D)) < n_trunk) & (n_trunk < len(centre_D)), TRUNK_WEIGHT, 1.0)
     parts = {
         task: _fit_part(moments, targets[task], n_classes, values[task], centre_D, scale_D / weight_D)
@@ -102,8 +102,10 @@ def _fit_part(
     mean_GD /= np.bincount(index_N)[:, None]
     sample_group_K = index_N[np.cumsum(has_sound_N)[moments.sample_track_K] - 1]
     residual_KD = (moments.sample_KD - centre_D) / scale_D - mean_GD[sample_group_K]
-    whiten_DD = _inverse_root(
-        _within(moments, mean_GD[index_N], track_mean_ND, count_N, scale_D, centre_D), residual_KD, count_N.sum()
+    whiten_DD = inverse_root(
+        within_covariance(moments, mean_GD[index_N], track_mean_ND, count_N, scale_D, centre_D),
+        residual_KD,
+        count_N.sum(),
     )
     has_tracks_G = groups_G < n_classes
     class_mean_KD = mean_GD[has_tracks_G]
@@ -119,7 +121,7 @@ def _fit_part(
     return Part(weight_PD=weight_PD, bias_P=-weight_PD @ (centre_D + scale_D * middle_D), classes_CP=classes_CP)
 
 
-def _centre_and_scale(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+def centre_and_scale(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the standard deviation of each value over all segments; a constant value has 1."""
     n = moments.count_N.sum()
     mean_D = moments.sum_ND.sum(0) / n
@@ -127,7 +129,7 @@ def _centre_and_scale(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
     return mean_D, np.sqrt(np.where(variance_D > 1e-12 * (1 + mean_D**2), variance_D, 1))
 
 
-def _within(
+def within_covariance(
     moments: Moments,
     group_mean_ND: np.ndarray,
     track_mean_ND: np.ndarray,
@@ -143,7 +145,7 @@ def _within(
     return scatter_DD / np.outer(scale_D, scale_D) - cross_DD - cross_DD.T + means_DD
 
 
-def _inverse_root(within_DD: np.ndarray, residual_KD: np.ndarray, n: float) -> np.ndarray:
+def inverse_root(within_DD: np.ndarray, residual_KD: np.ndarray, n: float) -> np.ndarray:
     """The inverse square root of the covariance of n residuals, which is shrunk by Ledoit and Wolf's rule first."""
     mean_variance = float(np.trace(within_DD)) / len(within_DD)
     shrinkage = _ledoit_wolf_shrinkage(within_DD, residual_KD, n)

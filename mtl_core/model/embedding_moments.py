@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.sound_level import has_sound
-from mtl_core.model.cnn import MultitaskCNN
+from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 from mtl_core.model.cosine_lda import Moments
+from mtl_core.model.segment_statistics import SegmentStatistics
 from mtl_core.model.train_step import ONE_WORKER, TensorBatch, Workers
 
 
@@ -36,7 +37,11 @@ def embedding_moments(
     Returns:
         Moments without second ones and without a sample.
     """
-    return _moments(model.eval(), model.embed, model.config.embedding, batches, n_tracks, front_end, workers, None)
+    model.eval()
+    device = next(model.parameters()).device
+    return _moments(
+        model.embed, model.config.embedding, device, batches, n_tracks, front_end, workers, sample_every=None
+    )
 
 
 def value_moments(
@@ -52,22 +57,40 @@ def value_moments(
 
     The other arguments are those of `embedding_moments`.
     """
-    n_values = model.config.n_values
-    return _moments(model.eval(), model.values, n_values, batches, n_tracks, front_end, workers, sample_every)
+    model.eval()
+    n_values, device = model.config.n_values, next(model.parameters()).device
+    return _moments(model.values, n_values, device, batches, n_tracks, front_end, workers, sample_every)
+
+
+def band_moments(
+    batches: Iterable[TensorBatch],
+    n_tracks: int,
+    front_end: FrontEnd,
+    device: torch.device,
+    *,
+    sample_every: int,
+    workers: Workers = ONE_WORKER,
+) -> Moments:
+    """The moments of the band statistics that the linear baseline is fitted on; see `value_moments`."""
+    statistics, n_values = SegmentStatistics(FRAMES, BANDS).to(device), 3 * BANDS
+
+    def of_bands(X_B1TF: Tensor) -> Tensor:
+        return statistics(X_B1TF)[:, :n_values]
+
+    return _moments(of_bands, n_values, device, batches, n_tracks, front_end, workers, sample_every)
 
 
 @torch.no_grad()
 def _moments(
-    model: MultitaskCNN,
     values: Callable[[Tensor], Tensor],
     n_values: int,
+    device: torch.device,
     batches: Iterable[TensorBatch],
     n_tracks: int,
     front_end: FrontEnd,
     workers: Workers,
     sample_every: int | None,
 ) -> Moments:
-    device = next(model.parameters()).device
     count_N = torch.zeros(n_tracks, dtype=torch.float64, device=device)
     sum_NE = torch.zeros(n_tracks, n_values, dtype=torch.float64, device=device)
     scatter_EE = torch.zeros(n_values, n_values, dtype=torch.float64, device=device)

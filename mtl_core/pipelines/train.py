@@ -7,8 +7,8 @@ interrupted, model by model, and recognises one that is finished.
 
 import platform
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -24,7 +24,7 @@ from ray.util.queue import Queue
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
-from mtl_core.dataset.vocabulary import MISSING, TASKS
+from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.evaluation.out_of_fold import score_out_of_fold
@@ -33,7 +33,7 @@ from mtl_core.inference import artifact
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
 from mtl_core.inference.calibration import fit_temperature
-from mtl_core.inference.heads import read_heads
+from mtl_core.inference.heads import Head, read_heads
 from mtl_core.inference.out_of_fold import FoldScores, calibrate, out_of_fold_table
 from mtl_core.model.cnn import MultitaskCNN, drop_head
 from mtl_core.model.recipes import Recipe
@@ -265,14 +265,13 @@ def _save(
             folds[:-1], tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
         )
         out_of_fold = out_of_fold_table(folds[:-1], aggregation)
-        out_of_fold_scores = score_out_of_fold(
-            folds[:-1],
-            aggregation,
-            vocabularies,
-            unknown_share=options.unknown_share,
-            resamples=RESAMPLES,
-            seed=options.seed,
+        out_of_fold_scores = _score_folds(folds[:-1], aggregation, vocabularies, options)
+        baseline = [_linear_scores(*pair) for pair in zip(results[:-1], data.models[:-1], strict=True)]
+        calibrated = calibrate(
+            baseline, tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
         )
+        for task, scores in _score_folds(baseline, calibrated, vocabularies, options).items():
+            out_of_fold_scores[task]["baselines"] = {"linear": scores["tracks"]}
     else:
         aggregation = Aggregation(temperature=_validation_temperatures(folds[-1], tasks))
     best = result.history[result.best_epoch - 1]
@@ -321,6 +320,32 @@ def _fold_scores(result: TrainResult, model: ModelData) -> FoldScores:
         segments_N=result.held_out.segments_N,
         heads=read_heads(result.weights, model.vocabularies),
         vocabularies=model.vocabularies,
+    )
+
+
+def _linear_scores(result: TrainResult, model: ModelData) -> FoldScores:
+    """What the linear baseline says of the held-out tracks of a trained model."""
+    assert result.linear is not None
+    return replace(
+        _fold_scores(result, model),
+        embedding_NE=result.linear.held_out.mean_NE,
+        heads={task: Head(*head) for task, head in result.linear.heads.items()},
+    )
+
+
+def _score_folds(
+    folds: Sequence[FoldScores],
+    aggregation: Aggregation,
+    vocabularies: Mapping[str, Vocabulary],
+    options: TrainOptions,
+) -> dict[str, dict[str, Any]]:
+    return score_out_of_fold(
+        folds,
+        aggregation,
+        vocabularies,
+        unknown_share=options.unknown_share,
+        resamples=RESAMPLES,
+        seed=options.seed,
     )
 
 

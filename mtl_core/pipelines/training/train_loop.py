@@ -23,8 +23,9 @@ from ray.util.queue import Queue
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import SplitSegments
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, with_cosine_heads
-from mtl_core.model.cosine_lda import fit_cosine_lda
-from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings, value_moments
+from mtl_core.model.cosine_lda import Moments, fit_cosine_lda
+from mtl_core.model.embedding_moments import band_moments, embedding_moments, mean_embeddings, value_moments
+from mtl_core.model.linear_baseline import fit_linear
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.train_step import (
     Workers,
@@ -82,6 +83,14 @@ class TrackEmbeddings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinearResult:
+    """The linear baseline, fitted on the same segments."""
+
+    heads: dict[str, tuple[np.ndarray, np.ndarray]]  # task -> weights and biases, see `fit_linear`
+    held_out: TrackEmbeddings  # the means of the values of a segment
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """What a training returns."""
 
@@ -89,8 +98,8 @@ class TrainResult:
     weights: dict[str, np.ndarray]  # name -> array
     best_epoch: int  # the epoch of the weights, from 1
     history: list[dict[str, Any]]  # an `Epoch` each, as JSON values
-    train: TrackEmbeddings
     held_out: TrackEmbeddings
+    linear: LinearResult | None  # None: there are no held-out tracks
 
 
 def train_worker(arguments: dict[str, Any]) -> list[TrainResult] | None:
@@ -151,15 +160,35 @@ def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Loca
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         best_epoch=state.best_epoch,
         history=state.history,
-        train=_embeddings(model, parts.train, data, front_end, workers),
-        held_out=_embeddings(model, parts.held_out, data, front_end, workers),
+        held_out=_track_embeddings(
+            embedding_moments(
+                model, data.in_order(parts.held_out), _n_tracks(parts.held_out), front_end, workers=workers
+            )
+        ),
+        linear=_linear(spec, parts, data, front_end, workers) if parts.held_out.segments else None,
     )
 
 
-def _embeddings(
-    model: MultitaskCNN, segments: SplitSegments, data: TrainInput, front_end: FrontEnd, workers: Workers
-) -> TrackEmbeddings:
-    moments = embedding_moments(model, data.in_order(segments), _n_tracks(segments), front_end, workers=workers)
+def _linear(
+    spec: TrainSpec, parts: TrainParts, data: TrainInput, front_end: FrontEnd, workers: Workers
+) -> LinearResult:
+    def moments(segments: SplitSegments) -> Moments:
+        return band_moments(
+            data.in_order(segments),
+            _n_tracks(segments),
+            front_end,
+            ray.train.torch.get_device(),
+            sample_every=max(1, segments.segments // SAMPLE_SEGMENTS),
+            workers=workers,
+        )
+
+    return LinearResult(
+        heads=fit_linear(moments(parts.train), parts.train.targets, spec.model.classes),
+        held_out=_track_embeddings(moments(parts.held_out)),
+    )
+
+
+def _track_embeddings(moments: Moments) -> TrackEmbeddings:
     return TrackEmbeddings(mean_NE=mean_embeddings(moments), segments_N=moments.count_N.astype(np.int64))
 
 
