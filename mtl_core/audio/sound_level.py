@@ -21,8 +21,10 @@ def has_sound(mel_STF: np.ndarray, config: MelConfig, filter_bank_FK: np.ndarray
         config: see above.
         filter_bank_FK: (F, K), see above.
     """
-    power_STF = np.expm1(mel_STF.astype(np.float32) * np.float32(np.log(10)))
-    mean_square_ST = power_STF @ _mean_square_weights(config, filter_bank_FK)
+    # In float32 exp takes a tenth of the time of expm1, and its rounding is far below the threshold.
+    power_STF = np.exp(mel_STF * np.float32(np.log(10)), dtype=np.float32)
+    weights_F = _mean_square_weights(config, filter_bank_FK)
+    mean_square_ST = power_STF @ weights_F - weights_F.sum()
     return (mean_square_ST > SILENCE_MEAN_SQUARE).sum(1) >= SOUND_FRAMES
 
 

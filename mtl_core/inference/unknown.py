@@ -33,13 +33,13 @@ def unknown_scores(
         shortest: a smaller length counts as this one, above 0: the embedding of strange input is near 0, and has no
             direction.
     """
-    scaled_NC = np.asarray(logits_NC, np.float64) / temperature
+    largest_N = logits_NC.max(1).astype(np.float64) / temperature
     if name == "logit":
-        return scaled_NC.max(1)
+        return largest_N
     if name == "cosine":
-        return scaled_NC.max(1) / np.maximum(length_N, shortest)
-    energy_N = logsumexp(scaled_NC, axis=1)
-    return energy_N if name == "energy" else np.exp(scaled_NC.max(1) - energy_N)
+        return largest_N / np.maximum(length_N, shortest)
+    energy_N = logsumexp(np.asarray(logits_NC, np.float64) / temperature, axis=1)
+    return energy_N if name == "energy" else np.exp(largest_N - energy_N)
 
 
 def choose_threshold(
