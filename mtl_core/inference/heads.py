@@ -30,7 +30,7 @@ class Head:
 
     def logits(self, embedding_E: np.ndarray) -> np.ndarray:
         """(C,) float32 of one track; the same bits whatever other tracks are scored with it."""
-        return embedding_E @ self._weight_EC + self.bias_C
+        return embedding_E @ self._by_value + self.bias_C
 
     def all_logits(self, embedding_NE: np.ndarray, first: int = 0, end: int | None = None) -> np.ndarray:
         """(N, end - first) float32 of many tracks, of some of the classes: within rounding those of `logits`."""
@@ -41,7 +41,7 @@ class Head:
         return np.linalg.norm(np.asarray(embedding_NE, np.float64)[:, self._used], axis=1)
 
     @cached_property
-    def _weight_EC(self) -> np.ndarray:
+    def _by_value(self) -> np.ndarray:
         """In the order in which a product with one vector takes two thirds of the time."""
         return np.ascontiguousarray(self.weight_CE.T)
 

@@ -78,6 +78,8 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     """
     if options.resamples < 0 or options.seed < 0:
         raise InputError(f"resamples and seed must be >= 0, got {options.resamples} and {options.seed}")
+    if options.num_workers is not None and options.num_workers < 1:
+        raise InputError(f"workers must be 1 or more, got {options.num_workers}")
     if options.on is not None and options.on not in ALLOWED:
         raise InputError(f"no tracks {options.on!r} to evaluate on: allowed are {', '.join(ALLOWED)}")
     check_writable(out)
@@ -166,8 +168,6 @@ def predict(
         InputError: no such split, no model, no mels or those of another front end, no labelled track in the split.
     """
     on, workers = options.on or "test", options.num_workers
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be 1 or more, got {workers}")
     check_reachable(model)
     artifact = artifacts.load_artifact(model)
     dataset = open_mel_dataset(mels)
