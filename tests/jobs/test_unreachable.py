@@ -34,6 +34,7 @@ def run_job(*command: object, **environment: str) -> tuple[int, str, float]:
     return ended.returncode, ended.stderr, time.monotonic() - start_s
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_does_not_answer() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
     with socket.socket() as silent:  # accepts connections, but never answers

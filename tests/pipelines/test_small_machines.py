@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=
     ray.init(address="local", num_cpus=int(sys.argv[2]), num_gpus=1, include_dashboard=False, _temp_dir=folder)
     build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
     print(extract_mels(at / "manifest.parquet", at / "mels", ExtractionOptions()), flush=True)
-    print(train(at / "mels", at / "model", TrainOptions(epochs=2, num_workers=2)), flush=True)
+    print(train(at / "mels", at / "model", TrainOptions(epochs=2, folds=2, num_workers=2)), flush=True)
     evaluate(at / "model", at / "mels", at / "report", EvaluationOptions(on="all", resamples=0))
     tag_catalogue(at / "manifest.parquet", at / "model", at / "tagged", TaggingOptions())
     # The cluster only claims to have a GPU: the workers of a GPU run on the CPU.
@@ -38,9 +38,8 @@ with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=
 """
 
 
-@pytest.mark.parametrize(
-    "n_cpus", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("n_cpus", [1, 2, 4])
 def test_all_jobs_end_on_a_small_cluster(bucket: str, n_cpus: int) -> None:
     at = Location(bucket)
     write_catalogue(at / "catalogue", 24)

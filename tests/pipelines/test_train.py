@@ -112,6 +112,7 @@ def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_
     assert lines[-1].startswith("training: final (3 of 3 models), epoch 3 of 3, loss ")
 
 
+@pytest.mark.slow
 def test_without_a_split_a_model_is_not_calibrated(local_ray, mels, tmp_path):
     out = Location(str(tmp_path / "model"))
     train(mels, out, TrainOptions(recipe="demo", split="none", epochs=1, tasks=("artist",)))

@@ -23,6 +23,8 @@ from mtl_core.tables.commit import VerificationError
 
 VERSION_0_1 = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 GENRE = pa.field("genre", pa.string(), metadata={SINCE: "0.2.0"})
+#: The columns that version 0.2 added, in a row of version 0.1.
+NEW = {field.name: None for field in TAGS if (field.metadata or {}).get(SINCE) == b"0.2"}
 MOODS = pa.field("moods", pa.list_(pa.string()), metadata={SINCE: "0.2.0"})
 
 
@@ -102,7 +104,7 @@ def test_a_night_adds_the_column_and_old_rows_are_null(old: Location, monkeypatc
         if row["run_id"] == "new":
             assert row["genre"] == "jazz"
         else:
-            assert row == before[row["track_id"]] | {"lost_s": None, "genre": None}
+            assert row == before[row["track_id"]] | NEW | {"genre": None}
     table = delta.open_table(old, "tags")
     assert table is not None and opened is not None
     assert opened.to_pyarrow_table().to_pylist() == [*before.values()], "a reader of the old version is not disturbed"
@@ -114,14 +116,14 @@ def test_a_night_adds_the_column_and_old_rows_are_null(old: Location, monkeypatc
     assert_filters_find_every_row(old)
 
 
-def test_the_first_night_of_version_0_2_adds_lost_s(old: Location) -> None:
+def test_the_first_night_of_version_0_2_adds_its_columns(old: Location) -> None:
     before = {row["track_id"]: row for row in table_rows(old, "tags")}
     tagged = min(before)
     night(old, "new", [a_tag(tagged, run="new") | {"lost_s": 0.0}, a_tag("new", run="new") | {"lost_s": 1.5}], [])
     rows = {row["track_id"]: row for row in table_rows(old, "tags")}
     assert {track: row["lost_s"] for track, row in rows.items()} == dict.fromkeys(before) | {tagged: 0.0, "new": 1.5}
     kept = before.keys() - {tagged}
-    assert {track: rows[track] for track in kept} == {track: before[track] | {"lost_s": None} for track in kept}
+    assert {track: rows[track] for track in kept} == {track: before[track] | NEW for track in kept}
     assert_filters_find_every_row(old, "lost_s", 1.5)
 
 
