@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders.moments import moments
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, drop_head, with_cosine_heads
-from mtl_core.model.cosine_lda import Moments, _ledoit_wolf_shrinkage, fit_cosine_lda
+from mtl_core.model.cosine_lda import _ledoit_wolf_shrinkage, fit_cosine_lda
 
 CLASSES = {"artist": 6, "language": 2}
 
@@ -24,17 +25,6 @@ def songs(seed=0, per_class=20, segments=5, values=12):
     song_ND = centre_CD[artist_N] + 0.7 * rng.normal(size=(len(artist_N), values))
     x_NSD = song_ND[:, None] + rng.normal(size=(len(artist_N), segments, values))
     return x_NSD @ mix_DD, {"artist": artist_N, "language": artist_N // 3}
-
-
-def moments(x_NSD):
-    flat_SD = x_NSD.reshape(-1, x_NSD.shape[-1])
-    return Moments(
-        count_N=np.full(len(x_NSD), float(x_NSD.shape[1])),
-        sum_ND=x_NSD.sum(1),
-        scatter_DD=flat_SD.T @ flat_SD,
-        sample_KD=flat_SD,
-        sample_track_K=np.repeat(np.arange(len(x_NSD)), x_NSD.shape[1]),
-    )
 
 
 def tag(part, x_NSD):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from builders.moments import moments
 from scipy.special import log_softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.model.cosine_lda import Moments
 from mtl_core.model.linear_baseline import fit_linear
 
 
@@ -21,17 +21,6 @@ def songs(seed, per_class=12, segments=6, values=20):
         + 2 * rng.normal(size=(len(target_N), segments, values))
     )
     return x_NSV * np.geomspace(0.1, 10, values) + 3, target_N
-
-
-def moments(x_NSV):
-    flat_SV = x_NSV.reshape(-1, x_NSV.shape[-1])
-    return Moments(
-        count_N=np.full(len(x_NSV), float(x_NSV.shape[1])),
-        sum_ND=x_NSV.sum(1),
-        scatter_DD=flat_SV.T @ flat_SV,
-        sample_KD=flat_SV,
-        sample_track_K=np.repeat(np.arange(len(x_NSV)), x_NSV.shape[1]),
-    )
 
 
 def test_log_probabilities_are_near_those_of_scikit_learn():
