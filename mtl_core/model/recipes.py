@@ -96,6 +96,7 @@ RECIPES = {
         learning_rate=2e-3,
         schedule="one_cycle",
         epochs=30,
+        segments_per_track=8,
         trunk="statistics",
         weight_decay=0.05,
         mixup=0.4,
