@@ -25,7 +25,7 @@ import pyarrow as pa
 from mtl_core.errors import InputError
 
 KINDS = ("paper", "kfold", "album", "artist")
-WITHOUT_TEST = ("crossfit", "none")  # all tracks train; `crossfit` has the folds of the first
+CROSSFIT, NONE = "crossfit", "none"  # all tracks train; the first has the folds of `crossfit.crossfit`
 SPLIT_NAMES = ("train", "validation", "test")
 SPLITS_SCHEMA = pa.schema([pa.field("track_id", pa.string(), False), pa.field("split", pa.string(), False)])
 
@@ -92,8 +92,8 @@ def check_arguments(kind: str, *, tasks: Collection[str], folds: Sequence[int], 
     Raises InputError where there is no such kind, a fold is of another kind than `kfold`, a seed is out of range, or
     the kind is `artist` and the model learns artists.
     """
-    if kind not in (*KINDS, *WITHOUT_TEST):
-        raise InputError(f"no split {kind!r}: allowed are {', '.join((*WITHOUT_TEST, *KINDS))}")
+    if kind not in (*KINDS, CROSSFIT, NONE):
+        raise InputError(f"no split {kind!r}: allowed are {', '.join((CROSSFIT, NONE, *KINDS))}")
     if kind == "artist" and "artist" in tasks:
         raise InputError("the split 'artist' has no artist in both train and test: use --tasks language")
     for fold in folds:

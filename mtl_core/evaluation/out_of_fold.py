@@ -16,8 +16,8 @@ from mtl_core.evaluation import metrics
 from mtl_core.evaluation.bootstrap import confidence_interval, draw_songs
 from mtl_core.evaluation.reliability import calibration_error
 from mtl_core.inference.aggregation import Aggregation, probabilities
-from mtl_core.inference.out_of_fold import FoldScores, auroc
-from mtl_core.inference.unknown import PROBABILITY, precision_and_coverage, unknown_scores
+from mtl_core.inference.out_of_fold import FoldScores, auroc, labelled, score_tracks
+from mtl_core.inference.unknown import PROBABILITY, precision_and_coverage
 
 ARRAY_VALUES = 20_000_000  # tracks x classes that are scored; of more tracks a random part is
 UNKNOWN_SHARES = (0.1, 0.5, 0.9, 0.99)
@@ -114,20 +114,14 @@ def _score_unknown(
         `curve`: precision at rising coverage at the stated share of unknown tracks, by the aggregation's score and by
         the highest probability.
     """
-    rows = [fold.select(np.array(fold.tracks[task].is_valid().to_pylist(), bool)) for fold in folds]
+    rows = [labelled(fold, task) for fold in folds]
     known_N = np.concatenate([fold.known_N for fold in rows])
     artists_N = np.concatenate([np.array(fold.tracks["artist"].to_pylist(), str) for fold in rows])
-    right: list[np.ndarray] = []
-    scores: dict[str, list[np.ndarray]] = {"chosen": [], "probability": []}
-    temperature = aggregation.temperature[task]
-    for fold in rows:
-        logits_NC = fold.heads[task].all_logits(fold.embedding_NE)
-        right.append(logits_NC.argmax(1) == fold.targets(task))
-        length_N, shortest = fold.heads[task].lengths(fold.embedding_NE), aggregation.shortest[task]
-        for name, score in (("chosen", aggregation.score[task]), ("probability", PROBABILITY)):
-            scores[name].append(unknown_scores(score, logits_NC, temperature, length_N, shortest))
-    right_N = np.concatenate(right)
-    chosen_N, probability_N = (np.concatenate(values) for values in scores.values())
+    scored = [score_tracks(fold, task, aggregation.temperature[task], aggregation.shortest[task]) for fold in rows]
+    right_N = np.concatenate([right_N for right_N, _ in scored])
+    chosen_N, probability_N = (
+        np.concatenate([scores[name] for _, scores in scored]) for name in (aggregation.score[task], PROBABILITY)
+    )
     threshold = aggregation.threshold[task]
     named = []
     for share in UNKNOWN_SHARES:

@@ -18,7 +18,7 @@ from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation.bootstrap import REDUCED
 from mtl_core.evaluation.class_scores import ClassScores, head_scores, row_blocks
-from mtl_core.inference.aggregation import Aggregation, probabilities, tag_embedding
+from mtl_core.inference.aggregation import Aggregation, probabilities, tag_embedding, top_entries
 from mtl_core.inference.heads import Head, mean_embedding
 from mtl_core.schema import TAGS
 
@@ -251,7 +251,7 @@ def predictions_table(predictions: Predictions, rows: Sequence[TrackPrediction])
         }
         for task in predictions.vocabularies:
             by_track = [row.by_task[task] if row else None for row in table_rows]
-            tops = [[{"label": x, "probability": p} for x, p in row.top] if row else [] for row in by_track]
+            tops = [top_entries(row.top) if row else [] for row in by_track]
             columns |= {
                 task: tracks[task].cast(pa.string()),
                 f"{task}_tag": pa.array(

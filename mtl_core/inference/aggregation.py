@@ -4,6 +4,7 @@ Probabilities sum to 1. Tagging, calibration and evaluation all call these funct
 written. Legend: C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,6 +73,11 @@ class Tag:
     confidence: float  # the probability of the most probable label, also where `label` is None
     top: list[tuple[str, float]]  # the min(5, classes) most probable labels, best first, ties in label order
     score: float  # by which it was told whether the label is known
+
+
+def top_entries(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """A top list as the tables hold it."""
+    return [{"label": label, "probability": probability} for label, probability in top]
 
 
 def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag_embedding
+from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag_embedding, top_entries
 from mtl_core.inference.calibration import fit_temperature
 from mtl_core.inference.heads import Head
 from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
@@ -63,12 +63,12 @@ def calibrate(
     shortest: dict[str, float] = {}
     threshold: dict[str, float | None] = {}
     for task in tasks:
-        rows = [_labelled(fold, task) for fold in folds if task in fold.heads]
+        rows = [labelled(fold, task) for fold in folds if task in fold.heads]
         temperature[task] = _temperature(rows, task, seed)
         known_N = np.concatenate([fold.known_N for fold in rows])
         artists_N = np.concatenate([np.array(fold.tracks["artist"].to_pylist(), object) for fold in rows]).astype(str)
         shortest[task] = _shortest(rows, task)
-        scored = [_score(fold, task, temperature[task], shortest[task]) for fold in rows]
+        scored = [score_tracks(fold, task, temperature[task], shortest[task]) for fold in rows]
         right_N = np.concatenate([right_N for right_N, _ in scored])
         scores = {
             name: np.concatenate(
@@ -126,9 +126,7 @@ def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
                     true_probabilities[-1] = float(p_C[target])
         columns[f"{task}_true_probability"] = true_probabilities
         columns[f"{task}_tag"] = [row and row.label for row in tags]
-        columns[f"{task}_top"] = [
-            [{"label": label, "probability": p} for label, p in row.top] if row else [] for row in tags
-        ]
+        columns[f"{task}_top"] = [top_entries(row.top) if row else [] for row in tags]
         columns[f"{task}_score"] = [row and row.score for row in tags]
     names = [name for name in OUT_OF_FOLD.names if name in columns]
     table = pa.table({name: pa.array(columns[name], OUT_OF_FOLD.field(name).type) for name in names})
@@ -138,7 +136,7 @@ def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
     return table.select(OUT_OF_FOLD.names)
 
 
-def _labelled(fold: FoldScores, task: str) -> FoldScores:
+def labelled(fold: FoldScores, task: str) -> FoldScores:
     """The tracks with sound and a label of the task, also one that the model does not know."""
     labelled_N = np.array(fold.tracks[task].is_valid().to_pylist(), bool)
     return fold.select(labelled_N & (fold.segments_N > 0))
@@ -172,7 +170,7 @@ def _temperature(folds: Sequence[FoldScores], task: str, seed: int) -> float:
     return fit_temperature(np.concatenate(padded), np.concatenate(targets)) if padded else 1.0
 
 
-def _score(
+def score_tracks(
     fold: FoldScores, task: str, temperature: float, shortest: float
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(N,) whether the most probable label is right, and each of the `SCORES` (N,)."""

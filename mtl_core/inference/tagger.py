@@ -14,7 +14,7 @@ from mtl_core.audio.sound_level import has_sound
 from mtl_core.audio.track_reader import FailedTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import TrackError
-from mtl_core.inference.aggregation import Aggregation, Tag, tag
+from mtl_core.inference.aggregation import Aggregation, Tag, tag, top_entries
 from mtl_core.inference.heads import Head, mean_embedding
 
 
@@ -109,5 +109,4 @@ class Tagger:
         """Three columns; null for a task without a head. A silent track has an empty top list."""
         if tag is None:
             return {task: None, f"{task}_confidence": None, f"{task}_top": [] if task in self._heads else None}
-        top = [{"label": label, "probability": probability} for label, probability in tag.top]
-        return {task: tag.label, f"{task}_confidence": tag.confidence, f"{task}_top": top}
+        return {task: tag.label, f"{task}_confidence": tag.confidence, f"{task}_top": top_entries(tag.top)}

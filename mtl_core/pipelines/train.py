@@ -24,6 +24,7 @@ from ray.util.queue import Queue
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
+from mtl_core.dataset.splits import CROSSFIT, NONE
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation.bootstrap import RESAMPLES
@@ -39,7 +40,7 @@ from mtl_core.model.cnn import MultitaskCNN, drop_head
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.recipes import recipe as recipe_named
 from mtl_core.pipelines.training import train_monitor
-from mtl_core.pipelines.training.train_data import CROSSFIT, NONE, ModelData, split_models
+from mtl_core.pipelines.training.train_data import ModelData, split_models
 from mtl_core.pipelines.training.train_loop import TrainResult, TrainSpec, train_worker
 from mtl_core.pipelines.workers import cluster
 from mtl_core.storage import lease

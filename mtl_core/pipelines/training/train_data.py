@@ -15,12 +15,11 @@ import pyarrow as pa
 from mtl_core.dataset.crossfit import crossfit
 from mtl_core.dataset.loader import SplitSegments, select_tracks
 from mtl_core.dataset.mel_dataset import MelDataset
-from mtl_core.dataset.splits import split
+from mtl_core.dataset.splits import CROSSFIT, NONE, split
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary, class_labels
 from mtl_core.errors import InputError
 from mtl_core.pipelines.training.train_loop import TrainParts
 
-CROSSFIT, NONE = "crossfit", "none"
 FINAL = "final"
 
 
