@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.sound_level import has_sound
+from mtl_core.model.class_geometry import Moments
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
-from mtl_core.model.cosine_lda import Moments
 from mtl_core.model.segment_statistics import SegmentStatistics
 from mtl_core.model.train_step import ONE_WORKER, TensorBatch, Workers
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_core.model.cosine_lda import Moments
+from mtl_core.model.class_geometry import Moments
 
 
 def moments(x_NSD: np.ndarray) -> Moments:

@@ -10,8 +10,9 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mtl_core.dataset.vocabulary import MISSING
+from mtl_core.model.class_geometry import _ledoit_wolf_shrinkage
 from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN, drop_head, with_cosine_heads
-from mtl_core.model.cosine_lda import _ledoit_wolf_shrinkage, fit_cosine_lda
+from mtl_core.model.cosine_lda import fit_cosine_lda
 
 CLASSES = {"artist": 6, "language": 2}
 

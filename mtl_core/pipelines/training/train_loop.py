@@ -22,8 +22,9 @@ from ray.util.queue import Queue
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.loader import SplitSegments
+from mtl_core.model.class_geometry import Moments
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, with_cosine_heads
-from mtl_core.model.cosine_lda import Moments, fit_cosine_lda
+from mtl_core.model.cosine_lda import fit_cosine_lda
 from mtl_core.model.embedding_moments import band_moments, embedding_moments, mean_embeddings, value_moments
 from mtl_core.model.linear_baseline import fit_linear
 from mtl_core.model.recipes import Recipe
