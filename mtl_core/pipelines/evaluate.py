@@ -1,45 +1,32 @@
 """Evaluate: an artifact and mels -> metrics.json, report.html and predictions.parquet.
 
-Only file numbers go through Ray Data, and the mean embeddings of the files' tracks come back; the workers read the mels
-themselves, so Ray needs no CPUs for read tasks. Of some tracks the embeddings of the segments come back, too. All the
-rest follows from the embeddings, as in tagging.
-
-Legend: S segments, T frames, F mel bands, E embedding, N tracks, R rows of a batch.
+All follows from the embeddings of tracks (`predict`), as in tagging. A cross-fitted model is reported from what its
+training left.
 """
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
-from mtl_core.audio.sound_level import has_sound
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset, read_tracks
-from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
 from mtl_core.evaluation import predictions, report
 from mtl_core.evaluation.bootstrap import RESAMPLES
-from mtl_core.evaluation.predictions import Predictions
-from mtl_core.evaluation.task_section import class_curves
+from mtl_core.evaluation.predictions import TrackPrediction
+from mtl_core.evaluation.task_section import Curves, class_curves
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.heads import mean_embedding
-from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
-from mtl_core.inference.segment_grouping import group_by_track
-from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.progress import Progress
+from mtl_core.pipelines.predict import ALL, NEW, predict
 from mtl_core.storage.checks import as_input_error, check_reachable, check_writable
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
 
-NEW, ALL, OUT_OF_FOLD = "new", "all", "out_of_fold"
+OUT_OF_FOLD = "out_of_fold"
 ALLOWED = (*SPLIT_NAMES, NEW, ALL, OUT_OF_FOLD)
-MEAN = -1  # the segment number of a track's mean embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +46,7 @@ class EvaluationOptions:
 
 
 def evaluate(model: Location, mels: Location, out: Location, options: EvaluationOptions) -> dict[str, Any]:
-    """Score an artifact on the labelled tracks of one of its own splits.
+    """Score an artifact on labelled tracks: of its own splits, new ones, or those kept from its fold models.
 
     Args:
         model: folder of the artifact.
@@ -87,30 +74,35 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
     artifact, dataset = artifacts.load_artifact(model), open_mel_dataset(mels)
     on = options.on or _default_tracks(artifact, dataset, model)
     if on == OUT_OF_FOLD:
-        return _report_out_of_fold(artifact, model, mels, out)
-    artifact, predicted, training = predict(model, mels, replace(options, on=on))
-    tracks = predictions.track_predictions(predicted)
-    silent = predicted.without_sound["track_id"].to_pylist()
+        scores, tracks, table = _out_of_fold(artifact, model)
+        curves: Mapping[str, Curves] = {}
+    else:
+        predicted, training = predict(
+            artifact, dataset, model, mels, on=on, seed=options.seed, num_workers=options.num_workers
+        )
+        tracks = predictions.track_predictions(predicted)
+        table = predictions.predictions_table(predicted, tracks)
+        silent = predicted.without_sound["track_id"].to_pylist()
+        scores = {
+            "n_tracks": len(tracks) + len(silent),
+            "n_segments": int(predicted.n_segments.sum()),
+            "without_sound": silent,
+            "tasks": predictions.score_predictions(predicted, training, resamples=options.resamples, seed=options.seed),
+        }
+        curves = class_curves(predicted, scores["tasks"])
     result = {
         "model_id": artifacts.model_id(artifact),
         "model": str(model),
         "mels": str(mels),
         "on": on,
-        "n_tracks": len(tracks) + len(silent),
-        "n_segments": int(predicted.n_segments.sum()),
-        "without_sound": silent,
         "facts": _facts(artifact),
-        "tasks": predictions.score_predictions(predicted, training, resamples=options.resamples, seed=options.seed),
+        **scores,
     }
-    page = report.render_report(
-        result,
-        tracks,
-        artifact.metrics.get("history", ()),
-        curves=class_curves(predicted, result["tasks"]),
-        mels=read_tracks(mels, [track.track_id for group in report.best_and_worst(tracks) for track in group]),
-    )
+    pictured = [track.track_id for group in report.best_and_worst(tracks) for track in group]
+    history = artifact.metrics.get("history", ())
+    page = report.render_report(result, tracks, history, curves=curves, mels=read_tracks(mels, pictured))
     with as_input_error(out):
-        (out / "predictions.parquet").write_bytes(to_bytes(predictions.predictions_table(predicted, tracks)))
+        (out / "predictions.parquet").write_bytes(to_bytes(table))
         (out / "report.html").write_bytes(page.encode())
         (out / "metrics.json").write_json(result)
     return result
@@ -124,199 +116,19 @@ def _default_tracks(artifact: Artifact, dataset: MelDataset, model: Location) ->
     return OUT_OF_FOLD if own.issuperset(dataset.tracks["track_id"].to_pylist()) else NEW
 
 
-def _report_out_of_fold(artifact: Artifact, model: Location, mels: Location, out: Location) -> dict[str, Any]:
-    """Report the scores that the training of a cross-fitted model left, as `evaluate`."""
-    if artifact.out_of_fold is None:
+def _out_of_fold(artifact: Artifact, model: Location) -> tuple[dict[str, Any], Sequence[TrackPrediction], pa.Table]:
+    """What the training of a cross-fitted model left: the scores, the songs of known artists, and all rows."""
+    table = artifact.out_of_fold
+    if table is None:
         raise InputError(f"{model} is not cross-fitted: it has no out-of-fold scores")
-    rows = artifact.out_of_fold.filter(
-        pc.and_(artifact.out_of_fold["known"], pc.greater(artifact.out_of_fold["n_segments"], 0))
-    )
-    tracks = predictions.out_of_fold_predictions(rows, list(artifact.vocabularies))
-    result = {
-        "model_id": artifacts.model_id(artifact),
-        "model": str(model),
-        "mels": str(mels),
-        "on": OUT_OF_FOLD,
-        "n_tracks": len(tracks),
+    rows = table.filter(pc.and_(table["known"], pc.greater(table["n_segments"], 0)))
+    scores = {
+        "n_tracks": len(rows),
         "n_segments": int(pc.sum(rows["n_segments"]).as_py() or 0),
         "without_sound": [],
-        "facts": _facts(artifact),
         "tasks": artifact.metrics["out_of_fold"],
     }
-    pictured = [track.track_id for group in report.best_and_worst(tracks) for track in group]
-    page = report.render_report(result, tracks, artifact.metrics.get("history", ()), mels=read_tracks(mels, pictured))
-    with as_input_error(out):
-        (out / "predictions.parquet").write_bytes(to_bytes(artifact.out_of_fold))
-        (out / "report.html").write_bytes(page.encode())
-        (out / "metrics.json").write_json(result)
-    return result
-
-
-def predict(
-    model: Location, mels: Location, options: EvaluationOptions, *, all_segments: bool = False
-) -> tuple[Artifact, Predictions, pa.Table]:
-    """Run an artifact on the labelled tracks of one of its own splits.
-
-    Args:
-        model, mels, options: as of `evaluate`.
-        all_segments: whether the predictions have the segments of all tracks, however many they are.
-
-    Returns:
-        The artifact, its predictions for the tracks of the split, and the tracks of its training split.
-
-    Raises:
-        InputError: no such split, no model, no mels or those of another front end, no labelled track in the split.
-    """
-    on, workers = options.on or "test", options.num_workers
-    check_reachable(model)
-    artifact = artifacts.load_artifact(model)
-    dataset = open_mel_dataset(mels)
-    if dataset.front_end.hash() != artifact.front_end.hash():
-        of_mels, of_model = (asdict(of) | {"filter_bank": None} for of in (dataset.front_end, artifact.front_end))
-        differences = _differences(of_mels, of_model)
-        raise InputError(f"{mels} is of another front end than {model}: {differences}")
-    splits = artifacts.load_splits(model)
-    split_of = dict(zip(splits["track_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
-    split_N = pa.array([split_of.get(track_id) for track_id in dataset.tracks["track_id"].to_pylist()], pa.string())
-    tracks = _labelled_in_split(dataset.tracks, split_N, list(artifact.vocabularies), on)
-    if not len(tracks):
-        tasks = " or ".join(artifact.vocabularies)
-        raise InputError(f"{mels}: no track of the split {on!r} of {model} has a label for {tasks}")
-    n_classes = max(len(vocabulary) for vocabulary in artifact.vocabularies.values())
-    chosen = predictions.choose_sample(tracks["segments"].to_numpy(), n_classes, options.seed)
-    sample = tracks["track_id"] if all_segments else tracks["track_id"].take(chosen)
-    with cluster.connected(num_cpus=workers):
-        predicted = _predict(
-            dataset, tracks, frozenset(sample.to_pylist()), load_cpu_model(model), cluster.require_workers(workers)
-        )
-    return artifact, predicted, dataset.tracks.filter(pc.equal(split_N, "train"))
-
-
-def _labelled_in_split(tracks: pa.Table, split_N: pa.Array, tasks: Sequence[str], on: str) -> pa.Table:
-    """The tracks of a split that have a label for one of the tasks."""
-    if on == NEW:
-        tracks = tracks.filter(pc.is_null(split_N))
-    elif on != ALL:
-        tracks = tracks.filter(pc.equal(split_N, on))
-    return tracks.filter(functools.reduce(pc.or_, [pc.is_valid(tracks[task]) for task in tasks]))
-
-
-def _differences(mels: dict[str, Any], model: dict[str, Any], prefix: str = "") -> str:
-    """Where two front ends differ, in words."""
-    texts = []
-    for key in sorted(mels.keys() | model.keys()):
-        a, b = mels.get(key), model.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            texts.append(_differences(a, b, f"{prefix}{key}."))
-        elif a != b and None not in (a, b):  # None: it belongs to the other sampling
-            texts.append(f"{prefix}{key} {a}, not {b}")
-    return ", ".join(text for text in texts if text)
-
-
-class EmbedFile:
-    """A worker: the number of one of the `files` of mels -> the embeddings of its tracks, a batch for each row group.
-
-    A batch has the columns `track_id`, `segment`, `n_segments` (of the track, with sound) and `embedding` (R, E). A row
-    is the mean of a track (`segment` is `MEAN`), nan if no segment has sound, or a segment with sound of the `sample`.
-
-    Args:
-        model: what embeds.
-        segments: track_id -> the number of its segments, with and without sound. Other tracks are left out.
-        sample: the track_ids whose segments are returned.
-        files: the files of mels.
-    """
-
-    def __init__(
-        self, model: CpuModel, segments: Mapping[str, int], sample: frozenset[str], files: Sequence[Location]
-    ) -> None:
-        self._engine, self._front_end = model.engine(), model.front_end
-        self._n_values = next(iter(model.heads.values())).weight_CE.shape[1]
-        self._segments, self._sample, self._files = segments, sample, files
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        (number,) = batch["item"].tolist()
-        unfinished: dict[str, list[tuple[int, np.ndarray | None]]] = {}  # a track can be in two row groups
-        for track_ids, segment_S, mel_STF in iter_segments(self._files[number], self._segments.keys()):
-            finished = []
-            for track_id, row in zip(track_ids, self._embed(segment_S, mel_STF), strict=True):
-                unfinished.setdefault(track_id, []).append(row)
-                if len(unfinished[track_id]) == self._segments[track_id]:
-                    finished.append(track_id)
-            rows = [row for track_id in finished for row in self._rows(track_id, unfinished.pop(track_id))]
-            if rows:
-                names = ("track_id", "segment", "n_segments", "embedding")
-                yield {name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-
-    def _embed(self, segment_S: np.ndarray, mel_STF: np.ndarray) -> list[tuple[int, np.ndarray | None]]:
-        """The number of each segment and its embedding (E,), None for a segment without sound."""
-        sounds_S = has_sound(mel_STF, self._front_end.mel, self._front_end.filter_bank)
-        embeddings = iter(self._engine.infer(mel_STF[sounds_S]) if sounds_S.any() else ())
-        return [(int(n), next(embeddings) if sounds else None) for n, sounds in zip(segment_S, sounds_S, strict=True)]
-
-    def _rows(
-        self, track_id: str, segments: list[tuple[int, np.ndarray | None]]
-    ) -> list[tuple[str, int, int, np.ndarray]]:
-        """The rows of a track of which all segments are embedded."""
-        segments = sorted(segments, key=lambda row: row[0])
-        counted = [(segment, embedding_E) for segment, embedding_E in segments if embedding_E is not None]
-        if not counted:
-            return [(track_id, MEAN, 0, np.full(self._n_values, np.nan, np.float32))]
-        mean_E = mean_embedding(np.stack([embedding_E for _, embedding_E in counted]))
-        rows = [(track_id, MEAN, len(counted), mean_E)]
-        if track_id in self._sample:
-            rows += [(track_id, segment, len(counted), embedding_E) for segment, embedding_E in counted]
-        return rows
-
-
-def _predict(
-    dataset: MelDataset, tracks: pa.Table, sample: frozenset[str], model: CpuModel, workers: int
-) -> Predictions:
-    """The predictions for tracks, with the segments of those in `sample`."""
-    track_ids, n_files = tracks["track_id"].to_pylist(), len(dataset.files)
-    segments = dict(zip(track_ids, tracks["segments"].to_pylist(), strict=True))
-    batches = (
-        ray.data.from_items(list(range(n_files)), override_num_blocks=n_files)
-        .map_batches(
-            EmbedFile,
-            fn_constructor_args=(model, segments, sample, dataset.files),
-            batch_size=1,
-            num_cpus=1,
-            compute=cluster.actor_pool(workers, n_files),
-        )
-        .iter_batches(batch_size=None, batch_format="numpy")
-    )
-    progress = Progress("evaluating", len(track_ids))
-    results = []
-    for batch in batches:
-        results.append(batch)
-        progress.add(int((batch["segment"] == MEAN).sum()))
-    track_R, segment_R, n_R, embedding_RE = (
-        np.concatenate([batch[name] for batch in results])
-        for name in ("track_id", "segment", "n_segments", "embedding")
-    )
-    position = {track_id: i for i, track_id in enumerate(track_ids)}
-    index_R = np.array([position[track_id] for track_id in track_R], np.int64)
-    means = np.flatnonzero(segment_R == MEAN)
-    means = means[np.argsort(index_R[means])]
-    sounding = means[n_R[means] > 0]
-    sample_K = np.flatnonzero([track_id in sample for track_id in track_R[sounding].tolist()])
-    of_segment = segment_R != MEAN
-    return Predictions(
-        tracks=tracks.take(index_R[sounding]),
-        without_sound=tracks.take(index_R[means[n_R[means] == 0]]),
-        n_segments=n_R[sounding],
-        embedding_NE=embedding_RE[sounding],
-        sample_K=sample_K,
-        segments=group_by_track(
-            track_R[sounding][sample_K],
-            track_R[of_segment],
-            {"embedding": embedding_RE[of_segment]},
-            segment_R[of_segment],
-        )["embedding"],
-        heads=model.heads,
-        vocabularies=model.vocabularies,
-        aggregation=model.aggregation,
-    )
+    return scores, predictions.out_of_fold_predictions(rows, list(artifact.vocabularies)), table
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import partial
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from mtl_core.dataset.mel_dataset import open_mel_dataset
+from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.errors import InputError, RunError
 from mtl_core.experiments import run_store
 from mtl_core.experiments.alpha_sweep import ALPHA_TITLE, alpha_effects, alpha_section
@@ -25,8 +25,8 @@ from mtl_core.experiments.segment_logits import segment_logits
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
 from mtl_core.experiments.text_tables import to_markdown, to_text
-from mtl_core.inference.artifact import MODEL_FILE
-from mtl_core.pipelines.evaluate import EvaluationOptions, predict
+from mtl_core.inference.artifact import MODEL_FILE, load_artifact
+from mtl_core.pipelines.predict import predict
 from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.pipelines.workers import cluster
 from mtl_core.storage.checks import as_input_error, check_writable
@@ -54,7 +54,7 @@ def run_experiment(mels: Location, out: Location, options: ExperimentOptions) ->
     failed: list[str] = []
     if not options.table_only:
         with cluster.connected(num_cpus=options.num_workers):  # one Ray for all runs
-            failed = run_missing(runs, out, partial(_train_run, mels=mels, out=out, options=options))
+            failed = run_missing(runs, out, partial(_train_run, source=source, mels=mels, out=out, options=options))
     results = _stored_results(out, options)
     if not results:
         raise (RunError if failed else InputError)(f"{out}: no run of the split {options.split!r} is stored")
@@ -70,7 +70,7 @@ def _stored_results(out: Location, options: ExperimentOptions) -> list[RunResult
     return [result for result in results if (result.run.split, result.run.group_column) == split]
 
 
-def _train_run(run: Run, *, mels: Location, out: Location, options: ExperimentOptions) -> RunResult:
+def _train_run(run: Run, *, source: MelDataset, mels: Location, out: Location, options: ExperimentOptions) -> RunResult:
     """Train a run's model and predict its test tracks. A model that is already there is not trained again."""
     model = out / MODELS_PATH / run.key
     try:
@@ -88,7 +88,8 @@ def _train_run(run: Run, *, mels: Location, out: Location, options: ExperimentOp
                 seed=run.seed,
             )
             train(mels, model, train_options)
-        artifact, predictions, training = predict(model, mels, EvaluationOptions(), all_segments=True)
+        artifact = load_artifact(model)
+        predictions, training = predict(artifact, source, model, mels, on="test", all_segments=True)
     except (TrainingFailedError, RayError) as error:
         lines = str(error).strip().splitlines() or [""]  # the traceback of every worker; the last line has the cause
         raise RunError(f"{type(error).__name__}: {lines[-1].strip()}") from error

@@ -21,7 +21,8 @@ from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.aggregation import Aggregation, probabilities, tag
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.model.cnn import drop_head
-from mtl_core.pipelines.evaluate import EvaluationOptions, _labelled_in_split, evaluate
+from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
+from mtl_core.pipelines.predict import _labelled_in_split
 from mtl_core.storage.location import Location
 
 ARTISTS = tuple(f"artist {i}" for i in range(6))
