@@ -7,8 +7,8 @@ interrupted, model by model, and recognises one that is finished.
 
 import platform
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -25,21 +25,16 @@ from mtl_core.canonical import run_sha256
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.splits import CROSSFIT, NONE
-from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
+from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.errors import InputError
-from mtl_core.evaluation.bootstrap import RESAMPLES
-from mtl_core.evaluation.out_of_fold import score_out_of_fold
 from mtl_core.evaluation.score_text import out_of_fold_lines
 from mtl_core.inference import artifact
-from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.calibration import fit_temperature
-from mtl_core.inference.heads import Head, read_heads
-from mtl_core.inference.out_of_fold import FoldScores, calibrate, out_of_fold_table
 from mtl_core.model.cnn import MultitaskCNN, drop_head
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.recipes import recipe as recipe_named
 from mtl_core.pipelines.training import train_monitor
+from mtl_core.pipelines.training.calibration import calibrate_on_folds, calibrate_on_validation
 from mtl_core.pipelines.training.train_data import ModelData, split_models
 from mtl_core.pipelines.training.train_loop import TrainResult, TrainSpec, train_worker
 from mtl_core.pipelines.workers import cluster
@@ -257,24 +252,19 @@ def _save(
     model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
     for task in run["dropped_heads"]:
         model = drop_head(model, task)
-    folds = [_fold_scores(*pair) for pair in zip(results, data.models, strict=True)]
     tasks = list(model.config.classes)
     vocabularies = {task: final.vocabularies[task] for task in tasks}
-    out_of_fold, out_of_fold_scores = None, None
     if options.split == CROSSFIT:
-        aggregation = calibrate(
-            folds[:-1], tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
+        calibration = calibrate_on_folds(
+            results[:-1],
+            data.models[:-1],
+            vocabularies,
+            precision=options.precision,
+            unknown_share=options.unknown_share,
+            seed=options.seed,
         )
-        out_of_fold = out_of_fold_table(folds[:-1], aggregation)
-        out_of_fold_scores = _score_folds(folds[:-1], aggregation, vocabularies, options)
-        baseline = [_linear_scores(*pair) for pair in zip(results[:-1], data.models[:-1], strict=True)]
-        calibrated = calibrate(
-            baseline, tasks, precision=options.precision, unknown_share=options.unknown_share, seed=options.seed
-        )
-        for task, scores in _score_folds(baseline, calibrated, vocabularies, options).items():
-            out_of_fold_scores[task]["baselines"] = {"linear": scores["tracks"]}
     else:
-        aggregation = Aggregation(temperature=_validation_temperatures(folds[-1], tasks))
+        calibration = calibrate_on_validation(result, final, tasks)
     best = result.history[result.best_epoch - 1]
     metrics = {
         "split": data.split,
@@ -294,69 +284,21 @@ def _save(
             if best["labelled"][task]
         },
         "history": result.history,
-        "out_of_fold": out_of_fold_scores,
+        "out_of_fold": calibration.scores,
     }
     trained = Artifact(
         model=model,
         front_end=data.source.front_end,
         vocabularies=vocabularies,
-        aggregation=aggregation,
+        aggregation=calibration.aggregation,
         fingerprint=data.source.fingerprint,
         metrics=metrics,
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         recipe={"name": options.recipe, **asdict(recipe)},
-        out_of_fold=out_of_fold,
+        out_of_fold=calibration.rows,
     )
     model_id = artifact.save_artifact(trained, data.assignment, out)
     return model_id, metrics
-
-
-def _fold_scores(result: TrainResult, model: ModelData) -> FoldScores:
-    """What a trained model says of its held-out tracks."""
-    return FoldScores(
-        fold=-1 if model.fold is None else model.fold,
-        tracks=model.tracks["held_out"],
-        known_N=model.known_N,
-        embedding_NE=result.held_out.mean_NE,
-        segments_N=result.held_out.segments_N,
-        heads=read_heads(result.weights, model.vocabularies),
-        vocabularies=model.vocabularies,
-    )
-
-
-def _linear_scores(result: TrainResult, model: ModelData) -> FoldScores:
-    """What the linear baseline says of the held-out tracks of a trained model."""
-    assert result.linear is not None
-    return replace(
-        _fold_scores(result, model),
-        embedding_NE=result.linear.held_out.mean_NE,
-        heads={task: Head(*head) for task, head in result.linear.heads.items()},
-    )
-
-
-def _score_folds(
-    folds: Sequence[FoldScores],
-    aggregation: Aggregation,
-    vocabularies: Mapping[str, Vocabulary],
-    options: TrainOptions,
-) -> dict[str, dict[str, Any]]:
-    return score_out_of_fold(
-        folds,
-        aggregation,
-        vocabularies,
-        unknown_share=options.unknown_share,
-        resamples=RESAMPLES,
-        seed=options.seed,
-    )
-
-
-def _validation_temperatures(scores: FoldScores, tasks: Sequence[str]) -> dict[str, float]:
-    """The temperature of each task that calibrates the validation tracks; 1 without any."""
-    has_sound = scores.select(scores.segments_N > 0)
-    return {
-        task: fit_temperature(has_sound.heads[task].all_logits(has_sound.embedding_NE), has_sound.targets(task))
-        for task in tasks
-    }
 
 
 def _summary(results: Sequence[TrainResult], metrics: dict[str, Any]) -> str:
