@@ -102,6 +102,7 @@ def test_old_mels_give_the_scores_they_gave(tmp_path: Path) -> None:
         assert new_scores[key] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), key
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_old_mels_train_a_new_model(tmp_path: Path) -> None:
     out = Location(str(tmp_path / "model"))

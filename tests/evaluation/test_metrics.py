@@ -25,6 +25,7 @@ def test_areas_are_those_of_scikit_learn(classes, decimals):
     assert s["auc_roc_macro"] == pytest.approx(roc_auc_score(one_hot, p, average="macro"))
     assert s["auc_roc_micro"] == pytest.approx(roc_auc_score(one_hot, p, average="micro"))
     assert s["per_class"]["auc_pr"] == pytest.approx(list(average_precision_score(one_hot, p, average=None)))
+    assert s["ci"]["top_1"] is None  # no resamples, no interval
 
 
 def test_68_classes_by_blocks_score_as_their_array(monkeypatch):

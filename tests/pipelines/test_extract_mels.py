@@ -58,19 +58,26 @@ def test_a_row_is_a_segment(root: str) -> None:
     assert failures.schema == FAILURES
     assert {r["track_id"]: (r["stage"], r["error"]) for r in failures.to_pylist()} == BAD
     assert open_mel_dataset(folder / "mels").tracks["segments"].to_pylist() == [2] * 5
-
     assert extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing to do")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_other_options_and_a_missing_file_are_reasons_to_extract_again(tmp_path: Path) -> None:
+    folder = Location(str(tmp_path))
+    manifest = write_manifest(folder, n_good=5, seconds=7.0)
+    summary = extract_mels(manifest, folder / "mels", ExtractionOptions(max_duration_s=6))
+    assert "0 of 9 tracks" in summary and "decode/too_large 5" in summary
+    assert "5 of 9 tracks" in extract_mels(manifest, folder / "mels", ExtractionOptions())
+    table = rows(folder / "mels")
     extract_mels(manifest, folder / "mels", ExtractionOptions(draws=2, seed=3))
     drawn = rows(folder / "mels")
     assert len(drawn) == 20, "two draws for each segment; the mels of the fixed grid are deleted"
     assert len(set(drawn["start_s"].to_pylist())) > 10
     assert [path for path, _ in (folder / "mels" / "_runs").walk() if "/" in path] == []
-    assert not extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing"), (
-        "the folder held other mels"
-    )
+    extract_mels(manifest, folder / "mels", ExtractionOptions())
     assert rows(folder / "mels").equals(table)
     (folder / "mels").files(".parquet")[0].delete()
-    assert not extract_mels(manifest, folder / "mels", ExtractionOptions()).startswith("nothing"), "a file is gone"
+    extract_mels(manifest, folder / "mels", ExtractionOptions())
     assert rows(folder / "mels").equals(table)
 
 
@@ -92,15 +99,6 @@ def test_the_same_command_finishes_a_run_that_crashed_at_its_very_end(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_raised_limit_is_another_extraction(tmp_path: Path) -> None:
-    folder = Location(str(tmp_path))
-    manifest = write_manifest(folder, n_good=2)
-    summary = extract_mels(manifest, folder / "mels", ExtractionOptions(max_duration_s=3))
-    assert "0 of 6 tracks" in summary and "decode/too_large 2" in summary
-    assert "2 of 6 tracks" in extract_mels(manifest, folder / "mels", ExtractionOptions())
-
-
-@pytest.mark.usefixtures("local_ray")
 def test_carried_columns_may_have_any_name(tmp_path: Path) -> None:
     folder = Location(str(tmp_path))
     write_catalogue(folder / "catalogue", 2)
@@ -117,8 +115,9 @@ def test_carried_columns_may_have_any_name(tmp_path: Path) -> None:
     assert tracks["split"].to_pylist() == ["train", None] and "moods" not in tracks.column_names
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("victim", ["driver", pytest.param("group", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("victim", ["driver", "group"])
 def test_a_killed_extraction_ends_with_the_mels_of_an_undisturbed_one(tmp_path: Path, victim: str) -> None:
     folder = Location(str(tmp_path))
     manifest = write_manifest(folder, n_good=28, seconds=60.0)

@@ -22,14 +22,6 @@ from mtl_core.tables import delta
 N_GOOD = 12
 
 
-@pytest.fixture
-def catalogue(root: str) -> Location:
-    at = Location(root)
-    write_catalogue(at / "catalogue", N_GOOD)
-    build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
-    return at
-
-
 def rows(root: Location, name: str) -> list[dict]:
     table = delta.open_table(root, name)
     assert table is not None
@@ -37,8 +29,24 @@ def rows(root: Location, name: str) -> list[dict]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifact) -> None:
-    at, out = catalogue, catalogue / "tagged"
+def test_every_track_is_tagged_or_failed_and_a_disk_and_s3_give_the_same_tags(
+    tmp_path: Path, bucket: str, untrained: Artifact
+) -> None:
+    on_disk, on_s3 = (tag_a_small_catalogue(Location(root), untrained) for root in (f"{tmp_path}/some place", bucket))
+    for disk, s3 in zip(on_disk, on_s3, strict=True):
+        assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [
+            s3[k] for k in ("track_id", "artist", "language", "n_segments")
+        ]
+        np.testing.assert_allclose(disk["embedding"], s3["embedding"], atol=1e-5)
+        for task in ("artist", "language"):
+            assert disk[f"{task}_confidence"] == pytest.approx(s3[f"{task}_confidence"], abs=1e-5)
+
+
+def tag_a_small_catalogue(at: Location, untrained: Artifact) -> list[dict]:
+    """Tag `N_GOOD` good files and the `BAD` ones twice, check both tables, and return the tags."""
+    write_catalogue(at / "catalogue", N_GOOD)
+    build_manifest(at / "catalogue", at / "catalogue" / "labels.csv", at / "manifest.parquet")
+    out = at / "tagged"
     tagged = tag_catalogue(at / "manifest.parquet", save(untrained, at / "model"), out, TaggingOptions())
     tags, failures = rows(out, "tags"), rows(out, "failures")
     assert len(tags) == N_GOOD and {row["track_id"] for row in tags} == {
@@ -64,6 +72,7 @@ def test_every_track_is_tagged_or_failed(catalogue: Location, untrained: Artifac
     again = tag_catalogue(at / "manifest.parquet", at / "model", out, TaggingOptions())
     assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)
     assert rows(out, "tags") == tags
+    return tags
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -85,23 +94,6 @@ def test_a_tag_is_computed_from_the_features_of_training(tmp_path: Path, untrain
     expected_C = logits_SC.mean(0).softmax(0).numpy()
     assert row["artist_confidence"] == pytest.approx(expected_C.max(), abs=1e-5)
     np.testing.assert_allclose(row["embedding"], X_SE.mean(0).numpy(), atol=1e-4)
-
-
-@pytest.mark.usefixtures("local_ray")
-def test_a_disk_and_s3_give_the_same_tags(tmp_path: Path, bucket: str, untrained: Artifact) -> None:
-    tags = []
-    for place in (Location(str(tmp_path)), Location(bucket)):
-        write_catalogue(place / "catalogue", 8)
-        build_manifest(place / "catalogue", None, place / "m.parquet")
-        tag_catalogue(place / "m.parquet", save(untrained, place / "model"), place / "out", TaggingOptions())
-        tags.append(rows(place / "out", "tags"))
-    for disk, s3 in zip(*tags, strict=True):
-        assert [disk[k] for k in ("track_id", "artist", "language", "n_segments")] == [
-            s3[k] for k in ("track_id", "artist", "language", "n_segments")
-        ]
-        np.testing.assert_allclose(disk["embedding"], s3["embedding"], atol=1e-5)
-        for task in ("artist", "language"):
-            assert disk[f"{task}_confidence"] == pytest.approx(s3[f"{task}_confidence"], abs=1e-5)
 
 
 @pytest.mark.usefixtures("local_ray")

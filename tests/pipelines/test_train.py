@@ -91,14 +91,22 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert "training: epoch" not in capfd.readouterr().err
 
 
-def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_ray, mels, tmp_path, capfd):
-    out = Location(str(tmp_path / "model"))
-    train(mels, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2))
+def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_ray, mels, bucket, capfd):
+    """On S3, where a model of another training is replaced. One of the two workers is killed."""
+    out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
+    for file in mels.files():
+        (mels_on_s3 / file.name).write_bytes(file.read_bytes())
+    (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
+    killed = _after_first_epoch(out, _kill_worker)
+    train(mels_on_s3, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2))
+    assert killed[0] is not None
     loaded = artifact.load_artifact(out)
     assert loaded.metrics["split"] == {"kind": "crossfit", "seed": 0, "folds": 2, "group_column": None}
     assert loaded.metrics["tracks"] == {"train": ARTISTS * SONGS + 1, "validation": 0, "held_out": 0}
+    assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
     assert sum(loaded.model.config.parts.values()) <= 96
     rows = loaded.out_of_fold.to_pylist()
+    assert {row["fold"] for row in rows} == {0, 1}
     unknown = [row["track_id"] for row in rows if not row["known"]]
     assert len(unknown) == len(set(unknown)) == ARTISTS * SONGS
     assert all(row["artist_top"][0]["label"] != row["artist"] for row in rows if not row["known"])
@@ -108,16 +116,18 @@ def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_
     norms = [np.linalg.norm(row["embedding"]) for row in rows]
     assert max(norms) <= 2**0.5 + 1e-5  # means of two unit vectors
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: ")]
-    assert [line.split()[1] for line in lines] == ["fold-0"] * 3 + ["fold-1"] * 3 + ["final"] * 3
+    assert list(dict.fromkeys(line.split()[1] for line in lines)) == ["fold-0", "fold-1", "final"]
     assert lines[-1].startswith("training: final (3 of 3 models), epoch 3 of 3, loss ")
+    assert not list((out / STATE_FOLDER).walk())
 
 
 @pytest.mark.slow
 def test_without_a_split_a_model_is_not_calibrated(local_ray, mels, tmp_path):
     out = Location(str(tmp_path / "model"))
-    train(mels, out, TrainOptions(recipe="demo", split="none", epochs=1, tasks=("artist",)))
+    train(mels, out, TrainOptions(recipe="demo", split="none", epochs=1, drop_head=("language",)))
     loaded = artifact.load_artifact(out)
     assert loaded.out_of_fold is None
+    assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
     assert loaded.aggregation.to_dict() == Aggregation().to_dict()
 
 
@@ -152,21 +162,6 @@ def test_unequal_data(local_ray, tmp_path):
     loaded = artifact.load_artifact(out)
     assert loaded.metrics["validation_loss"] is None
     assert loaded.metrics["best_epoch"] == 2
-
-
-def test_a_killed_worker_is_replaced_and_so_is_a_model_on_s3(local_ray, mels, bucket):
-    out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
-    for file in mels.files():
-        (mels_on_s3 / file.name).write_bytes(file.read_bytes())
-    (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
-    killed = _after_first_epoch(out, _kill_worker)
-    train(mels_on_s3, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2, drop_head=("language",)))
-    assert killed[0] is not None
-    loaded = artifact.load_artifact(out)
-    assert [epoch["epoch"] for epoch in loaded.metrics["history"]] == [1, 2, 3]
-    assert {row["fold"] for row in loaded.out_of_fold.to_pylist()} == {0, 1}
-    assert list(loaded.vocabularies) == list(loaded.model.config.classes) == ["artist"]
-    assert not list((out / STATE_FOLDER).walk())
 
 
 @pytest.mark.slow

@@ -29,9 +29,19 @@ MOODS = pa.field("moods", pa.list_(pa.string()), metadata={SINCE: "0.2.0"})
 
 
 @pytest.fixture
-def old(root: str) -> Location:
+def old(tmp_path: Path) -> Location:
     """A copy of the tables of version 0.1: 16 tags, 2 failures."""
-    out = Location(root.replace("some place", "out"))  # polars 2.1 does not find a table under a path with a space
+    return copy_of_version_0_1(Location(str(tmp_path / "out")))
+
+
+@pytest.fixture
+def old_on_any_store(root: str) -> Location:
+    """The same, once on a disk and once on S3."""
+    return copy_of_version_0_1(Location(root.replace("some place", "out")))
+
+
+def copy_of_version_0_1(out: Location) -> Location:
+    """Polars 2.1 does not find a table under a path with a space."""
     for path in (VERSION_0_1 / "tagged").rglob("*"):
         if path.is_file():
             (out / str(path.relative_to(VERSION_0_1 / "tagged"))).write_bytes(path.read_bytes())
@@ -94,7 +104,10 @@ def test_every_column_since_version_0_1_names_its_version_and_is_nullable() -> N
         assert all(SINCE in field.metadata and field.nullable for field in [*schema][len(columns) :])
 
 
-def test_a_night_adds_the_column_and_old_rows_are_null(old: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_adds_the_column_and_old_rows_are_null(
+    old_on_any_store: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = old_on_any_store
     before = {row["track_id"]: row for row in table_rows(old, "tags")}
     opened = delta.open_table(old, "tags")
     upgrade(monkeypatch, GENRE)
