@@ -15,7 +15,7 @@ import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING, TASKS, Vocabulary
 from mtl_core.evaluation.baselines import language_probabilities
-from mtl_core.experiments.run_store import BOTH, RunResult
+from mtl_core.experiments.run_store import BOTH, LINEAR, RunResult
 
 MULTI, PRIOR, VIA_ARTIST = "multi-task", "class prior", "via artist-only"
 
@@ -91,6 +91,8 @@ SYSTEMS = tuple(
         System(task, PRIOR, (BOTH, task)),
     )
 )
+#: The rows of the linear baseline: its two tasks do not know of each other.
+LINEAR_SYSTEMS = tuple(System(task, LINEAR, (BOTH, task)) for task in TASKS)
 
 
 def run_keys(cells: Cells, system: System) -> list[str]:

@@ -27,7 +27,8 @@ def render_experiment(table: Mapping[str, Any], results: Sequence[RunResult]) ->
 
 def _difference_plot(table: Mapping[str, Any]) -> str:
     rows = []
-    for group in [*table["groups"], {"name": "", "differences": table["against_paper"]}]:
+    against = [{"name": "", "differences": rows} for rows in table["against"].values()]
+    for group in [*table["groups"], *against]:
         prefix = f"{group['name']}: " if group["name"] and len(table["groups"]) > 1 else ""
         for row in group["differences"]:
             headline = row["tracks"][HEADLINE]

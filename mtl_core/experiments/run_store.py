@@ -12,7 +12,7 @@ Legend: S segments, C classes.
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -34,6 +34,7 @@ from mtl_core.storage.parquet import to_bytes
 
 BOTH = "both"
 VARIANTS = (*TASKS, BOTH)
+LINEAR = "linear"  # what the runs of the linear baseline have as their recipe
 RUNS_PATH, MODELS_PATH, LOGITS_FILE, RUN_FILE = "runs", "models", "logits.parquet", "run.json"
 
 
@@ -47,7 +48,7 @@ class Run:
     fold: int  # 0 unless the split is `kfold`
     group_column: str | None
     seed: int  # of the split and of the training
-    epochs: int  # >= 1
+    epochs: int  # >= 1; 0 of the linear baseline
     alpha: float | None = None  # weight of the language loss of a model of both tasks, >= 0; None: the recipe's own
 
     @property
@@ -85,7 +86,7 @@ class RunResult:
     def alpha(self) -> float | None:
         """The weight of the language loss in this training; None for a model of one task."""
         n_classes = {task: len(vocabulary) for task, vocabulary in self.predictions.vocabularies.items()}
-        if set(n_classes) != set(TASKS):
+        if self.run.recipe == LINEAR or set(n_classes) != set(TASKS):
             return None
         alpha = self.recipe.get("alpha")
         return n_classes["artist"] / n_classes["language"] if alpha is None else float(alpha)
@@ -93,19 +94,23 @@ class RunResult:
 
 def run_result(run: Run, artifact: Artifact, predictions: SegmentLogits, training: pa.Table) -> RunResult:
     """The result of a run, from its artifact, its predictions for the test tracks, and its training tracks."""
-    priors = {
-        task: class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
-        for task, vocabulary in predictions.vocabularies.items()
-    }
     return RunResult(
         run=run,
         fingerprint=artifact.fingerprint,
         recipe=artifact.recipe,
         predictions=predictions,
-        priors=priors,
+        priors=class_priors(predictions.vocabularies, training),
         language_of=artist_languages([training]),
         metrics=artifact.metrics,
     )
+
+
+def class_priors(vocabularies: Mapping[str, Vocabulary], training: pa.Table) -> dict[str, list[float]]:
+    """task -> (C,) share of each class among the training tracks."""
+    return {
+        task: class_prior(vocabulary.encode(training[task].to_pylist()), len(vocabulary)).tolist()
+        for task, vocabulary in vocabularies.items()
+    }
 
 
 def stored_runs(out: Location) -> list[str]:

@@ -13,7 +13,7 @@ from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.evaluation.bootstrap import RESAMPLES
-from mtl_core.experiments.run_store import BOTH, VARIANTS, Run, RunResult, save_run, stored_runs
+from mtl_core.experiments.run_store import BOTH, LINEAR, VARIANTS, Run, RunResult, save_run, stored_runs
 from mtl_core.model.recipes import recipe
 from mtl_core.storage.location import Location
 
@@ -25,7 +25,7 @@ class ExperimentOptions:
     """The runs of an experiment, and how they are compared."""
 
     recipes: tuple[str, ...] = ("paper",)
-    """Recipes to train; every other recipe is compared with paper."""
+    """Recipes to train; every other recipe is compared with paper, and all of them with the linear baseline."""
     tasks: tuple[str, ...] = VARIANTS
     """Models to train with each recipe: artist, language (one task only), both (multi-task)."""
     split: str = "kfold"
@@ -55,6 +55,8 @@ class ExperimentOptions:
 def plan_runs(mels: MelDataset, options: ExperimentOptions) -> list[Run]:
     """The runs of an experiment in the order in which they are done: all models of a seed and fold together.
 
+    The linear baseline comes first in each of them.
+
     Raises:
         InputError: a value is not allowed, or a training or test set would have no label for a task.
     """
@@ -71,6 +73,11 @@ def plan_runs(mels: MelDataset, options: ExperimentOptions) -> list[Run]:
     models += [(BOTH, alpha) for alpha in options.alphas]
     for name in options.recipes:
         recipe(name, epochs=options.epochs).check_workers(options.num_workers)
+    baseline = (LINEAR, BOTH if set(trained_tasks) == set(TASKS) else trained_tasks[0], None, 0)
+    trained = [
+        (name, variant, alpha, recipe(name, epochs=options.epochs, alpha=alpha).epochs)
+        for name, (variant, alpha) in itertools.product(options.recipes, models)
+    ]
     runs = [
         Run(
             recipe=name,
@@ -79,10 +86,10 @@ def plan_runs(mels: MelDataset, options: ExperimentOptions) -> list[Run]:
             fold=fold,
             group_column=options.group_column,
             seed=seed,
-            epochs=recipe(name, epochs=options.epochs, alpha=alpha).epochs,
+            epochs=epochs,
             alpha=alpha,
         )
-        for seed, fold, name, (variant, alpha) in itertools.product(seeds, folds, options.recipes, models)
+        for seed, fold, (name, variant, alpha, epochs) in itertools.product(seeds, folds, [baseline, *trained])
     ]
     for seed, fold in itertools.product(seeds, folds):
         part = splits.split(mels.tracks, kind=split, seed=seed, fold=fold, group_column=options.group_column)["split"]

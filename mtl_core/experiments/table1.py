@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.experiments.pooling import MULTI, SYSTEMS, VIA_ARTIST, RunGroup, System, complete_cells, group_runs
-from mtl_core.experiments.run_store import BOTH, RunResult
+from mtl_core.experiments.pooling import (
+    LINEAR_SYSTEMS,
+    MULTI,
+    SYSTEMS,
+    VIA_ARTIST,
+    RunGroup,
+    System,
+    complete_cells,
+    group_runs,
+)
+from mtl_core.experiments.run_store import BOTH, LINEAR, RunResult
 from mtl_core.experiments.scoring import BOOTSTRAP_SEED, SCORED_LEVELS, Scorer, difference, is_scorable, summary
 
-REFERENCE_RECIPE = "paper"
+#: What every recipe is compared with, in the order of the table.
+REFERENCES = (LINEAR, "paper")
 
 #: The source's figures for its own data set, which is not public. They show the shape of the table and cannot be
 #: compared with ours.
@@ -35,20 +45,22 @@ def build_table1(results: Sequence[RunResult], scorer: Scorer) -> dict[str, Any]
         `groups`, one for each recipe and number of epochs: name, recipe, epochs, alpha (of its multi-task model),
         seeds, folds, left_out (keys of runs whose cell or seed is not complete), `systems` (task, system and, by level,
         the scores with `ci`, `by_seed`, n, classes, classes_covered and chance) and `differences` (task, of, minus and,
-        by level, headline -> difference and `ci`). `against_paper`: the same differences of each recipe's multi-task
-        model (without one, of its models of one task) minus the `paper` recipe's.
+        by level, headline -> difference and `ci`). `against`: reference -> the same differences of each recipe's
+        multi-task model (without one, of its models of one task) minus the linear baseline or the `paper` recipe.
     """
     groups = group_runs(result for result in results if result.run.alpha is None)
-    groups.sort(key=lambda group: group.recipe != REFERENCE_RECIPE)
+    order = {name: position for position, name in enumerate(REFERENCES)}
+    groups.sort(key=lambda group: order.get(group.recipe, len(order)))
     names = [_group_name(group, groups) for group in groups]
-    references = [i for i, group in enumerate(groups) if group.recipe == REFERENCE_RECIPE]
-    against_reference = []
-    for i, group in enumerate(groups):
-        if references and i not in references:
-            same_epochs = [j for j in references if groups[j].epochs == group.epochs]
+    against: dict[str, list[dict[str, Any]]] = {}
+    for reference in REFERENCES:
+        references = [i for i, group in enumerate(groups) if group.recipe == reference]
+        others = [i for i, group in enumerate(groups) if group.recipe not in (reference, LINEAR)]
+        for i in others if references else ():
+            same_epochs = [j for j in references if groups[j].epochs == groups[i].epochs]
             j = (same_epochs or references)[-1]
-            rows = _against_reference(group, groups[j], scorer)
-            against_reference += [{"of": names[i], "minus": names[j]} | row for row in rows]
+            rows = _against_reference(groups[i], groups[j], scorer)
+            against.setdefault(reference, []).extend({"of": names[i], "minus": names[j]} | row for row in rows)
     run = results[0].run
     return {
         "fingerprint": results[0].fingerprint,
@@ -57,7 +69,7 @@ def build_table1(results: Sequence[RunResult], scorer: Scorer) -> dict[str, Any]
         "resamples": scorer.resamples,
         "bootstrap_seed": BOOTSTRAP_SEED,
         "groups": [{"name": name} | _score_group(group, scorer) for name, group in zip(names, groups, strict=True)],
-        "against_paper": against_reference,
+        "against": against,
         "reported_by_the_paper": {
             task: {name: {"auc_pr": pr, "auc_roc": roc} for name, (pr, roc) in systems.items()}
             for task, systems in REPORTED.items()
@@ -73,7 +85,8 @@ def _group_name(group: RunGroup, groups: Sequence[RunGroup]) -> str:
 
 def _score_group(group: RunGroup, scorer: Scorer) -> dict[str, Any]:
     cells = group.complete
-    systems = {(system.task, system.name): system for system in SYSTEMS if is_scorable(cells, system)}
+    possible = LINEAR_SYSTEMS if group.recipe == LINEAR else SYSTEMS
+    systems = {(system.task, system.name): system for system in possible if is_scorable(cells, system)}
     multi_task_runs = [cell[BOTH] for cell in group.cells.values() if BOTH in cell]
     return {
         "recipe": group.recipe,

@@ -53,10 +53,10 @@ def _level_tables(table: Mapping[str, Any], level: str) -> list[tuple[str, Rows]
             chance_rows.setdefault(task, [f"{task}: chance", *chance, ""])
         differences = [_difference_row(row, level) for row in group["differences"]]
         tables.append((group_title(group), [columns, *rows, *chance_rows.values(), *differences]))
-    if table["against_paper"]:
-        systems = " and ".join(dict.fromkeys(row["system"] for row in table["against_paper"]))
-        differences = [_difference_row(row, level) for row in table["against_paper"]]
-        tables.append((f"{systems} of each recipe minus that of paper", [columns, *differences]))
+    for reference, against in table["against"].items():
+        systems = " and ".join(dict.fromkeys(row["system"] for row in against))
+        differences = [_difference_row(row, level) for row in against]
+        tables.append((f"{systems} of each recipe minus {reference}", [columns, *differences]))
     return tables
 
 

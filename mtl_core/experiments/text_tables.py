@@ -49,7 +49,7 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 def group_title(group: Mapping[str, Any]) -> str:
     """The title of the table of a group: recipe, epochs, alpha, folds and seeds."""
     folds, seeds = group["folds"], group["seeds"]
-    parts = [f"{group['name']}: {group['epochs']} epochs"]
+    parts = [f"{group['name']}: {group['epochs']} epochs" if group["epochs"] else f"{group['name']}: no network"]
     if group.get("alpha") is not None:
         parts.append(f"alpha {group['alpha']:g}")
     if len(folds) > 1:

@@ -14,8 +14,8 @@ from torch import Tensor
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.sound_level import has_sound
 from mtl_core.model.class_geometry import Moments
-from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
-from mtl_core.model.segment_statistics import SegmentStatistics
+from mtl_core.model.cnn import BANDS, MultitaskCNN
+from mtl_core.model.segment_statistics import band_statistics
 from mtl_core.model.train_step import ONE_WORKER, TensorBatch, Workers
 
 
@@ -72,12 +72,7 @@ def band_moments(
     workers: Workers = ONE_WORKER,
 ) -> Moments:
     """The moments of the band statistics that the linear baseline is fitted on; see `value_moments`."""
-    statistics, n_values = SegmentStatistics(FRAMES, BANDS).to(device), 3 * BANDS
-
-    def of_bands(X_B1TF: Tensor) -> Tensor:
-        return statistics(X_B1TF)[:, :n_values]
-
-    return _moments(of_bands, n_values, device, batches, n_tracks, front_end, workers, sample_every)
+    return _moments(band_statistics, 3 * BANDS, device, batches, n_tracks, front_end, workers, sample_every)
 
 
 @torch.no_grad()

@@ -53,13 +53,9 @@ class SegmentStatistics(nn.Module):
 
     def forward(self, X_B1TF: Tensor) -> Tensor:
         """The statistics of segments."""
-        X_BTF = X_B1TF.squeeze(1)
-        X_BTF = X_BTF - X_BTF.mean((1, 2), keepdim=True)
-        mean_BF = X_BTF.mean(1)
-        std_BF = (X_BTF - mean_BF[:, None]).square().mean(1).sqrt()
-        step_BF = (X_BTF[:, 1:] - X_BTF[:, :-1]).abs().mean(1)
+        X_BTF = _centred(X_B1TF)
         cepstra_BTC = X_BTF @ self.dct_FC
-        return torch.cat([mean_BF, std_BF, step_BF, self._second_order(cepstra_BTC), self._modulation(cepstra_BTC)], 1)
+        return torch.cat([_of_bands(X_BTF), self._second_order(cepstra_BTC), self._modulation(cepstra_BTC)], 1)
 
     def _second_order(self, cepstra_BTC: Tensor) -> Tensor:
         slopes_BTC = cepstra_BTC[:, 2:] - cepstra_BTC[:, :-2]
@@ -75,6 +71,23 @@ class SegmentStatistics(nn.Module):
     def _modulation(self, cepstra_BTC: Tensor) -> Tensor:
         Z_BCT = (cepstra_BTC - cepstra_BTC.mean(1, keepdim=True)).transpose(1, 2)
         return ((Z_BCT @ self.waves_TQ).square() @ self.mean_QM + MIN_ENERGY).log().flatten(1)
+
+
+def band_statistics(X_B1TF: Tensor) -> Tensor:
+    """Log-mel segments (B, 1, T, F) -> (B, 3 F): the first-order statistics alone, which the linear baseline uses."""
+    return _of_bands(_centred(X_B1TF))
+
+
+def _centred(X_B1TF: Tensor) -> Tensor:
+    X_BTF = X_B1TF.squeeze(1)
+    return X_BTF - X_BTF.mean((1, 2), keepdim=True)
+
+
+def _of_bands(X_BTF: Tensor) -> Tensor:
+    mean_BF = X_BTF.mean(1)
+    std_BF = (X_BTF - mean_BF[:, None]).square().mean(1).sqrt()
+    step_BF = (X_BTF[:, 1:] - X_BTF[:, :-1]).abs().mean(1)
+    return torch.cat([mean_BF, std_BF, step_BF], 1)
 
 
 def n_statistics(bands: int) -> int:

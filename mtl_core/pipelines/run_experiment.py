@@ -17,8 +17,9 @@ from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.errors import InputError, RunError
 from mtl_core.experiments import run_store
 from mtl_core.experiments.alpha_sweep import ALPHA_TITLE, alpha_effects, alpha_section
+from mtl_core.experiments.linear_run import linear_result
 from mtl_core.experiments.report import render_experiment
-from mtl_core.experiments.run_store import MODELS_PATH, Run, RunResult, load_run, run_result, stored_runs
+from mtl_core.experiments.run_store import LINEAR, MODELS_PATH, Run, RunResult, load_run, run_result, stored_runs
 from mtl_core.experiments.runner import ExperimentOptions, plan_runs, run_missing
 from mtl_core.experiments.scoring import Scorer
 from mtl_core.experiments.segment_logits import segment_logits
@@ -72,6 +73,8 @@ def _stored_results(out: Location, options: ExperimentOptions) -> list[RunResult
 
 def _train_run(run: Run, *, source: MelDataset, mels: Location, out: Location, options: ExperimentOptions) -> RunResult:
     """Train a run's model and predict its test tracks. A model that is already there is not trained again."""
+    if run.recipe == LINEAR:
+        return linear_result(run, source)
     model = out / MODELS_PATH / run.key
     try:
         if not (model / MODEL_FILE).exists():

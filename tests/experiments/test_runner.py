@@ -51,17 +51,27 @@ def plan(**options):
 
 def test_all_models_of_a_seed_and_fold_come_together_and_every_key_is_different():
     runs = plan(recipes=["demo", "paper"], seeds=[0, 1], folds=[0, 3])
-    assert len({run.key for run in runs}) == len(runs) == 24
-    assert {(run.seed, run.fold) for run in runs[:6]} == {(0, 0)}
-    assert {run.epochs for run in runs} == {recipe("demo").epochs, 100}
-    assert [run.tasks for run in runs[:3]] == [*TASKS, "both"]
+    assert len({run.key for run in runs}) == len(runs) == 28
+    assert {(run.seed, run.fold) for run in runs[:7]} == {(0, 0)}
+    assert [(run.recipe, run.tasks, run.epochs) for run in runs[:4]] == [
+        ("linear", "both", 0),
+        *(("demo", tasks, recipe("demo").epochs) for tasks in (*TASKS, "both")),
+    ]
+    assert {run.epochs for run in runs[4:7]} == {100}
+
+
+def test_the_linear_baseline_has_the_tasks_that_are_trained():
+    assert [(run.recipe, run.tasks) for run in plan(tasks=["language"])] == [
+        ("linear", "language"),
+        ("paper", "language"),
+    ]
 
 
 def test_each_alpha_is_one_more_model_of_both_tasks():
     default, more = plan(seeds=[0, 1]), plan(seeds=[0, 1], alphas=[0.0, 2.0])
     assert [run for run in more if run.alpha is None] == default
-    assert [(run.tasks, run.alpha) for run in more[3:5]] == [("both", 0.0), ("both", 2.0)]
-    assert len({run.key for run in more}) == len(more) == 10
+    assert [(run.tasks, run.alpha) for run in more[4:6]] == [("both", 0.0), ("both", 2.0)]
+    assert len({run.key for run in more}) == len(more) == 12
 
 
 @pytest.mark.parametrize(

@@ -99,18 +99,30 @@ def test_another_recipe_is_compared_with_paper_on_their_common_cells():
     better = make_results(gain=2.5, noise=2.0, recipe="best", seeds=(1,), variants=("both",))
     table = build_table1([*better, *make_results(noise=2.0)], Scorer(300))
     assert [group["name"] for group in table["groups"]] == ["paper", "best"]
-    assert [(row["task"], row["of"], row["minus"], row["seeds"]) for row in table["against_paper"]] == [
+    assert [(row["task"], row["of"], row["minus"], row["seeds"]) for row in table["against"]["paper"]] == [
         ("artist", "best", "paper", [1]),
         ("language", "best", "paper", [1]),
     ]
-    gain = table["against_paper"][0]["tracks"]["auc_pr_macro"]
+    gain = table["against"]["paper"][0]["tracks"]["auc_pr_macro"]
     assert gain["ci"][0] > 0
     assert table["groups"][0]["alpha"] == 2
 
 
+def test_every_recipe_is_compared_with_the_linear_baseline():
+    linear = make_results(noise=3.0, recipe="linear", variants=("both",))
+    table = build_table1([*make_results(recipe="best", noise=0.1), *make_results(), *linear], Scorer(100))
+    assert [group["name"] for group in table["groups"]] == ["linear", "paper", "best"]
+    assert [row["system"] for row in table["groups"][0]["systems"]] == ["linear", "linear"]
+    assert table["groups"][0]["alpha"] is None
+    assert [(row["task"], row["of"], row["minus"]) for row in table["against"]["linear"]] == [
+        (task, recipe, "linear") for recipe in ("paper", "best") for task in ("artist", "language")
+    ]
+    assert table["against"]["linear"][2]["tracks"]["auc_pr_macro"]["ci"][0] > 0
+
+
 def test_models_of_one_task_are_compared_if_there_are_no_multi_task_models():
     better = make_results(gain=0, noise=0.1, recipe="best", variants=("language",))
-    (row,) = build_table1([*better, *make_results(noise=2.0, variants=("language",))], Scorer(100))["against_paper"]
+    (row,) = build_table1([*better, *make_results(noise=2.0, variants=("language",))], Scorer(100))["against"]["paper"]
     assert (row["task"], row["system"], row["of"]) == ("language", "language-only", "best")
     assert row["tracks"]["auc_pr_macro"]["ci"][0] > 0
 

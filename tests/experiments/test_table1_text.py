@@ -23,7 +23,7 @@ def test_the_table_has_systems_scores_and_differences(table, text):
         assert text.count(name) >= 2
     scores = table["groups"][0]["systems"][0]["tracks"]
     assert f"{100 * scores['auc_pr_macro']:.1f} [" in text
-    headline = table["against_paper"][0]["tracks"]["auc_pr_macro"]
+    headline = table["against"]["paper"][0]["tracks"]["auc_pr_macro"]
     assert f"{100 * headline['difference']:+.1f} [" in text
     assert "4 of 4" in text
     assert "paper: 2 epochs, alpha 2, 5 folds pooled, seed 0" in text

@@ -35,6 +35,7 @@ def test_one_command_makes_table_1_and_the_same_command_trains_nothing(local_ray
         "artist: multi-task \N{MINUS SIGN} artist-only",
         "language: multi-task \N{MINUS SIGN} language-only",
         "language: via artist-only",
+        "artist: demo \N{MINUS SIGN} linear",
     ):
         assert row in output
     table = json.loads((out / "table1.json").read_text())
@@ -44,7 +45,7 @@ def test_one_command_makes_table_1_and_the_same_command_trains_nothing(local_ray
     code, again, log = run(*flags, "--resamples", 20)
     assert (code, again) == (0, output)
     assert "training:" not in log
-    assert "3 runs, 3 of them stored" in log
+    assert "4 runs, 4 of them stored" in log
 
     # As if killed between training and storing: the model is not trained again.
     key = "demo-both-kfold-fold-0-seed-0-epochs-2"
