@@ -72,7 +72,7 @@ def calibrate(
         right_N = np.concatenate([right_N for right_N, _ in scored])
         scores = {
             name: np.concatenate(
-                _on_one_scale([(fold.known_N, of[name]) for fold, (_, of) in zip(rows, scored, strict=True)])
+                on_one_scale([(fold.known_N, of[name]) for fold, (_, of) in zip(rows, scored, strict=True)])
             )
             for name in SCORES
         }
@@ -189,7 +189,7 @@ def _blocks(n_rows: int, n_classes: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, n_rows, size))
 
 
-def _on_one_scale(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+def on_one_scale(folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     """The scores of each fold, of (known, scores), shifted so that the median of its known songs is that of all folds.
 
     Fold models differ: a score of one is not worth the same score of another.
