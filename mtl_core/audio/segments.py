@@ -9,16 +9,22 @@ Two samplings say which segments stand for a recording:
 
 Positions are in samples at 16 kHz from the excerpt's start, by integer arithmetic.
 
+The segments of `spread` can be taken in rounds, until they are enough: 4, 8, 16, 32 … of them, each time all over the
+recording.
+
 Legend: N samples, S segments, D draws.
 """
 
 import hashlib
+from functools import cache
 
 import numpy as np
 
 SEGMENT_SAMPLES = 48_000
 MAX_SEGMENTS_PER_EXCERPT = 20  # 60 s back to back
 MAX_SEGMENTS = 1_024  # of the sampling `spread`
+FIRST_ROUND = 4  # segments; each further round doubles their number
+WHOLE_TO = 8  # a recording of so many segments is taken in one round
 EXCERPT_S = 60
 WHOLE_BELOW_S = 120
 
@@ -43,6 +49,33 @@ def spread_starts(n_samples: int, segments: int) -> np.ndarray:
         raise ValueError(f"segments must be 1 to {MAX_SEGMENTS}, got {segments}")
     m = _count_back_to_back(n_samples)
     return _centred_starts(m, min(segments, m))
+
+
+@cache
+def rounds(n_segments: int) -> tuple[np.ndarray, ...]:
+    """The rounds in which the segments of a recording are taken: the numbers (R,) int64 of each round's, ascending.
+
+    The order is that of the van der Corput sequence in base 2, an eighth of the recording later. So the first four lie
+    at .14, .64, .39 and .89 of it, and not in its intro.
+
+    Raises:
+        ValueError: `n_segments` is not 1 or more.
+    """
+    if n_segments < 1:
+        raise ValueError(f"a recording has 1 segment or more, got {n_segments}")
+    if n_segments <= WHOLE_TO:
+        return (np.arange(n_segments),)
+    bits = n_segments.bit_length() + 3
+    order: dict[int, None] = {}
+    for j in range(1 << bits):
+        if len(order) == n_segments:
+            break
+        reversed_j = int(f"{j:0{bits}b}"[::-1], 2)
+        order[n_segments * ((reversed_j + (1 << bits) // 8) % (1 << bits)) >> bits] = None
+    taken, ends = np.array([*order]), [FIRST_ROUND]
+    while ends[-1] < n_segments:
+        ends.append(min(2 * ends[-1], n_segments))
+    return tuple(np.sort(part) for part in np.split(taken, ends[:-1]))
 
 
 def segment_starts(n_samples: int, segments_per_excerpt: int) -> np.ndarray:

@@ -1,22 +1,26 @@
 """Track reader: a manifest's row -> the segments of its track, or the reason why there are none.
 
 Fetch, decode, compute the mels: extraction and tagging share this one path. The next tracks are fetched while one is
-decoded. A `TrackError` is caught here and becomes data.
+decoded. A track is opened; then its segments are read, all at once or in rounds, as many as its reader needs.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording
+import numpy as np
+
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, Stretches
 from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
 from mtl_core.audio.read_limits import ReadLimits
+from mtl_core.audio.segments import rounds
 from mtl_core.audio.source import as_fetch_error
 from mtl_core.errors import TrackError
 from mtl_core.timing import StageTimer
@@ -34,6 +38,7 @@ class Track:
     segments: Segments
     duration_s: float  # of the whole recording
     lost_s: float = 0.0  # of what was decoded: damage that was passed over
+    is_whole: bool = True  # whether these are all segments that the front end names
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,84 @@ class FailedTrack:
         }
 
 
+class OpenTrack:
+    """A track whose recording is open in the decoder. It can be read until the next track is opened.
+
+    `row` is that of the manifest, `duration_s` the length of the recording.
+    """
+
+    def __init__(self, row: Row, reader: "TrackReader", rate_hz: int, n_frames: int, draws: Mapping[str, Any]) -> None:
+        self.row, self.duration_s = row, n_frames / rate_hz
+        self._reader, self._draws = reader, draws
+        self._stretches = reader.front_end.stretches(n_frames, rate_hz, **draws)
+        self._lost_s = self._asked_s = 0.0
+
+    @property
+    def n_segments(self) -> int:
+        """The number of segments that the front end names; 0 of the sampling `paper`, which names excerpts."""
+        return 0 if self._stretches.are_excerpts else len(self._stretches.places)
+
+    @property
+    def lost_s(self) -> float:
+        """Of what was decoded so far: damage that was passed over, in seconds."""
+        return self._lost_s
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether damage has taken too much of what was decoded so far."""
+        return self._lost_s > MOST_LOST * self._asked_s
+
+    def read(self, segments: int | None = None) -> "Track":
+        """All segments, or the first ones in the order of `segments.rounds`; the sampling `paper` has no such order.
+
+        Raises TrackError of the stages fetch, decode and features.
+        """
+        stretches, is_whole = self._stretches, True
+        if segments is not None and segments < self.n_segments:
+            chosen = np.sort(np.concatenate(rounds(self.n_segments))[:segments])
+            stretches, is_whole = self._at(chosen), False
+        read = self._segments(stretches)
+        self.check_lost()
+        return Track(self.row, read, self.duration_s, self.lost_s, is_whole)
+
+    def read_rounds(self) -> Iterator[tuple[np.ndarray, Segments]]:
+        """The numbers of each round's segments, see `segments.rounds`, and the segments, decoded when asked for.
+
+        The sampling `paper` has one round. Raises TrackError as `read`.
+        """
+        if self._stretches.are_excerpts:
+            segments = self._segments(self._stretches)
+            yield np.arange(len(segments.start_s)), segments
+            return
+        for numbers_R in rounds(self.n_segments):
+            yield numbers_R, self._segments(self._at(numbers_R))
+
+    def _at(self, numbers: np.ndarray) -> Stretches:
+        return Stretches(places=[self._stretches.places[i] for i in numbers], are_excerpts=False)
+
+    def check_lost(self) -> None:
+        """Raises TrackError where damage has taken too much of what was decoded."""
+        if self.is_lost:
+            message = f"{self._lost_s:.1f} of {self._asked_s:.1f} s could not be decoded: allowed is {MOST_LOST:.0%}"
+            raise TrackError("decode", "corrupt", message)
+
+    def _segments(self, stretches: Stretches) -> Segments:
+        recording = self._reader.decode(self.row, stretches)
+        self._lost_s += recording.lost_s
+        self._asked_s += sum(len(excerpt.samples) for excerpt in recording.excerpts) / SAMPLE_RATE_HZ
+        with self._reader.timer.timed("features"):
+            return log_mel_segments(recording, self._reader.front_end, **self._draws)
+
+
+def read_each(tracks: Iterable[OpenTrack | FailedTrack], segments: int | None = None) -> Iterator[Track | FailedTrack]:
+    """All or so many segments of each track, see `OpenTrack.read`; one that fails becomes a `FailedTrack`."""
+    for track in tracks:
+        try:
+            yield track if isinstance(track, FailedTrack) else track.read(segments)
+        except TrackError as error:
+            yield FailedTrack(track.row, error)
+
+
 class TrackReader:
     """Reads tracks for one worker. It has a decoder child, fetching threads, and a `timer` of its stages.
 
@@ -85,7 +168,7 @@ class TrackReader:
         draws: int = 0,
         seed: int = 0,
     ) -> None:
-        self._front_end, self._draws, self._seed = front_end, draws, seed
+        self.front_end, self._draws, self._seed = front_end, draws, seed
         limits = limits or ReadLimits()
         self._decoder = Decoder(limits.decoder_limits(), decoder)
         self._prefetcher = Prefetcher(allowed=limits.allowed())
@@ -97,14 +180,18 @@ class TrackReader:
         """End the decoder child. A closed reader cannot be used again."""
         self._decoder.close()
 
-    def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
-        """The tracks of `rows`, in their order. Fetching starts now."""
+    def open(self, rows: list[Row]) -> Iterator[OpenTrack | FailedTrack]:
+        """The tracks of `rows`, in their order. Fetching starts now; a track is open until the next one is taken."""
         return self._tracks(self._prefetcher.submit(rows))
 
+    def read(self, rows: list[Row]) -> Iterator[Track | FailedTrack]:
+        """The same with all their segments."""
+        return read_each(self.open(rows))
+
     def serve_in_order(
-        self, rows: Callable[[], list[Row]], use: Callable[[Iterator[Track | FailedTrack]], Result]
+        self, rows: Callable[[], list[Row]], use: Callable[[Iterator[OpenTrack | FailedTrack]], Result]
     ) -> Result:
-        """Read the tracks of several callers, one caller after another; for callers in several threads.
+        """Open the tracks of several callers, one caller after another; for callers in several threads.
 
         While one caller is served, the rows and the audio of the next are fetched: no time is lost between two shards.
         `rows` and `use` are called in the order of the calls to this method. What one of them raises is raised here;
@@ -123,34 +210,35 @@ class TrackReader:
             result = self._consumer.submit(consume)
         return result.result()
 
-    def _tracks(self, fetches: deque[PendingFetch]) -> Iterator[Track | FailedTrack]:
+    def decode(self, row: Row, stretches: Stretches) -> Recording:
+        """Stretches of the recording that is open, which is that of `row`. Raises TrackError of fetch and decode."""
+        with self._timed_decoding(row):
+            return self._decoder.read(stretches)
+
+    def _tracks(self, fetches: deque[PendingFetch]) -> Iterator[OpenTrack | FailedTrack]:
         try:
             while fetches:
                 fetch = fetches.popleft()
                 try:
-                    yield self._track(fetch)
+                    track = self._open(fetch)
                 except TrackError as error:
                     yield FailedTrack(fetch.row, error)
+                else:
+                    yield track
         finally:
             self._prefetcher.cancel(fetches)
 
-    def _track(self, fetch: PendingFetch) -> Track:
+    def _open(self, fetch: PendingFetch) -> OpenTrack:
         row = fetch.row
         with self.timer.timed("fetch"):
             source = self._prefetcher.result(fetch)
-        draws: dict[str, Any] = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}
-        # Decoding reads local files and large objects.
-        with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):
+        draws = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}
+        with self._timed_decoding(row):
             rate_hz, n_frames = self._decoder.open(source)
-            recording = self._decoder.read(self._front_end.stretches(n_frames, rate_hz, **draws))
-        _check_lost(recording)
-        with self.timer.timed("features"):
-            segments = log_mel_segments(recording, self._front_end, **draws)
-        return Track(row, segments, recording.duration_s, recording.lost_s)
+            return OpenTrack(row, self, rate_hz, n_frames, draws)
 
-
-def _check_lost(recording: Recording) -> None:
-    asked_s = sum(len(excerpt.samples) for excerpt in recording.excerpts) / SAMPLE_RATE_HZ
-    if recording.lost_s > MOST_LOST * asked_s:
-        message = f"{recording.lost_s:.1f} of {asked_s:.1f} s could not be decoded: allowed is {MOST_LOST:.0%}"
-        raise TrackError("decode", "corrupt", message)
+    @contextmanager
+    def _timed_decoding(self, row: Row) -> Iterator[None]:
+        """Decoding reads local files and large objects, so it can fail as fetching does."""
+        with self.timer.timed("decode"), as_fetch_error(row.get("uri") or row["track_id"]):
+            yield

@@ -28,7 +28,8 @@ from mtl_core.storage.location import Location
 
 ROW_GROUPS_HELD = 3  # 37 MB each
 
-#: `mel` (B, 187, 96) float16, `track` (B,) int64 (its index in the split), and the classes of each task (B,) int64.
+#: `mel` (B, 187, 96) float16, `track` (B,) int64 (its index in the split), and the classes of each task (B,) int64. In
+#: order of the files there is also `segment` (B,) int64, the segment's number in its track.
 Batch = dict[str, np.ndarray]
 
 
@@ -44,6 +45,13 @@ class SplitSegments:
     def segments(self) -> int:
         """The number of segments."""
         return int(pc.sum(self.spans["segments"]).as_py() or 0)
+
+    @property
+    def of_track(self) -> np.ndarray:
+        """(N,) int64, the number of segments of each track."""
+        n_tracks = len(next(iter(self.targets.values()), ()))
+        track, segments = (self.spans[name].to_numpy() for name in ("track", "segments"))
+        return np.bincount(track, segments, minlength=n_tracks).astype(np.int64)
 
     def epoch_segments(self, per_track: int | None = None) -> int:
         """The number of segments of an epoch that takes so many of each track; None: all."""
@@ -78,7 +86,7 @@ class SplitSegments:
         rng = np.random.default_rng((seed, epoch, rank + 1))
         buffer = _Buffer(min(max(size, buffer_segments), share))
         draw = _Draw(self._kept(per_track), (seed, epoch))
-        for mel_STF, track_S in self._read(order_G, rank * share, (rank + 1) * share, draw):
+        for mel_STF, track_S, _ in self._read(order_G, rank * share, (rank + 1) * share, draw):
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
@@ -90,16 +98,17 @@ class SplitSegments:
     def ordered_batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Batches of one worker in the order of the files; no segment is dropped. Arguments as `shuffled_batches`."""
         first, end = (self.segments * i // world_size for i in (rank, rank + 1))
-        rest_STF, rest_S = np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64)
+        rest = (np.empty((0, *MEL_SHAPE), np.float16), np.empty(0, np.int64), np.empty(0, np.int64))
         all_segments = _Draw(self._kept(None), (0, 0))
-        for mel_STF, track_S in self._read(np.arange(len(self._first_spans)), first, end, all_segments):
-            mel_STF, track_S = np.concatenate((rest_STF, mel_STF)), np.concatenate((rest_S, track_S))
+        for read in self._read(np.arange(len(self._first_spans)), first, end, all_segments):
+            mel_STF, track_S, segment_S = (np.concatenate((rest[i], read[i])) for i in range(3))
             n_batched = len(track_S) // size * size
             for start in range(0, n_batched, size):
-                yield self._batch(mel_STF[start : start + size], track_S[start : start + size])
-            rest_STF, rest_S = mel_STF[n_batched:], track_S[n_batched:]
-        if len(rest_S):
-            yield self._batch(rest_STF, rest_S)
+                rows = slice(start, start + size)
+                yield self._batch(mel_STF[rows], track_S[rows]) | {"segment": segment_S[rows]}
+            rest = (mel_STF[n_batched:], track_S[n_batched:], segment_S[n_batched:])
+        if len(rest[1]):
+            yield self._batch(*rest[:2]) | {"segment": rest[2]}
 
     def _batch(self, mel_BTF: np.ndarray, track_B: np.ndarray) -> Batch:
         return {"mel": mel_BTF, "track": track_B, **{task: classes[track_B] for task, classes in self.targets.items()}}
@@ -109,6 +118,17 @@ class SplitSegments:
         """(G,) the index of the first span of each row group that has segments of the split."""
         file, row_group = (self.spans[name].to_numpy() for name in ("file", "row_group"))
         return np.flatnonzero((np.diff(file, prepend=-1) != 0) | (np.diff(row_group, prepend=-1) != 0))
+
+    @cached_property
+    def _first_segments(self) -> np.ndarray:
+        """The number in its track of each span's first segment; it is above 0 where a track is in two row groups."""
+        track, segments = (self.spans[name].to_numpy() for name in ("track", "segments"))
+        order = np.argsort(track, kind="stable")
+        before = np.cumsum(segments[order]) - segments[order]
+        is_first = np.diff(track[order], prepend=-1) != 0
+        first_segments = np.empty_like(before)
+        first_segments[order] = before - np.repeat(before[is_first], np.diff([*np.flatnonzero(is_first), len(order)]))
+        return first_segments
 
     def _kept(self, per_track: int | None) -> np.ndarray:
         """How many segments of each span an epoch takes; those of a track in two row groups are shared out."""
@@ -121,8 +141,11 @@ class SplitSegments:
 
     def _read(
         self, order_G: np.ndarray, first: int, end: int, draw: "_Draw"
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Drawn segments `first` to `end` of the row groups in this order: mels (S, 187, 96) float16, tracks (S,)."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Drawn segments `first` to `end` of the row groups in this order.
+
+        Mels (S, 187, 96) float16, tracks (S,), and the numbers of the segments in their tracks (S,).
+        """
         spans_G = self._first_spans
         count_G = np.add.reduceat(draw.kept, spans_G) if len(spans_G) else spans_G
         ends_G = np.cumsum(count_G[order_G])
@@ -133,7 +156,9 @@ class SplitSegments:
             ROW_GROUPS_HELD,
         )
 
-    def _read_row_group(self, index: int, first: int, end: int, draw: "_Draw") -> tuple[np.ndarray, np.ndarray]:
+    def _read_row_group(
+        self, index: int, first: int, end: int, draw: "_Draw"
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Drawn segments `first` to `end` of the split in one row group, as `_read`."""
         spans_G = self._first_spans
         begin = int(spans_G[index])
@@ -142,8 +167,10 @@ class SplitSegments:
         chosen = [draw.rows(begin + i, n) for i, n in enumerate(segments)]
         row_S = np.concatenate([start + rows for start, rows in zip(row, chosen, strict=True)])[first:end]
         track_S = np.repeat(track, [len(rows) for rows in chosen])[first:end]
+        first_segment = self._first_segments[begin : begin + len(spans)]
+        segment_S = np.concatenate([at + rows for at, rows in zip(first_segment, chosen, strict=True)])[first:end]
         mel_STF = read_row_group(self.files[spans["file"][0].as_py()], spans["row_group"][0].as_py())
-        return mel_STF[row_S], track_S
+        return mel_STF[row_S], track_S, segment_S
 
 
 @dataclass(frozen=True)

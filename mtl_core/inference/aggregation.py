@@ -4,8 +4,8 @@ Probabilities sum to 1. Tagging, calibration and evaluation all call these funct
 written. Legend: C classes.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,9 @@ class Aggregation:
     shortest: dict[str, float] = field(default_factory=dict)
     #: Task -> the score below which the label is null. None, or left out: never null.
     threshold: dict[str, float | None] = field(default_factory=dict)
+    #: The same after the first segments of a recording that has more, in rising order of their number. JSON values are
+    #: taken, too. Empty: all segments are read.
+    rounds: tuple["Round", ...] = ()
 
     def __post_init__(self) -> None:
         if self.method != METHOD:
@@ -56,13 +59,66 @@ class Aggregation:
                 raise ValueError(f"score of {task} must be one of {SCORES}, got {self.score[task]!r}")
             if threshold is not None and np.isnan(threshold):
                 raise ValueError(f"threshold of {task} must be None or a number, got {threshold}")
+        rounds = tuple(of if isinstance(of, Round) else Round.from_dict(of) for of in self.rounds)
+        object.__setattr__(self, "rounds", tuple(sorted(rounds, key=lambda of: of.segments)))
+
+    def round_of(self, n_segments: int) -> "Round | None":
+        """The last round of at most so many segments; None: there is none."""
+        return next((of for of in reversed(self.rounds) if of.segments <= n_segments), None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; fields that are not of version 0.1 are left out at their default."""
         values = asdict(self)
         if set(values["score"].values()) == {PROBABILITY}:
             del values["score"], values["shortest"]
+        if not self.rounds:
+            del values["rounds"]
         return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When a task is decided before all segments are read: nothing that is still to come would change the tag."""
+
+    odds_from: float  # of the most probable label against the second: from here on the label stays
+    named_from: float  # score from which the label stays a name
+    null_below: float  # score below which the label stays null
+
+    def decides(self, tag: "Tag") -> bool:
+        """Whether the tag of the segments so far is that of all of them."""
+        if tag.score < self.null_below:
+            return True
+        (_, first), *others = tag.top
+        return tag.score >= self.named_from and (not others or first >= self.odds_from * others[0][1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """The numbers of a track of which some segments were read."""
+
+    segments: int  # that were read, of a recording that has more
+    numbers: Aggregation  # instead of those of all segments
+    stop: dict[str, Stop]  # task -> when it is decided; empty: never
+
+    def decides(self, tags: Mapping[str, "Tag"]) -> bool:
+        """Whether the tags, by task, are those of all segments."""
+        return bool(tags) and tags.keys() <= self.stop.keys() and all(self.stop[t].decides(tags[t]) for t in tags)
+
+    def final(self, tags: Mapping[str, "Tag"]) -> dict[str, "Tag"]:
+        """The tags of a track that is decided, with a name or null as all segments would have it."""
+        return {
+            task: replace(of, label=None if of.score < self.stop[task].null_below else of.top[0][0])
+            for task, of in tags.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Round":
+        """Of JSON values. Raises ValueError, KeyError or TypeError where they are not those of a round."""
+        return cls(
+            segments=int(values["segments"]),
+            numbers=Aggregation(**values["numbers"]),
+            stop={task: Stop(**stop) for task, stop in values["stop"].items()},
+        )
 
 
 @dataclass(frozen=True)

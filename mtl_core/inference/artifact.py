@@ -36,6 +36,7 @@ from mtl_core.inference.artifact_files import (
     invalid_model,
     read_header,
 )
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head, read_heads
 from mtl_core.inference.model_card import model_card
 from mtl_core.inference.openvino_export import export_openvino
@@ -70,9 +71,9 @@ class Artifact:
         """Task -> its head, by which tracks are tagged."""
         return read_heads(_weights(self), self.vocabularies)
 
-    def tagger(self, engine: Engine) -> Tagger:
+    def tagger(self, engine: Engine, options: ExitOptions | None = None) -> Tagger:
         """A tagger that runs the network in the engine."""
-        return Tagger(engine, self.front_end, self.heads, self.vocabularies, self.aggregation)
+        return Tagger(engine, self.front_end, self.heads, self.vocabularies, self.aggregation, options)
 
 
 def model_id(artifact: Artifact) -> str:

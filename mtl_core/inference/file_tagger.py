@@ -11,7 +11,8 @@ from os import PathLike
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
-from mtl_core.audio.track_reader import FailedTrack, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, OpenTrack, TrackReader
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.storage.location import Location
 
@@ -22,17 +23,25 @@ class FileTagger:
     Args:
         model: path or s3:// URI of a model artifact.
         limits: what a track may be, and what reading it may cost.
+        exit_options: how many segments of a track are decoded.
         decoder: module of the decoder process.
 
     Raises:
         InputError: the model is missing or damaged.
     """
 
-    def __init__(self, model: str, *, limits: ReadLimits | None = None, decoder: str = DECODER) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        limits: ReadLimits | None = None,
+        exit_options: ExitOptions | None = None,
+        decoder: str = DECODER,
+    ) -> None:
         cpu_model = load_cpu_model(Location(model))
         self.model_id = cpu_model.model_id
         self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder)
-        self._tagger = cpu_model.tagger()
+        self._tagger = cpu_model.tagger(exit_options)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
         """Tag audio files, local or s3://.
@@ -49,12 +58,13 @@ class FileTagger:
         A row has track_id and uri, optionally content_id and size_bytes. If it has `bytes`, the content of the file,
         the uri is not read. Yields one dict a row, in order, as `tag` returns.
         """
-        for track in self._reader.read(rows):
-            if isinstance(track, FailedTrack):
-                yield failure_columns(track)
+        for track in self._reader.open(rows):
+            result: Row | FailedTrack
+            if isinstance(track, OpenTrack):
+                result = self._tagger.read_and_tag(track, self._reader.timer, model_id=self.model_id, run_id=None)
             else:
-                (result,) = self._tagger.tag([track], model_id=self.model_id, run_id=None)
-                yield failure_columns(result) if isinstance(result, FailedTrack) else result
+                result = track
+            yield failure_columns(result) if isinstance(result, FailedTrack) else result
 
     def close(self) -> None:
         """End the decoder process. A closed tagger cannot be used again."""

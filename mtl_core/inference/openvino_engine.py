@@ -15,6 +15,7 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
@@ -46,9 +47,9 @@ class CpuModel:
         """Compile the network in this process."""
         return CpuEngine(self.graph, self.weights)
 
-    def tagger(self) -> Tagger:
+    def tagger(self, options: ExitOptions | None = None) -> Tagger:
         """A tagger that runs the network in this process."""
-        return Tagger(self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation)
+        return Tagger(self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation, options)
 
 
 def load_cpu_model(location: Location) -> CpuModel:

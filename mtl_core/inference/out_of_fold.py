@@ -8,7 +8,7 @@ Legend: N tracks, C classes, E embedding (96).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,20 @@ class FoldScores:
     segments_N: np.ndarray  # the number of segments with sound
     heads: Mapping[str, Head]
     vocabularies: Mapping[str, Vocabulary]
+    read_N: np.ndarray  # the number of segments, with and without sound
+    #: number of segments that were read -> the embedding (N, E) they give, and how many of them have sound (N,)
+    rounds: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def select(self, kept_N: np.ndarray) -> "FoldScores":
         """The same of some of the tracks."""
-        arrays = {name: getattr(self, name)[kept_N] for name in ("known_N", "embedding_NE", "segments_N")}
-        return replace(self, tracks=self.tracks.filter(pa.array(kept_N)), **arrays)
+        arrays = {name: getattr(self, name)[kept_N] for name in ("known_N", "embedding_NE", "segments_N", "read_N")}
+        rounds = {end: (embedding_NE[kept_N], n_N[kept_N]) for end, (embedding_NE, n_N) in self.rounds.items()}
+        return replace(self, tracks=self.tracks.filter(pa.array(kept_N)), rounds=rounds, **arrays)
+
+    def after(self, segments: int) -> "FoldScores":
+        """The same after so many segments, one of `rounds`; a track that has no more keeps what it has."""
+        embedding_NE, segments_N = self.rounds.get(segments, (self.embedding_NE, self.segments_N))
+        return replace(self, embedding_NE=embedding_NE, segments_N=segments_N)
 
     def targets(self, task: str) -> np.ndarray:
         """(N,) the class of each track; `MISSING` if it has no label or the model does not know it."""
@@ -49,7 +58,13 @@ class FoldScores:
 
 
 def calibrate(
-    folds: Sequence[FoldScores], tasks: Sequence[str], *, precision: float, unknown_share: float, seed: int
+    folds: Sequence[FoldScores],
+    tasks: Sequence[str],
+    *,
+    precision: float,
+    unknown_share: float,
+    seed: int,
+    score: Mapping[str, str] | None = None,
 ) -> Aggregation:
     """The aggregation of the final model.
 
@@ -57,9 +72,10 @@ def calibrate(
         folds: of every fold model. Tracks without sound, or without a label of the task, are left out.
         tasks: of the final model.
         precision, unknown_share, seed: see `unknown.choose_threshold`.
+        score: task -> the score that tells unknown artists; None: it is chosen.
     """
     temperature: dict[str, float] = {}
-    score: dict[str, str] = {}
+    chosen: dict[str, str] = dict(score or {})
     shortest: dict[str, float] = {}
     threshold: dict[str, float | None] = {}
     for task in tasks:
@@ -77,9 +93,10 @@ def calibrate(
             for name in SCORES
         }
         positive_N = known_N if task == "artist" else right_N
-        score[task] = max(SCORES, key=lambda name: auroc(scores[name], positive_N))
+        if task not in chosen:
+            chosen[task] = max(SCORES, key=lambda name: auroc(scores[name], positive_N))
         threshold[task] = choose_threshold(
-            scores[score[task]],
+            scores[chosen[task]],
             right_N,
             known_N,
             artists_N,
@@ -87,7 +104,7 @@ def calibrate(
             unknown_share=unknown_share,
             seed=seed,
         )
-    return Aggregation(temperature=temperature, score=score, shortest=shortest, threshold=threshold)
+    return Aggregation(temperature=temperature, score=chosen, shortest=shortest, threshold=threshold)
 
 
 def auroc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
@@ -130,9 +147,8 @@ def _fold_table(fold: FoldScores, aggregation: Aggregation) -> pa.Table:
         columns[f"{task}_score"] = [row and row.score for row in tags]
     names = [name for name in OUT_OF_FOLD.names if name in columns]
     table = pa.table({name: pa.array(columns[name], OUT_OF_FOLD.field(name).type) for name in names})
-    for field in OUT_OF_FOLD:
-        if field.name not in names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+    for missing in (column for column in OUT_OF_FOLD if column.name not in names):
+        table = table.append_column(missing, pa.nulls(len(table), missing.type))
     return table.select(OUT_OF_FOLD.names)
 
 
@@ -176,7 +192,7 @@ def score_tracks(
     """(N,) whether the most probable label is right, and each of the `SCORES` (N,)."""
     length_N = fold.heads[task].lengths(fold.embedding_NE)
     right, scores = [np.zeros(0, bool)], {name: [np.zeros(0)] for name in SCORES}
-    for rows in _blocks(len(fold.tracks), fold.heads[task].n_classes):
+    for rows in blocks(len(fold.tracks), fold.heads[task]):
         logits_NC = fold.heads[task].all_logits(fold.embedding_NE[rows])
         right.append(logits_NC.argmax(1) == fold.targets(task)[rows])
         for name in SCORES:
@@ -184,8 +200,9 @@ def score_tracks(
     return np.concatenate(right), {name: np.concatenate(values) for name, values in scores.items()}
 
 
-def _blocks(n_rows: int, n_classes: int) -> Iterator[slice]:
-    size = max(1, _BLOCK_VALUES // n_classes)
+def blocks(n_rows: int, head: Head) -> Iterator[slice]:
+    """Slices of so many rows that their logits fit in memory."""
+    size = max(1, _BLOCK_VALUES // head.n_classes)
     return (slice(first, first + size) for first in range(0, n_rows, size))
 
 

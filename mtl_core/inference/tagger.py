@@ -11,11 +11,13 @@ import numpy as np
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.sound_level import has_sound
-from mtl_core.audio.track_reader import FailedTrack, Row, Track
+from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import TrackError
 from mtl_core.inference.aggregation import Aggregation, Tag, tag, top_entries
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head, mean_embedding
+from mtl_core.timing import StageTimer
 
 
 class Engine(Protocol):
@@ -26,13 +28,14 @@ class Engine(Protocol):
 
 
 class Tagger:
-    """Tags tracks that were read.
+    """Tags tracks that were read, or reads and tags one.
 
     Args:
         engine: runs the network.
         front_end: what made the segments.
         heads, vocabularies: task -> its head and its classes.
         aggregation: how a head's output becomes a tag.
+        options: how many segments of a track are read, where it is the tagger that reads it.
     """
 
     def __init__(
@@ -42,9 +45,12 @@ class Tagger:
         heads: Mapping[str, Head],
         vocabularies: Mapping[str, Vocabulary],
         aggregation: Aggregation,
+        options: ExitOptions | None = None,
     ) -> None:
         self._engine, self._front_end, self._aggregation = engine, front_end, aggregation
         self._heads, self._vocabularies = heads, vocabularies
+        self._options = options or ExitOptions()
+        self._exits = self._options.uses_rule and any(of.stop for of in aggregation.rounds)
 
     def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str | None) -> list[Row | FailedTrack]:
         """Tag tracks, each with one segment or more, in one pass of the network.
@@ -58,52 +64,111 @@ class Tagger:
         """
         if not tracks:
             return []
-        mel_STF = np.concatenate([track.segments.mel_STF for track in tracks])
-        counts_S = has_sound(mel_STF, self._front_end.mel, self._front_end.filter_bank)
+        embedding_SE, counts_S = self._embed(np.concatenate([track.segments.mel_STF for track in tracks]))
         ends = np.cumsum([len(track.segments.start_s) for track in tracks])
         n_counted = [int(counts_S[start:end].sum()) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        embedding_SE = self._engine.infer(mel_STF if counts_S.all() else mel_STF[counts_S]) if any(n_counted) else None
         results: list[Row | FailedTrack] = []
         first = 0
         for track, n in zip(tracks, n_counted, strict=True):
-            embedding_E = None if embedding_SE is None or n == 0 else mean_embedding(embedding_SE[first : first + n])
-            first += n
-            logits = (
-                {} if embedding_E is None else {task: head.logits(embedding_E) for task, head in self._heads.items()}
-            )
-            if embedding_E is not None and not all(np.isfinite(x).all() for x in (embedding_E, *logits.values())):
-                error = TrackError("model", "failed", "the model's output is not finite")
+            numbers = self._aggregation if track.is_whole else self._numbers(len(track.segments.start_s))
+            try:
+                embedding_E, tags = self._tags(embedding_SE[first : first + n], numbers)
+            except TrackError as error:
                 results.append(FailedTrack(track.row, error))
-                continue
-            tags = {} if embedding_E is None else self._tags(logits, embedding_E)
-            results.append(
-                {
-                    "track_id": track.row["track_id"],
-                    "uri": track.row["uri"],
-                    "content_id": track.row.get("content_id"),
-                    "duration_s": track.duration_s,
-                    "n_segments": n,
-                    **{
-                        name: value
-                        for task in TASKS
-                        for name, value in self._label_columns(task, tags.get(task)).items()
-                    },
-                    "embedding": embedding_E,
-                    "model_id": model_id,
-                    "run_id": run_id,
-                    "tagged_at": datetime.now(UTC),
-                    "lost_s": track.lost_s,
-                    **{f"{task}_score": tags[task].score if task in tags else None for task in TASKS},
-                }
-            )
+            else:
+                results.append(self._row(track, n, embedding_E, tags, model_id, run_id))
+            first += n
         return results
 
-    def _tags(self, logits: Mapping[str, np.ndarray], embedding_E: np.ndarray) -> dict[str, Tag]:
+    def read_and_tag(
+        self, track: OpenTrack, timer: StageTimer, *, model_id: str, run_id: str | None
+    ) -> Row | FailedTrack:
+        """Read and tag a track: of as many rounds as the rule asks for, else of all or of a fixed number of segments.
+
+        `timer` gets the seconds of the stage "model". Returns what `tag` returns for a track; it fails also where
+        reading fails.
+        """
+        try:
+            if self._exits:
+                return self._tag_in_rounds(track, timer, model_id, run_id)
+            read = track.read(self._options.segments)
+        except TrackError as error:
+            return FailedTrack(track.row, error)
+        with timer.timed("model"):
+            (result,) = self.tag([read], model_id=model_id, run_id=run_id)
+        return result
+
+    def _tag_in_rounds(self, track: OpenTrack, timer: StageTimer, model_id: str, run_id: str | None) -> Row:
+        embeddings, numbers, n_read = [], [], 0
+        embedding_E, tags = None, dict[str, Tag]()
+        for numbers_R, segments in track.read_rounds():
+            with timer.timed("model"):
+                embedding_RE, counts_R = self._embed(segments.mel_STF)
+                embeddings.append(embedding_RE)
+                numbers.append(numbers_R[counts_R])
+                n_read += len(numbers_R)
+                in_time_SE = np.concatenate(embeddings)[np.argsort(np.concatenate(numbers))]
+                of = None if n_read == track.n_segments else self._aggregation.round_of(n_read)
+                embedding_E, tags = self._tags(in_time_SE, self._aggregation if of is None else of.numbers)
+                if of is not None and of.decides(tags) and not track.is_lost:
+                    tags = of.final(tags)
+                    break
+        track.check_lost()
+        return self._row(track, sum(map(len, numbers)), embedding_E, tags, model_id, run_id)
+
+    def _embed(self, mel_STF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The embeddings of the segments that have sound, and (S,) which these are."""
+        counts_S = has_sound(mel_STF, self._front_end.mel, self._front_end.filter_bank)
+        if not counts_S.any():
+            return np.zeros((0, next(iter(self._heads.values())).weight_CE.shape[1]), np.float32), counts_S
+        return self._engine.infer(mel_STF if counts_S.all() else mel_STF[counts_S]), counts_S
+
+    def _numbers(self, n_segments: int) -> Aggregation:
+        """The numbers of a track of which so many segments were read, and no more."""
+        of = self._aggregation.round_of(n_segments)
+        return self._aggregation if of is None else of.numbers
+
+    def _tags(self, embedding_SE: np.ndarray, numbers: Aggregation) -> tuple[np.ndarray | None, dict[str, Tag]]:
+        """The mean embedding of segments with sound, and the tag of each task; None and no tag without segments.
+
+        Raises TrackError where the network's output is not finite.
+        """
+        if not len(embedding_SE):
+            return None, {}
+        embedding_E = mean_embedding(embedding_SE)
+        logits = {task: head.logits(embedding_E) for task, head in self._heads.items()}
+        if not all(np.isfinite(x).all() for x in (embedding_E, *logits.values())):
+            raise TrackError("model", "failed", "the model's output is not finite")
         tags = {}
         for task, logits_C in logits.items():
             (length,) = self._heads[task].lengths(embedding_E[None])
-            tags[task] = tag(logits_C, task, self._vocabularies[task], self._aggregation, float(length))
-        return tags
+            tags[task] = tag(logits_C, task, self._vocabularies[task], numbers, float(length))
+        return embedding_E, tags
+
+    def _row(
+        self,
+        track: Track | OpenTrack,
+        n_segments: int,
+        embedding_E: np.ndarray | None,
+        tags: Mapping[str, Tag],
+        model_id: str,
+        run_id: str | None,
+    ) -> Row:
+        columns = [self._label_columns(task, tags.get(task)) for task in TASKS]
+        return {
+            "track_id": track.row["track_id"],
+            "uri": track.row["uri"],
+            "content_id": track.row.get("content_id"),
+            "duration_s": track.duration_s,
+            "n_segments": n_segments,
+            **{name: value for of_task in columns for name, value in of_task.items()},
+            "embedding": embedding_E,
+            "model_id": model_id,
+            "run_id": run_id,
+            "tagged_at": datetime.now(UTC),
+            "lost_s": track.lost_s,
+            **{f"{task}_score": tags[task].score if task in tags else None for task in TASKS},
+        }
 
     def _label_columns(self, task: str, tag: Tag | None) -> dict[str, Any]:
         """Three columns; null for a task without a head. A silent track has an empty top list."""

@@ -70,7 +70,7 @@ def choose_threshold(
         The threshold; `NOTHING_IS_NAMED` where none reaches the precision, or where there is no known or no unknown
         track.
     """
-    weight_N = _weights(known_N, unknown_share)
+    weight_N = track_weights(known_N, unknown_share)
     if not known_N.any() or known_N.all():
         return NOTHING_IS_NAMED
     thresholds_K = np.unique(np.quantile(scores_N, np.linspace(0, 1, MAX_THRESHOLDS), method="inverted_cdf"))
@@ -89,14 +89,14 @@ def precision_and_coverage(
     scores_N: np.ndarray, right_N: np.ndarray, known_N: np.ndarray, thresholds_K: np.ndarray, *, unknown_share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(K,) the share of right names among all names (nan without any), and (K,) that of known tracks with a name."""
-    weight_N = _weights(known_N, unknown_share)
+    weight_N = track_weights(known_N, unknown_share)
     named_NK = scores_N[:, None] >= thresholds_K
     named_K = weight_N @ named_NK
     with np.errstate(invalid="ignore"):
         return (weight_N * right_N) @ named_NK / named_K, named_NK[known_N].mean(0)
 
 
-def _weights(known_N: np.ndarray, unknown_share: float) -> np.ndarray:
+def track_weights(known_N: np.ndarray, unknown_share: float) -> np.ndarray:
     """(N,) weights of tracks that sum to 1, so that those of unknown artists have the stated share."""
     n_known = max(1, int(known_N.sum()))
     return np.where(known_N, (1 - unknown_share) / n_known, unknown_share / max(1, len(known_N) - n_known))

@@ -11,6 +11,7 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.source import is_audio_file
 from mtl_core.errors import InputError
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.file_tagger import FileTagger
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location, content_id
@@ -20,7 +21,7 @@ _COLUMNS = f"{{:{_LABEL_WIDTH}}} {{:>5}}  {{:{_LABEL_WIDTH}}} {{:>5}}  {{:>7}}  
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ReadLimits):
+class Options(ExitOptions, ReadLimits):
     """Tag audio files and print their artists and languages. Exit status 3 when a file failed."""
 
     paths: Positional[tuple[str, ...]]
@@ -30,6 +31,10 @@ class Options(ReadLimits):
     json: bool = False
     """Print one JSON object a line: the columns of the tags, or stage, error and message."""
 
+    def __post_init__(self) -> None:
+        ReadLimits.__post_init__(self)
+        ExitOptions.__post_init__(self)
+
 
 def main(options: Options) -> int:
     with cli.flag_errors():
@@ -38,7 +43,7 @@ def main(options: Options) -> int:
     if not rows:
         raise InputError(f"no audio file below {', '.join(options.paths) or 'no path: give files, folders or URIs'}")
     failed = False
-    with FileTagger(model.uri, limits=options) as tagger:
+    with FileTagger(model.uri, limits=options, exit_options=options) as tagger:
         if not options.json:
             print(_COLUMNS.format("artist", "conf.", "language", "conf.", "length") + "file")
         for row in tagger.tag_rows(rows):
@@ -71,7 +76,9 @@ def _row(track_id: str, uri: str, entry: Row) -> Row:
 def _json_line(row: Row) -> str:
     values = dict(row)
     if "embedding" in values:
-        values |= {"embedding": values["embedding"].tolist(), "tagged_at": values["tagged_at"].isoformat()}
+        embedding_E = values["embedding"]  # null without sound
+        values |= {"embedding": None if embedding_E is None else embedding_E.tolist()}
+        values |= {"tagged_at": values["tagged_at"].isoformat()}
     return json.dumps(values)
 
 

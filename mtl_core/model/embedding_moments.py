@@ -6,12 +6,15 @@ Legend: B batch, N tracks, E values of an embedding.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.segments import FIRST_ROUND, rounds
 from mtl_core.audio.sound_level import has_sound
 from mtl_core.model.class_geometry import Moments
 from mtl_core.model.cnn import BANDS, MultitaskCNN
@@ -42,6 +45,67 @@ def embedding_moments(
     return _moments(
         model.embed, model.config.embedding, device, batches, n_tracks, front_end, workers, sample_every=None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundMeans:
+    """What the first segments of tracks, in the order of `segments.rounds`, give."""
+
+    mean_NE: np.ndarray  # (N, E) float32, the mean embedding; nan where no segment so far has sound
+    count_N: np.ndarray  # (N,) the segments with sound
+
+
+def round_means(
+    model: MultitaskCNN,
+    batches: Iterable[TensorBatch],
+    segments_N: np.ndarray,
+    front_end: FrontEnd,
+    *,
+    workers: Workers = ONE_WORKER,
+) -> dict[int, RoundMeans]:
+    """The mean embeddings of tracks after each round: number of segments -> the means. The last entry has all segments.
+
+    Args:
+        segments_N: the number of segments of each track, with and without sound.
+        batches: this worker's share, each with `segment`, the numbers of the segments in their tracks.
+        model, front_end, workers: as of `embedding_moments`.
+    """
+    ends = [FIRST_ROUND]
+    while ends[-1] < segments_N.max(initial=0) and _in_rounds(segments_N, front_end):
+        ends.append(2 * ends[-1])
+    n_rounds = len(ends)
+
+    def by_round() -> Iterable[TensorBatch]:
+        for batch in batches:
+            places = zip(batch["track"].tolist(), batch["segment"].tolist(), strict=True)
+            group = [
+                track * n_rounds + _round_of(int(segments_N[track]), n_rounds)[segment] for track, segment in places
+            ]
+            yield {**batch, "track": torch.tensor(group, device=batch["track"].device)}
+
+    moments = embedding_moments(model, by_round(), len(segments_N) * n_rounds, front_end, workers=workers)
+    count_NR = moments.count_N.reshape(-1, n_rounds).cumsum(1)
+    sum_NRE = moments.sum_ND.reshape(len(segments_N), n_rounds, moments.sum_ND.shape[1]).cumsum(1)
+    means = {}
+    for i, end in enumerate(ends):
+        with np.errstate(invalid="ignore"):
+            mean_NE = (sum_NRE[:, i] / count_NR[:, i, None]).astype(np.float32)
+        means[end] = RoundMeans(mean_NE=mean_NE, count_N=count_NR[:, i].astype(np.int64))
+    return means
+
+
+def _in_rounds(segments_N: np.ndarray, front_end: FrontEnd) -> bool:
+    """Whether segments are spread over the recording, and not drawn at random."""
+    return front_end.segments is not None and bool(segments_N.max(initial=0) <= front_end.segments)
+
+
+@cache
+def _round_of(n_segments: int, n_rounds: int) -> np.ndarray:
+    """(n_segments,) the round of each segment; the last of so many rounds has those of all later ones."""
+    round_S = np.zeros(n_segments, np.int64)
+    for number, numbers_R in enumerate(rounds(n_segments)):
+        round_S[numbers_R] = min(number, n_rounds - 1)
+    return round_S
 
 
 def value_moments(

@@ -23,6 +23,8 @@ import pyarrow as pa
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
+from mtl_core.errors import InputError
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
@@ -41,12 +43,13 @@ if TYPE_CHECKING:
 #: The chain that tags some shards of a plan; its rows are their counts of tracks.
 TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
 
+GPU_SEGMENTS = 8  # of a track, where a GPU tags it and the user says nothing
 RECORDS = "runs"
 _PACKAGES = ("ray", "openvino", "numpy", "av", "soxr", "pyarrow", "deltalake")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggingOptions(ReadLimits):
+class TaggingOptions(ExitOptions, ReadLimits):
     """Which tracks are tagged, and by what workers.
 
     Raises:
@@ -60,10 +63,12 @@ class TaggingOptions(ReadLimits):
     num_workers: int | None = None
     """Worker processes; default: one for each CPU of the cluster."""
     use_gpu: bool = False
-    """Run the model on the cluster's GPUs."""
+    """Run the model on the cluster's GPUs. Nothing flows back to the CPUs that decode, so a fixed number of segments is
+    decoded: --segments, or 8 where the model was calibrated for it, else all."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ReadLimits.__post_init__(self)
+        ExitOptions.__post_init__(self)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
         if self.num_workers is not None and self.num_workers < 1:
@@ -109,6 +114,10 @@ def tag_catalogue(
         LeaseLostError: another run has taken over; it commits what this one did.
     """
     model = load_cpu_model(model_at)
+    if options.segments is not None and model.front_end.segments is None:
+        raise InputError(
+            f"segments is of models of the sampling spread, and {model_at} is of {model.front_end.sampling}"
+        )
     tracks = manifest.scan(manifest_at)
     check_writable(out)
     require_known_columns(out)
@@ -119,6 +128,8 @@ def tag_catalogue(
         "model_id": model.model_id,
         "limit": options.limit,
         "retry_failed": options.retry_failed,
+        "exit": options.exit,
+        "segments": options.segments,
         "read_limits": asdict(read_options.limits)
         | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
@@ -151,11 +162,23 @@ def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagSha
 
     return lambda plan, shards: ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
         ReadAndTagShard,
-        fn_constructor_args=(plan, model, read_options),
+        fn_constructor_args=(plan, model, read_options, _exit_options(plan)),
         batch_size=1,
         num_cpus=1,
         compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
     )
+
+
+def _exit_options(plan: WorkPlan) -> ExitOptions:
+    """Those of the run that wrote the plan, whatever a resuming command says."""
+    return ExitOptions(**{name: plan.parameters[name] for name in ("exit", "segments") if name in plan.parameters})
+
+
+def _segments_for_gpus(plan: WorkPlan, model: CpuModel) -> int | None:
+    """The fixed number of segments of a track that a GPU gets; None: all."""
+    options = _exit_options(plan)
+    calibrated = options.uses_rule and model.aggregation.round_of(GPU_SEGMENTS) is not None
+    return GPU_SEGMENTS if calibrated else options.segments
 
 
 def _on_gpus(
@@ -173,7 +196,7 @@ def _on_gpus(
         ray.data.from_items(shards, override_num_blocks=len(shards))
         .map_batches(
             ReadShard,
-            fn_constructor_args=(plan, model.front_end, read_options),
+            fn_constructor_args=(plan, model.front_end, read_options, _segments_for_gpus(plan, model)),
             batch_size=1,
             num_cpus=1,
             compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),

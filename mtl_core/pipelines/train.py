@@ -285,6 +285,7 @@ def _save(
         },
         "history": result.history,
         "out_of_fold": calibration.scores,
+        "early_exit": calibration.early_exit,
     }
     trained = Artifact(
         model=model,

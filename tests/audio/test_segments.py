@@ -6,7 +6,14 @@ from math import ceil, floor
 import numpy as np
 import pytest
 
-from mtl_core.audio.segments import excerpt_frames, random_starts, segment_starts, slice_segments, spread_starts
+from mtl_core.audio.segments import (
+    excerpt_frames,
+    random_starts,
+    rounds,
+    segment_starts,
+    slice_segments,
+    spread_starts,
+)
 
 LENGTHS = [1, 1600, 47_999, 48_000, 48_001, 95_999, 96_000, 480_000, 959_999, 960_000, 1_919_999]
 
@@ -124,3 +131,23 @@ def test_the_error_names_other_wrong_arguments():
         slice_segments(np.zeros(60_000, np.float32), np.array([12_001]))
     with pytest.raises(ValueError, match="got 0"):
         slice_segments(np.zeros(0, np.float32), np.array([0]))
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 12, 20, 31, 32, 33, 40, 100, 1024])
+def test_rounds_are_those_of_the_formula(n):
+    """The j-th number is floor(n frac(v(j) + 1/8)) with the van der Corput sequence v in base 2, repeats skipped."""
+    order, j = [], 0
+    while len(order) < n:
+        v = sum(Fraction(int(bit), 2 ** (i + 1)) for i, bit in enumerate(f"{j:b}"[::-1]))
+        number = floor(n * ((v + Fraction(1, 8)) % 1))
+        order += [number] if number not in order else []
+        j += 1
+    taken = rounds(n)
+    ends = np.cumsum([len(numbers) for numbers in taken]).tolist()
+    assert ends == ([n] if n <= 8 else [end for end in (4, 8, 16, 32, 64, 128, 256, 512, 1024) if end < n] + [n])
+    for numbers, first, end in zip(taken, [0, *ends], ends, strict=False):
+        assert numbers.tolist() == (sorted(order[first:end]) if n > 8 else list(range(n)))
+
+
+def test_the_first_round_is_all_over_the_recording():
+    assert (rounds(32)[0] + 0.5).tolist() == [4.5, 12.5, 20.5, 28.5]

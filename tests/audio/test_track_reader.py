@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from builders.sound_files import by_ffmpeg, song, with_hole
+from builders.sound_files import by_ffmpeg, encoded, song, with_hole
 
 from mtl_core.audio import track_reader
 from mtl_core.audio.decoding.decoder_child import serve
@@ -20,7 +20,7 @@ from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.prefetch import Prefetcher
 from mtl_core.audio.read_limits import ReadLimits
-from mtl_core.audio.track_reader import FailedTrack, Track, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Track, TrackReader, read_each
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 
@@ -38,8 +38,8 @@ def rows(folder: Path, name: str, n: int) -> list[dict]:
     return [{"track_id": f"{name}{number}", "uri": str(folder / f"{name}{number}.wav")} for number in range(n)]
 
 
-def ids(tracks: Iterator[Track | FailedTrack]) -> list[str]:
-    return [track.row["track_id"] for track in tracks if isinstance(track, Track)]
+def ids(tracks: Iterator[OpenTrack | FailedTrack]) -> list[str]:
+    return [track.row["track_id"] for track in read_each(tracks) if isinstance(track, Track)]
 
 
 def test_callers_are_served_in_the_order_of_their_calls(reader: TrackReader, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_callers_are_served_in_the_order_of_their_calls(reader: TrackReader, tmp
     first_rows, second_rows = rows(tmp_path, "a", 3), rows(tmp_path, "b", 3)
     second_called, order = threading.Event(), []
 
-    def use_slowly(tracks: Iterator[Track | FailedTrack]) -> list[str]:
+    def use_slowly(tracks: Iterator[OpenTrack | FailedTrack]) -> list[str]:
         assert second_called.wait(20), "the rows of the second caller were not read meanwhile"
         order.append("first")
         return ids(tracks)
@@ -56,7 +56,7 @@ def test_callers_are_served_in_the_order_of_their_calls(reader: TrackReader, tmp
         second_called.set()
         return second_rows
 
-    def use_second(tracks: Iterator[Track | FailedTrack]) -> list[str]:
+    def use_second(tracks: Iterator[OpenTrack | FailedTrack]) -> list[str]:
         order.append("second")
         return ids(tracks)
 
@@ -68,11 +68,11 @@ def test_callers_are_served_in_the_order_of_their_calls(reader: TrackReader, tmp
 
 
 def test_a_caller_that_fails_does_not_block_the_next(reader: TrackReader, tmp_path: Path) -> None:
-    def fail(tracks: Iterator[Track | FailedTrack]) -> None:
+    def fail(tracks: Iterator[OpenTrack | FailedTrack]) -> None:
         next(tracks)
         raise RuntimeError("the engine is broken")
 
-    def fail_at_once(_: Iterator[Track | FailedTrack]) -> None:
+    def fail_at_once(_: Iterator[OpenTrack | FailedTrack]) -> None:
         raise RuntimeError("the engine does not start")
 
     def fail_to_read() -> list[dict]:
@@ -179,3 +179,22 @@ def open_click(_: BinaryIO, limits: SoundLimits) -> Click:
 
 if __name__ == "__main__":
     serve(open_click)
+
+
+def test_segments_that_are_read_in_rounds_are_those_that_are_read_at_once() -> None:
+    data = encoded(song(40), "FLAC", "PCM_16")
+    reader = TrackReader(FrontEnd(sampling="spread", segments=32))
+    (whole,), (some,) = (
+        list(read_each(reader.open([{"track_id": "a", "bytes": data}]), segments)) for segments in (None, 6)
+    )
+    assert isinstance(whole, Track) and isinstance(some, Track)
+    (open_track,) = (track for track in reader.open([{"track_id": "a", "bytes": data}]))
+    assert isinstance(open_track, OpenTrack)
+    assert open_track.n_segments == len(whole.segments.start_s) == 13 and whole.is_whole
+    rounds = list(open_track.read_rounds())
+    assert [len(numbers) for numbers, _ in rounds] == [4, 4, 5]
+    for numbers, segments in rounds:
+        np.testing.assert_allclose(segments.mel_STF, whole.segments.mel_STF[numbers], rtol=0, atol=1e-5)
+        assert segments.start_s.tolist() == whole.segments.start_s[numbers].tolist()
+    assert (len(some.segments.start_s), some.is_whole) == (6, False)
+    assert set(rounds[0][1].start_s) < set(some.segments.start_s) < {*rounds[0][1].start_s, *rounds[1][1].start_s}

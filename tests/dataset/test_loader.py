@@ -45,6 +45,13 @@ def numbers_of(*tracks):
     return sorted(100 * track + segment for track in tracks for segment in range(SEGMENTS[track]))
 
 
+def test_ordered_batches_number_the_segments_of_each_track(whole):
+    batches = list(whole.ordered_batches(7))
+    found = [100 * batch["track"] + batch["segment"] for batch in batches]
+    assert joined(found) == joined(numbers(batches))
+    assert whole.of_track.tolist() == list(SEGMENTS)
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_an_epoch_of_some_segments_draws_others_each_time(whole, world_size):
     def drawn(epoch, seed=0):

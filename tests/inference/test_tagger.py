@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 
 from mtl_core.audio.front_end import FrontEnd, Segments
+from mtl_core.audio.segments import rounds
 from mtl_core.audio.track_reader import FailedTrack, Track
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.aggregation import Aggregation
+from mtl_core.errors import TrackError
+from mtl_core.inference.aggregation import Aggregation, Round, Stop
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head
 from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
+from mtl_core.timing import StageTimer
 
 VOCABULARIES = {"artist": Vocabulary(("a", "b", "c")), "language": Vocabulary(("de", "en"))}
 SILENCE, NOT_FINITE, TOO_LARGE = 0.0, 8.0, 9.0
@@ -35,13 +39,103 @@ def track(name: str, *levels: float) -> Track:
     return Track({"track_id": name, "uri": f"/{name}"}, segments, 3.0 * len(levels))
 
 
-def tagger(**vocabularies):
+class OpenTrack:
+    """A track of which each segment has a level; it counts those that are read."""
+
+    def __init__(self, *levels: float, lost: bool = False, fails_from: int = 99) -> None:
+        self.whole, self.n_segments, self.n_read = track("x", *levels), len(levels), 0
+        self.row, self.duration_s, self.lost_s = self.whole.row, self.whole.duration_s, 0.0
+        self.is_lost, self._fails_from = lost, fails_from
+
+    def read(self, segments=None):
+        numbers = np.sort(np.concatenate(rounds(self.n_segments))[:segments])
+        return Track(self.row, self._read(numbers), self.duration_s, 0.0, len(numbers) == self.n_segments)
+
+    def read_rounds(self):
+        for numbers in rounds(self.n_segments):
+            yield numbers, self._read(numbers)
+
+    def check_lost(self):
+        pass
+
+    def _read(self, numbers):
+        if self.n_read >= self._fails_from:
+            raise TrackError("decode", "crashed", "the decoder was killed")
+        self.n_read += len(numbers)
+        segments = self.whole.segments
+        return Segments(mel_STF=segments.mel_STF[numbers], start_s=segments.start_s[numbers])
+
+
+#: After 4 of more segments a task is decided where its label is 20 times as probable as the next; after 8, or below a
+#: probability of .4, in any case.
+STOPS = [Stop(odds_from=20, named_from=0.6, null_below=0.4), Stop(odds_from=1, named_from=0, null_below=0)]
+WITH_ROUNDS = Aggregation(
+    threshold={"artist": 0.5},
+    rounds=tuple(
+        Round(segments=n, numbers=Aggregation(threshold={"artist": 0.5}), stop=dict.fromkeys(VOCABULARIES, stop))
+        for n, stop in zip((4, 8), STOPS, strict=True)
+    ),
+)
+
+
+def read_and_tag(open_track, options=None, aggregation=WITH_ROUNDS):
+    of = tagger(aggregation=aggregation, options=options)
+    return of.read_and_tag(open_track, StageTimer(), model_id="m", run_id="r")
+
+
+def test_a_track_is_read_until_its_tags_are_decided():
+    clear = OpenTrack(*[1.0] * 32)
+    row = read_and_tag(clear)
+    assert (row["artist"], row["n_segments"], clear.n_read) == ("a", 4, 4)
+    assert list(row) == TAGS.names
+    mixed = OpenTrack(*[1.0] * 16, *[2.0] * 16)
+    row = read_and_tag(mixed)
+    assert mixed.n_read == 8
+    whole = OpenTrack(*[1.0] * 8)
+    assert (read_and_tag(whole)["n_segments"], whole.n_read) == (8, 8)
+
+
+def test_a_track_that_is_clearly_unknown_is_null_without_more_segments():
+    unclear = OpenTrack(*[1.0, 2.0, 3.0, 1.0] * 8)
+    aggregation = WITH_ROUNDS.to_dict()
+    for of in aggregation["rounds"]:
+        of["stop"]["artist"] |= {"null_below": 0.9999}
+        of["stop"]["language"] |= {"odds_from": 0}
+    row = read_and_tag(unclear, aggregation=Aggregation(**aggregation))
+    assert (row["artist"], unclear.n_read) == (None, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "n"), [(ExitOptions(exit="never"), 32), (ExitOptions(segments=6), 6), (ExitOptions(segments=99), 32)]
+)
+def test_a_fixed_number_of_segments(options, n):
+    clear = OpenTrack(*[1.0] * 32)
+    assert (read_and_tag(clear, options)["n_segments"], clear.n_read) == (n, n)
+
+
+def test_silence_and_damage_are_not_decided_early():
+    late = OpenTrack(*[SILENCE] * 29, 2.0, 2.0, 2.0)
+    assert (read_and_tag(late)["artist"], late.n_read) == ("b", 16)  # which has the numbers of 8
+    silent = OpenTrack(*[SILENCE] * 32)
+    row = read_and_tag(silent)
+    assert (row["artist"], row["embedding"], row["n_segments"], silent.n_read) == (None, None, 0, 32)
+    damaged = OpenTrack(*[1.0] * 32, lost=True)
+    read_and_tag(damaged)
+    assert damaged.n_read == 32
+
+
+def test_a_decoder_that_dies_between_rounds_costs_the_track():
+    failed = read_and_tag(OpenTrack(*[1.0] * 16, *[2.0] * 16, fails_from=4))
+    assert isinstance(failed, FailedTrack) and failed.error.error == "crashed"
+
+
+def tagger(aggregation=None, options=None, **vocabularies):
     vocabularies = vocabularies or VOCABULARIES
     heads = {
         task: Head(np.eye(len(labels), 96, dtype=np.float32), np.zeros(len(labels), np.float32))
         for task, labels in vocabularies.items()
     }
-    return Tagger(Engine(), FrontEnd(), heads, vocabularies, Aggregation())
+    return Tagger(Engine(), FrontEnd(), heads, vocabularies, aggregation or Aggregation(), options)
 
 
 def test_each_track_is_tagged_from_its_own_segments():

@@ -127,6 +127,8 @@ CASES = [
     ("tag_catalogue", TAG + " --manifest gs://x/y", "'gs://x/y'"),
     ("tag_catalogue", TAG + " --limit 0", "limit must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --limit many", "many"),
+    ("tag_catalogue", TAG + " --exit maybe", "maybe"),
+    ("tag_catalogue", TAG + " --segments 0", "segments must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --max-failed-share 2", "allowed is 0 to 1"),
     ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),

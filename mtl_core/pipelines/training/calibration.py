@@ -13,6 +13,7 @@ from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.calibration import fit_temperature
 from mtl_core.inference.heads import Head, read_heads
 from mtl_core.inference.out_of_fold import FoldScores, calibrate, out_of_fold_table
+from mtl_core.inference.round_calibration import calibrate_rounds
 from mtl_core.pipelines.training.train_data import ModelData
 from mtl_core.pipelines.training.train_loop import TrainResult
 
@@ -24,6 +25,7 @@ class Calibration:
     aggregation: Aggregation  # of the final model
     rows: pa.Table | None = None  # of `schema.OUT_OF_FOLD`; None: the model is not cross-fitted
     scores: dict[str, dict[str, Any]] | None = None  # of `score_out_of_fold`, with the linear baseline
+    early_exit: dict[str, Any] | None = None  # of `calibrate_rounds`
 
 
 def calibrate_on_folds(
@@ -49,10 +51,15 @@ def calibrate_on_folds(
 
     folds = [_fold_scores(*pair) for pair in zip(results, models, strict=True)]
     aggregation, scores = calibrated(folds)
+    aggregation, early_exit = calibrate_rounds(
+        folds, aggregation, precision=precision, unknown_share=unknown_share, seed=seed
+    )
     _, baseline = calibrated([_linear_scores(*pair) for pair in zip(results, models, strict=True)])
     for task in vocabularies:
         scores[task]["baselines"] = {"linear": baseline[task]["tracks"]}
-    return Calibration(aggregation=aggregation, rows=out_of_fold_table(folds, aggregation), scores=scores)
+    return Calibration(
+        aggregation=aggregation, rows=out_of_fold_table(folds, aggregation), scores=scores, early_exit=early_exit
+    )
 
 
 def calibrate_on_validation(result: TrainResult, model: ModelData, tasks: Sequence[str]) -> Calibration:
@@ -76,6 +83,8 @@ def _fold_scores(result: TrainResult, model: ModelData) -> FoldScores:
         segments_N=result.held_out.segments_N,
         heads=read_heads(result.weights, model.vocabularies),
         vocabularies=model.vocabularies,
+        read_N=result.held_out.read_N,
+        rounds={end: (means.mean_NE, means.count_N) for end, means in result.held_out_rounds.items()},
     )
 
 
@@ -85,5 +94,6 @@ def _linear_scores(result: TrainResult, model: ModelData) -> FoldScores:
     return replace(
         _fold_scores(result, model),
         embedding_NE=result.linear.held_out.mean_NE,
+        rounds={},
         heads={task: Head(*head) for task, head in result.linear.heads.items()},
     )

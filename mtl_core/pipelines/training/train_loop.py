@@ -25,7 +25,13 @@ from mtl_core.dataset.loader import SplitSegments
 from mtl_core.model.class_geometry import Moments
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN, with_cosine_heads
 from mtl_core.model.cosine_lda import fit_cosine_lda
-from mtl_core.model.embedding_moments import band_moments, embedding_moments, mean_embeddings, value_moments
+from mtl_core.model.embedding_moments import (
+    RoundMeans,
+    band_moments,
+    mean_embeddings,
+    round_means,
+    value_moments,
+)
 from mtl_core.model.linear_baseline import fit_linear
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.train_step import (
@@ -81,6 +87,7 @@ class TrackEmbeddings:
 
     mean_NE: np.ndarray  # (N, E) float32, the mean over the segments with sound; nan without any
     segments_N: np.ndarray  # (N,) the number of these segments
+    read_N: np.ndarray  # (N,) the number of all segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,7 @@ class TrainResult:
     best_epoch: int  # the epoch of the weights, from 1
     history: list[dict[str, Any]]  # an `Epoch` each, as JSON values
     held_out: TrackEmbeddings
+    held_out_rounds: dict[int, RoundMeans]  # the number of segments read -> what they give, see `round_means`
     linear: LinearResult | None  # None: there are no held-out tracks
 
 
@@ -156,16 +164,17 @@ def _train(spec: TrainSpec, parts: TrainParts, front_end: FrontEnd, folder: Loca
         model = with_cosine_heads(
             model, fit_cosine_lda(moments, parts.train.targets, spec.model.classes, spec.model.trunk_output)
         )
+    means = round_means(model, data.in_order(parts.held_out), parts.held_out.of_track, front_end, workers=workers)
+    all_segments = means.pop(max(means))
     return TrainResult(
         model=model.config,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         best_epoch=state.best_epoch,
         history=state.history,
-        held_out=_track_embeddings(
-            embedding_moments(
-                model, data.in_order(parts.held_out), _n_tracks(parts.held_out), front_end, workers=workers
-            )
+        held_out=TrackEmbeddings(
+            mean_NE=all_segments.mean_NE, segments_N=all_segments.count_N, read_N=parts.held_out.of_track
         ),
+        held_out_rounds=means,
         linear=_linear(spec, parts, data, front_end, workers) if parts.held_out.segments else None,
     )
 
@@ -185,12 +194,12 @@ def _linear(
 
     return LinearResult(
         heads=fit_linear(moments(parts.train), parts.train.targets, spec.model.classes),
-        held_out=_track_embeddings(moments(parts.held_out)),
+        held_out=_track_embeddings(moments(parts.held_out), parts.held_out.of_track),
     )
 
 
-def _track_embeddings(moments: Moments) -> TrackEmbeddings:
-    return TrackEmbeddings(mean_NE=mean_embeddings(moments), segments_N=moments.count_N.astype(np.int64))
+def _track_embeddings(moments: Moments, read_N: np.ndarray) -> TrackEmbeddings:
+    return TrackEmbeddings(mean_NE=mean_embeddings(moments), segments_N=moments.count_N.astype(np.int64), read_N=read_N)
 
 
 def _n_tracks(segments: SplitSegments) -> int:

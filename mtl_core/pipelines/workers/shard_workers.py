@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.read_limits import ReadLimits
-from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Row, Track, TrackReader, read_each
 from mtl_core.dataset import mel_files
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import CpuModel
 from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
@@ -56,7 +57,9 @@ class ExtractShard:
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
-        results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
+        results = self._reader.serve_in_order(
+            partial(work_plan.read_shard, self._plan, shard), lambda tracks: list(read_each(tracks))
+        )
         tracks = [result for result in results if isinstance(result, Track)]
         output = self._out / f"mels-{self._plan.run_id}-{shard:06}.parquet"
         with self._reader.timer.timed("write"):
@@ -77,17 +80,17 @@ class ExtractShard:
 class ReadAndTagShard:
     """Reads the tracks of a shard and tags each as it is read; writes their tags to one file."""
 
-    def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions) -> None:
+    def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions, exit_options: ExitOptions) -> None:
         self._plan, self._reader = plan, options.reader(model.front_end)
-        self._writer = TagWriter(plan, model.tagger(), self._reader.timer)
+        self._writer = TagWriter(plan, model.tagger(exit_options), self._reader.timer)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), self._tag_each)
         return self._writer.write(shard, results)
 
-    def _tag_each(self, tracks: Iterable[Track | FailedTrack]) -> list[Row | FailedTrack]:
-        return [result for track in tracks for result in self._writer.tag([track])]
+    def _tag_each(self, tracks: Iterable[OpenTrack | FailedTrack]) -> list[Row | FailedTrack]:
+        return [track if isinstance(track, FailedTrack) else self._writer.read_and_tag(track) for track in tracks]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +103,20 @@ class ShardTracks:
 
 
 class ReadShard:
-    """Reads a shard's tracks for `gpu_workers.TagShard`. Segments pass through Ray's object store, 2.9 MB a track."""
+    """Reads a shard's tracks for `gpu_workers.TagShard`. Segments pass through Ray's object store, 72 kB each.
 
-    def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions) -> None:
-        self._plan, self._reader = plan, options.reader(front_end)
+    Nothing flows back from the GPU, so a fixed number of `segments` of each track is read; None: all.
+    """
+
+    def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions, segments: int | None) -> None:
+        self._plan, self._segments, self._reader = plan, segments, options.reader(front_end)
         self._reader.timer.delta()
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
-        tracks = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), list)
+        tracks = self._reader.serve_in_order(
+            partial(work_plan.read_shard, self._plan, shard), lambda tracks: list(read_each(tracks, self._segments))
+        )
         read = ShardTracks(shard=shard, tracks=tracks, times=self._reader.timer.delta())
         return {"item": np.array([pickle.dumps(read, protocol=5)], object)}
 
@@ -130,6 +138,12 @@ class TagWriter:
             return results + self._tagger.tag(
                 read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
             )
+
+    def read_and_tag(self, track: OpenTrack) -> Row | FailedTrack:
+        """The tags of a track that is open."""
+        return self._tagger.read_and_tag(
+            track, self._timer, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
+        )
 
     def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> ShardBatch:
         """Write the tags and complete the shard."""

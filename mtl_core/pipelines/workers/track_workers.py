@@ -24,6 +24,7 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.dataset.mel_files import mel_rows
+from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.file_tagger import FileTagger, failure_columns
 from mtl_core.schema import FAILURES, MANIFEST, MELS, TAGS
 
@@ -42,6 +43,7 @@ class TagTracks:
     Args:
         model: path or s3:// URI of a model artifact.
         limits: what a track may be, and what reading it may cost.
+        exit_options: how many segments of a track are decoded.
         decoder: module of the decoder process.
 
     Raises:
@@ -53,9 +55,10 @@ class TagTracks:
         model: str,
         *,
         limits: ReadLimits | None = None,
+        exit_options: ExitOptions | None = None,
         decoder: str = DECODER,
     ) -> None:
-        self._tagger = FileTagger(model, limits=limits, decoder=decoder)
+        self._tagger = FileTagger(model, limits=limits, exit_options=exit_options, decoder=decoder)
 
     def __call__(self, batch: TrackBatch) -> pa.Table:
         """Raises ValueError where the batch has neither `uri` nor `bytes`."""
