@@ -1,6 +1,7 @@
 """Tagging: each track is tagged or failed, with the features of training, on a disk and on S3."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from builders.catalogue import BAD, write_catalogue
 from builders.models import save
 
-from mtl_core.audio.front_end import log_mel_segments, read_recording
+from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
+from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact
+from mtl_core.inference.aggregation import Aggregation, Round, Stop
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
@@ -151,3 +154,25 @@ def test_a_missing_gpu_is_refused(tmp_path: Path, untrained: Artifact) -> None:
     build_manifest(at / "catalogue", None, at / "m.parquet")
     with pytest.raises(InputError, match="1 workers of 1 GPU each: the cluster has room for 0 "):
         tag_catalogue(at / "m.parquet", save(untrained, at / "model"), at / "out", TaggingOptions(use_gpu=True))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_night_reads_as_many_segments_as_its_flags_say(tmp_path: Path, untrained: Artifact) -> None:
+    """The rule of this model stops after the first round."""
+    stop = Stop(odds_from=0, named_from=-1e30, null_below=-1e30)
+    rounds = tuple(Round(segments=n, numbers=Aggregation(), stop=dict.fromkeys(TASKS, stop)) for n in (4, 8))
+    spread = replace(
+        untrained, front_end=FrontEnd(sampling="spread", segments=16), aggregation=Aggregation(rounds=rounds)
+    )
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 2, seconds=52.0)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    model = save(spread, at / "model")
+    for name, expected, options in (
+        ("rule", 4, TaggingOptions()),
+        ("never", 16, TaggingOptions(exit="never")),
+        ("five", 5, TaggingOptions(segments=5)),
+    ):
+        (run,) = tag_catalogue(at / "m.parquet", model, at / name, options).runs
+        assert [row["n_segments"] for row in rows(at / name, "tags")] == [expected] * 2
+        assert (run["asked"]["exit"], run["asked"]["segments"]) == (options.exit, options.segments)
