@@ -25,7 +25,7 @@ from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.splits import split
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.out_of_fold import auroc, on_one_scale
+from mtl_core.inference.calibration.out_of_fold import auroc, on_one_scale
 from mtl_core.inference.unknown import PROBABILITY, choose_threshold, precision_and_coverage, unknown_scores
 from mtl_core.pipelines.predict import predict
 from mtl_core.pipelines.train import TrainOptions, train

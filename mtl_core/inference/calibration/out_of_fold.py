@@ -17,7 +17,7 @@ from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag_embedding, top_entries
-from mtl_core.inference.calibration import fit_temperature
+from mtl_core.inference.calibration.temperature import fit_temperature
 from mtl_core.inference.heads import Head
 from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
 from mtl_core.schema import OUT_OF_FOLD

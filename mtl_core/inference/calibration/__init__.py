@@ -1,0 +1,1 @@
+"""Calibration: from the out-of-fold tracks of a training to the numbers of its final model."""
