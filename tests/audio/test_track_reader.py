@@ -1,5 +1,6 @@
 """Tracks are read as version 0.1 read them, from a uri or from bytes, for callers in several threads."""
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.prefetch import Prefetcher
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Track, TrackReader, read_each
+from mtl_core.errors import TrackError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 
@@ -161,26 +163,6 @@ def test_a_deployment_may_bring_its_own_decoder() -> None:
     assert isinstance(track, Track) and track.duration_s == 3.0 and track.segments.mel_STF.shape == (1, 187, 96)
 
 
-class Click:
-    rate_hz, n_frames = 16_000, 48_000
-
-    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
-        samples = np.zeros(48_000, np.float32)
-        samples[24_000] = 1
-        return samples[start : start + length], 0
-
-    def close(self) -> None:
-        pass
-
-
-def open_click(_: BinaryIO, limits: SoundLimits) -> Click:
-    return Click()
-
-
-if __name__ == "__main__":
-    serve(open_click)
-
-
 def test_segments_that_are_read_in_rounds_are_those_that_are_read_at_once() -> None:
     data = encoded(song(40), "FLAC", "PCM_16")
     reader = TrackReader(FrontEnd(sampling="spread", segments=32))
@@ -198,3 +180,52 @@ def test_segments_that_are_read_in_rounds_are_those_that_are_read_at_once() -> N
         assert segments.start_s.tolist() == whole.segments.start_s[numbers].tolist()
     assert (len(some.segments.start_s), some.is_whole) == (6, False)
     assert set(rounds[0][1].start_s) < set(some.segments.start_s) < {*rounds[0][1].start_s, *rounds[1][1].start_s}
+
+
+def test_a_decoder_that_dies_between_two_rounds_costs_its_track_alone() -> None:
+    reader = TrackReader(FrontEnd(sampling="spread", segments=32), decoder=__name__)
+    tracks = reader.open([{"track_id": name, "bytes": name.encode()} for name in ("dies", "lives")])
+    dying = next(tracks)
+    assert isinstance(dying, OpenTrack) and dying.n_segments == 20
+    rounds = dying.read_rounds()
+    assert len(next(rounds)[0]) == 4
+    with pytest.raises(TrackError, match="exited with 3") as error:
+        next(rounds)
+    assert (error.value.stage, error.value.error) == ("decode", "crashed")
+    living = next(tracks)
+    assert isinstance(living, OpenTrack) and len(living.read().segments.start_s) == 1
+
+
+class Click:
+    rate_hz, n_frames = 16_000, 48_000
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        samples = np.zeros(48_000, np.float32)
+        samples[24_000] = 1
+        return samples[start : start + length], 0
+
+    def close(self) -> None:
+        pass
+
+
+class DyingSound(Click):
+    """A minute of silence; the process dies when a fifth stretch is read."""
+
+    n_frames = 60 * 16_000
+
+    def __init__(self) -> None:
+        self._left = 4
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        self._left -= 1
+        if self._left < 0:
+            os._exit(3)
+        return np.zeros(length, np.float32), 0
+
+
+def open_click(file: BinaryIO, limits: SoundLimits) -> Click:
+    return DyingSound() if file.read() == b"dies" else Click()
+
+
+if __name__ == "__main__":
+    serve(open_click)
