@@ -1,10 +1,13 @@
-"""The tagging job against what a user would write instead: python bench/bench_tagging.py [N [REPEATS [FOLDER]]]
+"""The tagging job against what a user would write: python bench/bench_tagging.py [N [REPEATS [FOLDER [MODEL…]]]]
 
 Every contender tags the same N files (default 70; 200 for the figures of docs/speed.md) on the same cores, and then 14
 of them. The difference is the cost of a track without start-up; the first run gives the wall clock with start-up. The
 contenders take turns, REPEATS times (default 1). The files are copies of the mp3 and ogg files of 120 s or more in
-FOLDER (default: the real songs beside the checkout), or of generated songs where there are none. Takes about 12 minutes
-with 200 files on 2 cores.
+FOLDER (default: the real songs beside the checkout), or of generated songs where there are none. Each MODEL is the
+folder of a cross-fitted model, whose rule of early exit is used. Takes about 12 minutes with 200 files on 2 cores.
+
+"ours" are `paper` and `best` on two excerpts of a minute, and `best` on 8 segments all over the recording. The others
+run the network of `best` in eager torch, on the excerpts ("naive", "sequential", "Daft") or on 8 segments.
 
 CPU seconds are those of the whole tree of processes. Peak memory is that of the largest process, because a sum would
 count files that several processes map several times.
@@ -50,16 +53,37 @@ def measured(contender: str, command: list[str], files: int) -> Run:
 def command(contender: str, tracks: Path, place: Path, number: int) -> list[str]:
     out = place / f"out-{number}"
     if contender.startswith("ours"):
-        model = place / contender.removeprefix("ours, ")
+        model, segments = OURS[contender]
         return [
             *(sys.executable, str(ROOT / "jobs" / "tag_catalogue.py"), "--manifest", f"{tracks}.parquet"),
-            *("--model", str(model), "--out", str(out)),
+            *("--model", str(place / model), "--out", str(out), *segments),
         ]
-    script = {"floor": "floor", "naive": "naive", "sequential": "sequential", "Daft": "in_daft"}[contender]
-    return [sys.executable, str(CONTENDERS_AT / f"{script}.py"), str(tracks), str(out)]
+    script, segments_each = SCRIPTS[contender]
+    return [
+        sys.executable,
+        str(CONTENDERS_AT / f"{script}.py"),
+        str(tracks),
+        str(out),
+        str(place / "best"),
+        segments_each,
+    ]
 
 
-CONTENDERS = ["floor", "ours, paper", "ours, best", "naive", "sequential"]
+#: name -> model (a path relative to that of the inputs), and flags
+OURS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ours, paper": ("paper", ()),
+    "ours, best": ("best", ()),
+    "ours, 8 segments": ("spread", ("--segments", "8")),
+}
+#: name -> script, and the number of segments (0: those of two excerpts)
+SCRIPTS = {
+    "floor": ("floor", "0"),
+    "naive": ("naive", "0"),
+    "naive, 8 segments": ("naive", "8"),
+    "sequential": ("sequential", "0"),
+    "Daft": ("in_daft", "0"),
+}
+CONTENDERS = ["floor", *OURS, "naive", "naive, 8 segments", "sequential"]
 if importlib.util.find_spec("daft"):  # not in the lock: it asks for an older pyarrow
     CONTENDERS.append("Daft")
 
@@ -102,8 +126,11 @@ def draw(figures: dict[str, dict[str, float]], path: Path) -> None:
     figure.savefig(path)
 
 
-def main(n: int = 70, repeats: int = 1, folder: Path = SONGS) -> None:
+def main(n: int = 70, repeats: int = 1, folder: Path = SONGS, *models: Path) -> None:
     adopt_orphans()
+    for model in models:
+        OURS[f"ours, {model.absolute().parent.name}/{model.name}"] = (str(model.absolute()), ())
+    CONTENDERS[1:4] = OURS
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         place = Path(temporary)
@@ -113,21 +140,23 @@ def main(n: int = 70, repeats: int = 1, folder: Path = SONGS) -> None:
             result = measured(contender, command(contender, place / f"tracks-{files}", place, len(runs)), files)
             runs.append(result)
             print(
-                f"{repeat + 1}/{repeats} {result.contender:14} {result.files:4} files {result.wall_s:7.1f} s wall "
+                f"{repeat + 1}/{repeats} {result.contender:24} {result.files:4} files {result.wall_s:7.1f} s wall "
                 f"{result.cpu_s:7.1f} s CPU, largest process {result.largest_mib:6.0f} MiB",
                 flush=True,
             )
     figures = table(runs)
-    print(f"\n{'':14} {'CPU s/track':>12} {'wall s':>8} {'tracks/s':>9} {'MiB':>6}   naive/…  …/floor")
+    others = ("ours, best", "naive", "naive, 8 segments", "floor")
+    print(
+        f"\n{'':24} {'CPU s/track':>12} {'wall s':>8} {'tracks/s':>9} {'MiB':>6}" + "".join(f"  {o}/…" for o in others)
+    )
     for name, row in figures.items():
-        naive_s, floor_s = (figures[other]["cpu_s_per_track"] for other in ("naive", "floor"))
         cpu_s = row["cpu_s_per_track"]
         print(
-            f"{name:14} {cpu_s:12.3f} {row['wall_s']:8.1f} {row['tracks_per_s']:9.2f} {row['largest_mib']:6.0f}   "
-            f"{naive_s / cpu_s:7.2f}  {cpu_s / floor_s:7.2f}"
+            f"{name:24} {cpu_s:12.3f} {row['wall_s']:8.1f} {row['tracks_per_s']:9.2f} {row['largest_mib']:6.0f}"
+            + "".join(f"  {figures[o]['cpu_s_per_track'] / cpu_s:{len(o) + 2}.2f}" for o in others)
         )
-    for ours in CONTENDERS[1:3]:
-        walls = {name: figures[name]["wall_s"] / figures[ours]["wall_s"] for name in CONTENDERS[3:]}
+    for ours in OURS:
+        walls = {name: figures[name]["wall_s"] / figures[ours]["wall_s"] for name in SCRIPTS if name in figures}
         print(f"wall clock of {n} files, … / {ours}: " + ", ".join(f"{k} {v:.2f}" for k, v in walls.items()))
     OUT.mkdir(exist_ok=True)
     (OUT / "tagging.json").write_text(

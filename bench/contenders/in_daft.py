@@ -1,4 +1,4 @@
-"""The functions of straightforward.py in Daft's native runner, on both cores: in_daft.py FOLDER OUT"""
+"""The functions of straightforward.py in Daft's native runner, on both cores: in_daft.py FOLDER OUT MODEL N_SEGMENTS"""
 
 import sys
 
@@ -10,7 +10,7 @@ from straightforward import Tagger
 @daft.cls(max_concurrency=2, use_process=True)
 class Tag:
     def __init__(self) -> None:
-        self.tagger = Tagger()
+        self.tagger = Tagger(sys.argv[3], int(sys.argv[4]))
 
     @daft.method(return_dtype=DataType.struct({"artist": DataType.int64(), "language": DataType.int64()}))
     def tag(self, data: bytes) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The job that a user writes from Ray Data's documentation, on both cores: naive.py FOLDER OUT"""
+"""The job that a user writes from Ray Data's documentation, on both cores: naive.py FOLDER OUT MODEL N_SEGMENTS"""
 
 import sys
 
@@ -9,7 +9,7 @@ from straightforward import Tagger
 
 class Tag:
     def __init__(self) -> None:
-        self.tagger = Tagger()
+        self.tagger = Tagger(sys.argv[3], int(sys.argv[4]))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tags = np.array([self.tagger.tag(data) for data in batch["bytes"]])

@@ -1,4 +1,4 @@
-"""The functions of straightforward.py in a loop, one process, one thread: sequential.py FOLDER OUT"""
+"""The functions of straightforward.py in a loop, one process, one thread: sequential.py FOLDER OUT MODEL N_SEGMENTS"""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,6 @@ import pandas as pd
 from straightforward import Tagger
 
 if __name__ == "__main__":
-    tagger = Tagger()
+    tagger = Tagger(sys.argv[3], int(sys.argv[4]))
     rows = [(str(path), *tagger.tag(path.read_bytes())) for path in sorted(Path(sys.argv[1]).iterdir())]
     pd.DataFrame(rows, columns=["path", "artist", "language"]).to_parquet(sys.argv[2])

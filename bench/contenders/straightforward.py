@@ -1,35 +1,20 @@
 """What a user writes from the documentation of librosa and torch: the functions of the other contenders.
 
 The segments are this project's. `librosa.load` decodes and resamples whole files. `librosa.feature.melspectrogram`
-makes the mels of one segment at a time. The network is eager torch on one thread.
+makes the mels of one segment at a time. The network is that of the model, in eager torch on one thread.
 """
 
 import io
 
 import librosa
 import numpy as np
+import soundfile
 import torch
-from torch import nn
+
+from mtl_core.inference.artifact import load_artifact
+from mtl_core.storage.location import Location
 
 RATE_HZ, SEGMENT = 16_000, 48_000
-
-
-def block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3), nn.ReLU(), nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.Dropout(0.25)
-    )
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        channels = [1, 32, 64, 128, 64, 32]
-        self.trunk = nn.Sequential(*map(block, channels, channels[1:]), nn.Flatten())
-        self.artist, self.language = nn.Linear(96, 68), nn.Linear(96, 17)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = self.trunk(x)
-        return self.artist(h), self.language(h)
 
 
 def excerpts(y: np.ndarray) -> list[np.ndarray]:
@@ -39,22 +24,35 @@ def excerpts(y: np.ndarray) -> list[np.ndarray]:
     return [y[start : start + 60 * RATE_HZ] for start in starts]
 
 
-def mels(data: bytes) -> np.ndarray:
-    y, _ = librosa.load(io.BytesIO(data), sr=RATE_HZ)
+def mels(data: bytes, n_segments: int) -> np.ndarray:
+    """Of the whole file's segments, or of so many, evenly spread, each decoded on its own."""
+    if n_segments:
+        length_s = SEGMENT / RATE_HZ
+        duration_s = soundfile.info(io.BytesIO(data)).duration
+        starts_s = [(i + 0.5) * duration_s / n_segments - length_s / 2 for i in range(n_segments)]
+        segments = [
+            librosa.load(io.BytesIO(data), sr=RATE_HZ, offset=max(0, s), duration=length_s + 0.1)[0][:SEGMENT]
+            for s in starts_s
+        ]
+    else:
+        y, _ = librosa.load(io.BytesIO(data), sr=RATE_HZ)
+        segments = [e[s : s + SEGMENT] for e in excerpts(y) for s in range(0, len(e) - SEGMENT + 1, SEGMENT)]
     spectra = [
-        librosa.feature.melspectrogram(y=e[s : s + SEGMENT], sr=RATE_HZ, n_fft=512, hop_length=256, n_mels=96)
-        for e in excerpts(y)
-        for s in range(0, len(e) - SEGMENT + 1, SEGMENT)
+        librosa.feature.melspectrogram(y=segment, sr=RATE_HZ, n_fft=512, hop_length=256, n_mels=96)
+        for segment in segments
     ]
     return np.stack([np.log10(1e4 * spectrum + 1).T[:187] for spectrum in spectra])
 
 
 class Tagger:
-    def __init__(self) -> None:
+    """`model` is the folder of a model; `n_segments` as of `mels`, 0: the whole file's."""
+
+    def __init__(self, model: str, n_segments: int) -> None:
         torch.set_num_threads(1)
-        self.net = Net().eval()
+        self.net, self.n_segments = load_artifact(Location(model)).model.eval(), n_segments
 
     def tag(self, data: bytes) -> tuple[int, int]:
         with torch.inference_mode():
-            artist, language = self.net(torch.from_numpy(mels(data))[:, None])
-        return int(artist.softmax(1).mean(0).argmax()), int(language.softmax(1).mean(0).argmax())
+            logits = self.net(torch.from_numpy(mels(data, self.n_segments))[:, None])
+        artist, language = (int(logits[task].softmax(1).mean(0).argmax()) for task in ("artist", "language"))
+        return artist, language
