@@ -68,7 +68,9 @@ class SplitSegments:
         rank: int = 0,
         world_size: int = 1,
     ) -> Iterator[Batch]:
-        """Batches of one worker in one epoch, shuffled; the last batch may be smaller.
+        """Batches of one worker in one epoch, shuffled; the last batch may be smaller, or larger by one segment.
+
+        A batch of one segment would have no variance for a BatchNorm; so this segment goes with those before it.
 
         All workers get the same number of segments. For that, up to world_size - 1 segments are dropped each epoch,
         different ones each time.
@@ -84,16 +86,23 @@ class SplitSegments:
         order_G = np.random.default_rng((seed, epoch)).permutation(len(self._first_spans))
         share = self.epoch_segments(per_track) // world_size
         rng = np.random.default_rng((seed, epoch, rank + 1))
-        buffer = _Buffer(min(max(size, buffer_segments), share))
+        buffer, left = _Buffer(min(max(size + 1, buffer_segments), share)), share
+
+        def draw_batch() -> Batch:
+            nonlocal left
+            count = left if left == size + 1 > 2 else size
+            left -= count
+            return self._batch(*buffer.take(count, rng))
+
         draw = _Draw(self._kept(per_track), (seed, epoch))
         for mel_STF, track_S, _ in self._read(order_G, rank * share, (rank + 1) * share, draw):
             start = 0
             while start < len(mel_STF):
                 start += buffer.fill(mel_STF[start:], track_S[start:])
                 if buffer.filled == buffer.size:
-                    yield self._batch(*buffer.take(size, rng))
+                    yield draw_batch()
         while buffer.filled:
-            yield self._batch(*buffer.take(size, rng))
+            yield draw_batch()
 
     def ordered_batches(self, size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Batches of one worker in the order of the files; no segment is dropped. Arguments as `shuffled_batches`."""
@@ -215,6 +224,11 @@ class _Buffer:
         gaps = taken[taken < self.filled]
         self._mel_STF[gaps], self._track_S[gaps] = self._mel_STF[behind], self._track_S[behind]
         return mel_STF, track_S
+
+
+def n_batches(n_segments: int, size: int) -> int:
+    """The number of batches that `shuffled_batches` makes of a worker's segments of an epoch."""
+    return max(1, -(-(n_segments - 1) // size)) if size > 1 else n_segments
 
 
 def select_tracks(source: MelDataset, track_ids: pa.ChunkedArray, targets: dict[str, np.ndarray]) -> SplitSegments:

@@ -106,8 +106,8 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
     check_writable(out)
     data = _read_data(mels, options, recipe)
     n_segments = [_n_segments(model.tracks["train"]) for model in data.models]
-    if min(n_segments) < options.num_workers:
-        raise InputError(f"{min(n_segments)} training segments are too few for {options.num_workers} workers")
+    if min(n_segments) < 2 * options.num_workers:
+        raise InputError(f"{min(n_segments)} training segments are too few: a worker needs 2 or more")
     specs = [_spec(model, recipe, options.seed) for model in data.models]
     name = _run_name(data, specs, options)
     run = {

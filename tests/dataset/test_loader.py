@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from builders.mels import write_mel_files
 
-from mtl_core.dataset.loader import select_tracks
+from mtl_core.dataset.loader import n_batches, select_tracks
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.schema import MEL_SHAPE
@@ -43,6 +43,18 @@ def numbers(batches):
 
 def numbers_of(*tracks):
     return sorted(100 * track + segment for track in tracks for segment in range(SEGMENTS[track]))
+
+
+@pytest.mark.parametrize("buffer_segments", [1, 5, 20, 100])
+def test_no_batch_has_a_single_segment(whole, buffer_segments):
+    """A BatchNorm needs two values."""
+    assert TOTAL == 48
+    for size in range(2, TOTAL + 2):
+        batches = list(whole.shuffled_batches(size, buffer_segments=buffer_segments, seed=0, epoch=1))
+        lengths = [len(batch["track"]) for batch in batches]
+        assert len(lengths) == n_batches(TOTAL, size)
+        assert sum(lengths) == TOTAL and min(lengths) > 1
+        assert set(lengths[:-1]) <= {size} and lengths[-1] <= size + 1
 
 
 def test_ordered_batches_number_the_segments_of_each_track(whole):

@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 from torch import Tensor
 
-from mtl_core.dataset.loader import Batch, SplitSegments
+from mtl_core.dataset.loader import Batch, SplitSegments, n_batches
 from mtl_core.model.recipes import Recipe
 
 SHUFFLE_SEGMENTS = 4096  # that a worker holds to draw its batches from; 36 KB each
@@ -34,7 +34,7 @@ class TrainInput:
         self._size = recipe.global_batch // context.get_world_size()
         self._per_track = recipe.segments_per_track
         share = training.epoch_segments(self._per_track) // context.get_world_size()
-        self.updates = -(-share // self._size)  # of an epoch
+        self.updates = n_batches(share, self._size)  # of an epoch
         self._started: dict[int, Iterator[dict[str, Tensor]]] = {}
 
     def begin(self, epoch: int) -> None:
