@@ -5,20 +5,11 @@ fast, in 0.3 s. It has none of its parent's credentials, and once it has warmed 
 and write what it was given, and no more. A deployment with formats of its own runs a module that calls `serve` with a
 function of its own; that module imports all it needs before.
 
-The protocol, JSON in packets of a socket:
-
-    child:  {"sandbox": null}         it is ready; or {"sandbox": "why the platform does not allow it"}
-    parent: {"open": null}, fd        open this file; or {"open": N}: a file of N bytes that the parent reads
-    child:  {"read": [offset, size]}  the bytes of such a file; the parent answers with b"+" and the bytes
-    child:  {"rate_hz": ..., "n_frames": ...}
-    parent: {"places": [[start, length], ...], "are_excerpts": ...}  decode these stretches of the open file; as often
-                                                                     as it likes
-    child:  {"lengths": [samples of each stretch], "starts_s": [...], "duration_s": ..., "lost_s": ...}, fd of all
-            samples in float32
-    child:  {"error": [stage, error, message]}                       instead of an answer
+`decoder_protocol` has the messages.
 """
 
 import ctypes
+import fcntl
 import io
 import json
 import os
@@ -33,13 +24,12 @@ import av
 import numpy as np
 
 from mtl_core.audio.decoding.decode import Stretches, open_sound, read_stretches, warm_up
+from mtl_core.audio.decoding.decoder_protocol import MESSAGE_BYTES, READ_BYTES, SEALS
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.decoding.sandbox import enter_sandbox
 from mtl_core.audio.decoding.sound_file import Sound
 from mtl_core.errors import TrackError
 
-MESSAGE_BYTES = 1 << 16  # the largest packet of JSON
-_READ_BYTES = 1 << 17  # of one request to the parent; must be below the socket's buffer of about 200 KiB
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
 _MAX_FILES = 64  # open descriptors
 
@@ -115,7 +105,7 @@ class _Server:
         os.ftruncate(sys.stderr.fileno(), 0)  # drop the decoders' warnings about earlier files
         os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
         raw = io.FileIO(fds[0]) if size is None else _ParentFile(self._connection, size)
-        self._file = io.BufferedReader(raw, _READ_BYTES)
+        self._file = io.BufferedReader(raw, READ_BYTES)
         self._file.seek(0)  # a received descriptor keeps the position that it had in the parent
         self._sound = self._open_file(self._file, self._limits)
         return {"rate_hz": self._sound.rate_hz, "n_frames": self._sound.n_frames}
@@ -123,10 +113,11 @@ class _Server:
     def _read(self, stretches: Stretches, samples_fds: list[int]) -> dict[str, Any]:
         assert self._sound is not None, "the parent reads what it has opened"
         recording = read_stretches(self._sound, stretches)
-        samples_fds.append(os.memfd_create("samples"))
+        samples_fds.append(os.memfd_create("samples", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
         with open(samples_fds[0], "wb", closefd=False) as samples:
             for excerpt in recording.excerpts:
                 samples.write(np.ascontiguousarray(excerpt.samples).data)
+        fcntl.fcntl(samples_fds[0], fcntl.F_ADD_SEALS, SEALS)
         return {
             "lengths": [len(excerpt.samples) for excerpt in recording.excerpts],
             "starts_s": [excerpt.start_s for excerpt in recording.excerpts],
@@ -159,11 +150,11 @@ class _ParentFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), _READ_BYTES, self._size - self._position)
+        size = min(len(buffer), READ_BYTES, self._size - self._position)
         if size <= 0:
             return 0
         self._connection.send(json.dumps({"read": [self._position, size]}).encode())
-        data = self._connection.recv(_READ_BYTES + 1)[1:]
+        data = self._connection.recv(READ_BYTES + 1)[1:]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

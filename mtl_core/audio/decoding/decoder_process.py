@@ -2,9 +2,9 @@
 
 A decoder of untrusted files can crash, hang, allocate without end, or be made to do what the file's author wants. Here
 that ends the child, which can do nothing but decode (`sandbox`): the track fails with a reason, and the next track
-starts another child. Parent and child exchange JSON over a socket (`decoder_child.py` has the protocol). Whole files go
-to the child, and samples come back, as memory files (memfd) that are mapped, not copied. A remote file stays in the
-parent, which reads the parts that the child asks for.
+starts another child. Parent and child exchange JSON over a socket, and the parent checks it (`decoder_protocol`). Whole
+files go to the child, and samples come back, as memory files (memfd) that are mapped, not copied. A remote file stays
+in the parent, which reads the parts that the child asks for.
 
 The child inherits nothing but the socket, stderr and the variables of `_ENVIRONMENT`, and it dies with its parent,
 however the parent ends.
@@ -13,10 +13,10 @@ however the parent ends.
 import contextlib
 import io
 import json
-import mmap
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import stat
@@ -25,15 +25,14 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
-
-from mtl_core.audio.decoding.decode import Excerpt, Recording, Stretches
-from mtl_core.audio.decoding.decoder_child import MESSAGE_BYTES
+from mtl_core.audio.decoding.decode import Recording, Stretches
+from mtl_core.audio.decoding.decoder_protocol import MESSAGE_BYTES, ChildMessage
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.errors import TrackError
 
@@ -41,6 +40,8 @@ DECODER = "mtl_core.audio.decoding.decoder_child"
 _START_TIMEOUT_S = 60.0  # importing numpy and PyAV takes long on a busy machine
 #: The variables of the environment that the child gets; no credentials.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class Decoder:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
-        self._source: int | BinaryIO | None = None
+        self._source: tuple[BinaryIO, int] | None = None  # a file of this process, read for the child, and its bytes
+        self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
         self._starter = _Starter()
 
@@ -99,32 +101,34 @@ class Decoder:
             Exception: what reading the source raised.
             RuntimeError: the child does not start: the installation is broken, not the track.
         """
-        if self._process is None or self._process.poll() is not None:  # it may have died between two tracks
+        self._rate_hz = None
+        if not self._is_idle():  # it may have died between two tracks
             self._stop()
             self._start()
         self._remaining_s = self.limits.time_limit_s
         opened = _open_source(source)
+        fds = [opened] if isinstance(opened, int) else []
         try:
             size = os.fstat(opened).st_size if isinstance(opened, int) else opened.seek(0, io.SEEK_END)
             if size > self.limits.max_bytes:
-                message = f"{size} bytes: allowed are up to {self.limits.max_bytes}"
-                raise TrackError("decode", "too_large", message)
-            self._source = opened
-            fds = [opened] if isinstance(opened, int) else []
-            answer, _ = self._exchange({"open": None if fds else size}, fds)
+                raise TrackError("decode", "too_large", f"{size} bytes: allowed are up to {self.limits.max_bytes}")
+            self._source = None if isinstance(opened, int) else (opened, size)
+            self._rate_hz, n_frames = self._exchange({"open": None if fds else size}, fds, self._opened)
         finally:
-            if isinstance(opened, int):
-                os.close(opened)
-        return answer["rate_hz"], answer["n_frames"]
+            for fd in fds:
+                os.close(fd)
+        return self._rate_hz, n_frames
 
     def read(self, stretches: Stretches) -> Recording:
         """Decode stretches of the recording that is open.
 
         Their samples are read-only and stay valid after the next call. Raises what `open` raises.
         """
+        rate_hz = self._rate_hz
+        if rate_hz is None or self._process is None:
+            raise TrackError("decode", "crashed", "no recording is open: the decoder has ended, or did not open it")
         request = {"places": [list(place) for place in stretches.places], "are_excerpts": stretches.are_excerpts}
-        answer, fds = self._exchange(request, [])
-        return _map_recording(answer, fds[0])
+        return self._exchange(request, [], lambda answer: answer.recording(stretches, rate_hz))
 
     def cpu_s(self) -> float:
         """CPU seconds of all children so far: of those that ended, and of the one that runs."""
@@ -163,13 +167,14 @@ class Decoder:
                 pass_fds=[child_socket.fileno()],
                 env=environment | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
+        self._remaining_s = _START_TIMEOUT_S
         try:
-            ready, _ = self._receive(time.monotonic() + _START_TIMEOUT_S)
+            refused = self._receive().ready()
         except TrackError as error:
             self._stop()
             raise RuntimeError(f"{self._module} does not start: {error.message}") from error
-        if ready["sandbox"] is not None:
-            warnings.warn(f"files are decoded without a sandbox: {ready['sandbox']}", RuntimeWarning, stacklevel=3)
+        if refused is not None:
+            warnings.warn(f"files are decoded without a sandbox: {refused}", RuntimeWarning, stacklevel=3)
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -179,54 +184,71 @@ class Decoder:
             self._socket.close()
             os.close(self._stderr)
 
-    def _exchange(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
-        """Send a request to the child, and return its answer and the descriptor of samples, if there is one."""
+    def _is_idle(self) -> bool:
+        """Whether the child runs, and has sent nothing that it was not asked for."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def _exchange(self, request: dict[str, Any], fds: list[int], parse: Callable[[ChildMessage], Answer]) -> Answer:
+        """Send a request to the child, and return its answer as `parse` reads it."""
         try:
             self._send(json.dumps(request).encode(), fds)
-            answer, fds = self._await_answer()
-        except BaseException:  # the child died, hangs, or waits for bytes that could not be read
+            answer = self._await_answer()
+            error = answer.error()
+            if error is None:
+                return parse(answer)
+        except BaseException:  # the child died, hangs, sent nonsense, or waits for bytes that could not be read
             self._stop()
             raise
-        if "error" in answer:
-            error = TrackError(*answer["error"])
-            if error.error == "out_of_memory":
-                self._stop()
-            raise error
-        return answer, fds
+        if error.error == "out_of_memory":
+            self._stop()
+        raise error
 
-    def _await_answer(self) -> tuple[dict[str, Any], list[int]]:
+    def _opened(self, answer: ChildMessage) -> tuple[int, int]:
+        rate_hz, n_frames = answer.opened()
+        self.limits.sound.check(rate_hz=rate_hz, n_channels=1, n_frames=n_frames)  # as a child should have done
+        return rate_hz, n_frames
+
+    def _await_answer(self) -> ChildMessage:
         """Serve what the child reads of the file that is open, until its answer comes."""
         while True:
-            began = time.monotonic()
-            answer, fds = self._receive(began + self._remaining_s)
-            self._remaining_s -= time.monotonic() - began
-            if "read" not in answer:
-                return answer, fds
-            assert not isinstance(self._source, int | None), "the child reads a descriptor by itself"
-            offset, size = answer["read"]
-            self._source.seek(offset)
-            self._send(b"+" + self._source.read(size), [])  # "+": an empty packet would mean the end of the connection
+            message = self._receive()
+            file, file_bytes = self._source or (None, 0)  # a descriptor is read by the child: 0 bytes are left to ask
+            request = message.read_request(file_bytes)
+            if request is None or file is None:
+                return message
+            offset, size = request
+            file.seek(offset)
+            self._send(b"+" + file.read(size), [])  # "+": an empty packet would mean the end of the connection
 
     def _send(self, message: bytes, fds: list[int]) -> None:
-        try:
+        with self._within_the_limit():
             socket.send_fds(self._socket, [message], fds)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._crash() from error
 
-    def _receive(self, deadline: float) -> tuple[dict[str, Any], list[int]]:
-        self._socket.settimeout(max(1e-3, deadline - time.monotonic()))
+    def _receive(self) -> ChildMessage:
+        with self._within_the_limit():
+            packet, fds, flags, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            raise self._crash()
+        return ChildMessage(packet, fds, flags)
+
+    @contextlib.contextmanager
+    def _within_the_limit(self) -> Iterator[None]:
+        """Let the socket wait for the child as long as the recording's time limit allows. The child may not receive."""
+        began = time.monotonic()
+        self._socket.settimeout(max(1e-3, self._remaining_s))
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            yield
         except TimeoutError as error:
             message = f"decoding took longer than {self.limits.time_limit_s:g} s"
             raise TrackError("decode", "timed_out", message) from error
-        except ConnectionResetError as error:
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise self._crash() from error
         finally:
-            self._socket.settimeout(None)
-        if not data:
-            raise self._crash()
-        return json.loads(data), fds
+            self._remaining_s -= time.monotonic() - began
 
     def _crash(self) -> TrackError:
         """The error of a child that has closed its end of the socket."""
@@ -236,7 +258,9 @@ class Decoder:
         except subprocess.TimeoutExpired:
             return TrackError("decode", "crashed", "the decoder closed its connection")
         if status < 0:
-            return TrackError("decode", "crashed", f"the decoder was killed by {signal.Signals(-status).name}")
+            names = {number.value: number.name for number in signal.Signals}  # most real-time signals have none
+            message = f"the decoder was killed by {names.get(-status, f'signal {-status}')}"
+            return TrackError("decode", "crashed", message)
         size = os.fstat(self._stderr).st_size
         last_lines = os.pread(self._stderr, 500, max(0, size - 500)).decode(errors="replace").strip().splitlines()
         return TrackError("decode", "crashed", f"the decoder exited with {status}: {' '.join(last_lines[-1:])}")
@@ -286,13 +310,3 @@ def _open_source(source: bytes | str | BinaryIO) -> int | BinaryIO:
             raise OSError(f"{source} is not a regular file")
         return fd
     return source
-
-
-def _map_recording(answer: dict[str, Any], fd: int) -> Recording:
-    """The recording of the child's answer, its samples mapped from `fd`, which is closed."""
-    with open(fd, "rb") as file:
-        mapped = mmap.mmap(fd, os.fstat(file.fileno()).st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
-    samples = np.split(np.frombuffer(mapped, np.float32), np.cumsum(answer["lengths"])[:-1])
-    parts = zip(samples, answer["starts_s"], strict=True)
-    excerpts = tuple(Excerpt(samples=part, start_s=start_s) for part, start_s in parts)
-    return Recording(excerpts=excerpts, duration_s=answer["duration_s"], lost_s=answer["lost_s"])

@@ -59,9 +59,21 @@ def misbehave(what: bytes) -> None:
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             n_open = sum(_is_open(fd) for fd in range(64))
             raise TrackError("decode", "corrupt", f"{os.getpid()} {n_open} {ignored} {sorted(os.environ)}")
+        case b"realtime":
+            signal.raise_signal(40)
+        case b"lonesurr":
+            raise ValueError("\udc80")
+        case b"hoarding":  # it asks for bytes, and never receives them
+            for _ in range(100):
+                send(b'{"read": [0, 1000]}')
+            time.sleep(1000)
         case b"print   ":
             os.write(1, b"noise" * 100)
             print("noise", flush=True)
+
+
+def send(packet: bytes) -> None:
+    os.write(int(sys.argv[1]), packet)
 
 
 def _is_open(fd: int) -> bool:
@@ -93,7 +105,10 @@ def open_misbehaving(file: io.BufferedReader, limits: SoundLimits) -> Sound:
     if file.read(6) == b"later ":
         return Misbehaving(file.read(8))
     file.seek(0)
-    misbehave(file.read(8))
+    what = file.read(8)
+    if what == b"send    ":
+        send(file.read())
+    misbehave(what)
     return open_sound(file, limits)
 
 
@@ -265,6 +280,68 @@ def test_a_file_beyond_the_limits_is_too_large(tmp_path):
             assert (failure.error, failure.message) == ("too_large", f"{len(wav())} bytes: allowed are up to 10000")
         stereo = encoded(np.zeros((2000, 2), np.float32), "WAV", "PCM_16", 16000)
         assert "2 channels" in error_of(decoder, stereo).message
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"words",
+        b'{"error": ["decode", "nonsense", ""]}',
+        b'{"rate_hz": 0, "n_frames": 1}',
+        b'{"read": [0, -1]}',
+        b'{"read": [0, 200000]}',
+        b'{"rate_hz": 16000, "n_frames": 1, "more": "' + b"x" * 70_000 + b'"}',
+    ],
+)
+def test_a_child_that_sends_nonsense_crashes_that_track_alone(decoder, packet):
+    pid = whoami(decoder)[0]
+    failure = error_of(decoder, io.BytesIO(b"send    " + packet))
+    assert (failure.stage, failure.error) == ("decode", "crashed")
+    assert "wrong message" in failure.message
+    assert gone(pid)
+    decode(decoder, wav())
+
+
+def test_a_child_that_reads_what_it_was_given_crashes(decoder):
+    assert error_of(decoder, b"send    " + b'{"read": [0, 8]}').error == "crashed"
+
+
+def test_a_child_that_sends_unasked_is_replaced_before_the_next_track(decoder):
+    pid = whoami(decoder)[0]
+    for n_frames in (16_000, 17_000):  # the second answer, if it stayed, would be the next track's
+        decoder.open(b"send    " + b'{"rate_hz": 16000, "n_frames": %d}' % n_frames)
+        assert wait_until(lambda: not decoder._is_idle())
+    assert decoder.open(wav()) == (16_000, 32_000)
+    assert whoami(decoder)[0] != pid
+
+
+def test_a_child_that_does_not_receive_times_out(decoder):
+    began = time.monotonic()
+    assert error_of(decoder, io.BytesIO(b"hoarding" + bytes(1000))).error == "timed_out"
+    assert time.monotonic() - began < 10
+
+
+def test_a_child_that_a_realtime_signal_ends_has_crashed(decoder):
+    assert error_of(decoder, b"realtime").message == "the decoder was killed by signal 40"
+
+
+def test_a_message_can_be_written_as_utf_8(decoder):
+    error_of(decoder, b"lonesurr").message.encode()
+
+
+def test_a_sound_beyond_the_limits_is_too_large(decoder):
+    assert error_of(decoder, b"send    " + b'{"rate_hz": 16000, "n_frames": 1000000000}').error == "too_large"
+
+
+def test_nothing_is_read_where_no_recording_is_open(decoder):
+    decoder.open(b"later segfault")
+    for words in ("SIGSEGV", "no recording is open"):
+        with pytest.raises(TrackError, match=words) as caught:
+            decoder.read(Stretches(places=[(1, 1)], are_excerpts=True))
+        assert caught.value.error == "crashed"
+    error_of(decoder, b"a poem, not a song")
+    with pytest.raises(TrackError, match="no recording is open"):
+        decoder.read(WHOLE)
 
 
 def test_a_child_killed_between_two_tracks_is_replaced(decoder):
