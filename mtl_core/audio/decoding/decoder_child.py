@@ -5,7 +5,7 @@ fast, in 0.3 s. It has none of its parent's credentials, and once it has warmed 
 and write what it was given, and no more. A deployment with formats of its own runs a module that calls `serve` with a
 function of its own; that module imports all it needs before.
 
-`decoder_protocol` has the messages.
+`decoder_protocol` describes the messages.
 """
 
 import ctypes

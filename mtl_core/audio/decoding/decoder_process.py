@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import os
-import queue
 import resource
 import select
 import signal
@@ -22,18 +21,18 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from mtl_core.audio.decoding.decode import Recording, Stretches
-from mtl_core.audio.decoding.decoder_protocol import MESSAGE_BYTES, ChildMessage
+from mtl_core.audio.decoding.decoder_protocol import MESSAGE_BYTES, ChildMessage, batches, joined
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.process_starter import ProcessStarter
 from mtl_core.errors import TrackError
 
 DECODER = "mtl_core.audio.decoding.decoder_child"
@@ -85,7 +84,7 @@ class Decoder:
         self._source: tuple[BinaryIO, int] | None = None  # a file of this process, read for the child, and its bytes
         self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
-        self._starter = _Starter()
+        self._starter = ProcessStarter()
 
     def open(self, source: bytes | str | BinaryIO) -> tuple[int, int]:
         """Open a recording, and return its rate in Hz and its length in frames.
@@ -127,8 +126,11 @@ class Decoder:
         rate_hz = self._rate_hz
         if rate_hz is None or self._process is None:
             raise TrackError("decode", "crashed", "no recording is open: the decoder has ended, or did not open it")
-        request = {"places": [list(place) for place in stretches.places], "are_excerpts": stretches.are_excerpts}
-        return self._exchange(request, [], lambda answer: answer.recording(stretches, rate_hz))
+        parts = []
+        for part in batches(stretches):
+            request = {"places": part.places, "are_excerpts": part.are_excerpts}
+            parts.append(self._exchange(request, [], partial(ChildMessage.recording, stretches=part, rate_hz=rate_hz)))
+        return joined(parts)
 
     def cpu_s(self) -> float:
         """CPU seconds of all children so far: of those that ended, and of the one that runs."""
@@ -231,13 +233,13 @@ class Decoder:
     def _receive(self) -> ChildMessage:
         with self._within_the_limit():
             packet, fds, flags, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-        if not packet:
+        if not packet and not fds:
             raise self._crash()
         return ChildMessage(packet, fds, flags)
 
     @contextlib.contextmanager
     def _within_the_limit(self) -> Iterator[None]:
-        """Let the socket wait for the child as long as the recording's time limit allows. The child may not receive."""
+        """Let the socket wait as long as the recording's time limit allows: the child may neither send nor receive."""
         began = time.monotonic()
         self._socket.settimeout(max(1e-3, self._remaining_s))
         try:
@@ -259,41 +261,11 @@ class Decoder:
             return TrackError("decode", "crashed", "the decoder closed its connection")
         if status < 0:
             names = {number.value: number.name for number in signal.Signals}  # most real-time signals have none
-            message = f"the decoder was killed by {names.get(-status, f'signal {-status}')}"
-            return TrackError("decode", "crashed", message)
+            name = names.get(-status, f"signal {-status}")
+            return TrackError("decode", "crashed", f"the decoder was killed by {name}")
         size = os.fstat(self._stderr).st_size
         last_lines = os.pread(self._stderr, 500, max(0, size - 500)).decode(errors="replace").strip().splitlines()
         return TrackError("decode", "crashed", f"the decoder exited with {status}: {' '.join(last_lines[-1:])}")
-
-
-class _Starter:
-    """A thread that starts processes. The kernel ends a process that asks for it with the thread that started it.
-
-    The thread is a daemon: when this process exits it lives to the very end. A thread that Python joins before would
-    end the child while another thread still decodes with it, and that track would seem to have crashed it.
-    """
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Any, Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="decoder-starter", daemon=True).start()
-
-    def start_process(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        """`subprocess.Popen(command, **options)`."""
-        started: Future[subprocess.Popen[bytes]] = Future()
-        self._calls.put((started, command, options))
-        return started.result()
-
-    def end(self) -> None:
-        """End the thread, and with it the processes."""
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            started, command, options = call
-            try:
-                started.set_result(subprocess.Popen(command, **options))
-            except OSError as error:
-                started.set_exception(error)
 
 
 def _open_source(source: bytes | str | BinaryIO) -> int | BinaryIO:

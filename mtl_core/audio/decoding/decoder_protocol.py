@@ -38,6 +38,18 @@ _MOST = 1 << 53  # of any number in a message; up to it floats are exact
 _TEXT_LENGTH = 1_000
 
 
+def batches(stretches: Stretches) -> list[Stretches]:
+    """The same stretches in parts of `PLACES`: one request each, and one memory file of their samples."""
+    places, are_excerpts = stretches.places, stretches.are_excerpts
+    return [Stretches(places=places[i : i + PLACES], are_excerpts=are_excerpts) for i in range(0, len(places), PLACES)]
+
+
+def joined(parts: Sequence[Recording]) -> Recording:
+    """The recording whose stretches are those of all parts, in their order."""
+    excerpts = tuple(excerpt for part in parts for excerpt in part.excerpts)
+    return Recording(excerpts=excerpts, duration_s=parts[0].duration_s, lost_s=sum(part.lost_s for part in parts))
+
+
 class ChildMessage:
     """A message of the child. A method for each kind checks it, and returns what it says.
 

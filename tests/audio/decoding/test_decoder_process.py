@@ -186,6 +186,21 @@ def test_a_recording_stays_open_for_further_stretches(decoder):
         assert_same(decoder.read(stretches), in_this_process(data, stretches))
 
 
+@pytest.mark.parametrize("are_excerpts", [True, False])
+def test_any_number_of_stretches_is_read(are_excerpts):
+    """As many as 50 segments and 100 draws make."""
+    data = wav(40_000, 8_000)
+    starts = np.random.default_rng(0).integers(0, 30_000, 5_000).tolist()
+    stretches = Stretches(places=[(start, 10) for start in starts], are_excerpts=are_excerpts)
+    with Decoder() as decoder:
+        recording = decode(decoder, data, stretches)
+    expected = in_this_process(data, stretches)
+    assert (recording.duration_s, recording.lost_s, len(recording.excerpts)) == (5.0, 0.0, 5_000)
+    for one, other in zip(recording.excerpts, expected.excerpts, strict=True):
+        assert one.start_s == other.start_s
+        np.testing.assert_allclose(one.samples, other.samples, atol=1e-6)  # segments of one request share margins
+
+
 def test_a_recording_stays_valid_after_the_next_one_and_the_decoder():
     with Decoder() as decoder:
         first = decode(decoder, wav())
