@@ -37,6 +37,7 @@ from mtl_core.errors import TrackError
 
 DECODER = "mtl_core.audio.decoding.decoder_child"
 _START_TIMEOUT_S = 60.0  # importing numpy and PyAV takes long on a busy machine
+_READ_TIMEOUT_S = 3_600.0  # of this process reading one recording: a child could ask for bytes without end
 #: The variables of the environment that the child gets; no credentials.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
 
@@ -52,7 +53,8 @@ class DecoderLimits:
     """
 
     time_limit_s: float = 60.0
-    """Wall-clock seconds in the child, above 0 and at most 86,400; the time in which the parent reads is left out."""
+    """Wall-clock seconds in the child, above 0 and at most 86,400. The time in which the parent reads is not counted,
+    but it is an hour at most."""
     memory_limit_bytes: int = 2 << 30
     """Of the child's address space, 512 MiB to 1 PiB; Python, numpy and ffmpeg take 250 MiB."""
     max_bytes: int = 16 << 30
@@ -84,6 +86,7 @@ class Decoder:
         self._source: tuple[BinaryIO, int] | None = None  # a file of this process, read for the child, and its bytes
         self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
+        self._reading_s = 0.0  # of this process, for that recording
         self._starter = ProcessStarter()
 
     def open(self, source: bytes | str | BinaryIO) -> tuple[int, int]:
@@ -104,7 +107,7 @@ class Decoder:
         if not self._is_idle():  # it may have died between two tracks
             self._stop()
             self._start()
-        self._remaining_s = self.limits.time_limit_s
+        self._remaining_s, self._reading_s = self.limits.time_limit_s, 0.0
         opened = _open_source(source)
         fds = [opened] if isinstance(opened, int) else []
         try:
@@ -222,9 +225,14 @@ class Decoder:
             request = message.read_request(file_bytes)
             if request is None or file is None:
                 return message
+            if self._reading_s > _READ_TIMEOUT_S:
+                raise TrackError("decode", "timed_out", f"reading the file took longer than {_READ_TIMEOUT_S:g} s")
             offset, size = request
+            began = time.monotonic()
             file.seek(offset)
-            self._send(b"+" + file.read(size), [])  # "+": an empty packet would mean the end of the connection
+            data = file.read(size)
+            self._reading_s += time.monotonic() - began
+            self._send(b"+" + data, [])  # "+": an empty packet would mean the end of the connection
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         with self._within_the_limit():

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from builders.sound_files import encoded, mp3, song
 
+from mtl_core.audio.decoding import decoder_process
 from mtl_core.audio.decoding.decode import Recording, Stretches, open_sound, read_stretches
 from mtl_core.audio.decoding.decoder_child import serve
 from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
@@ -67,6 +68,10 @@ def misbehave(what: bytes) -> None:
             for _ in range(100):
                 send(b'{"read": [0, 1000]}')
             time.sleep(1000)
+        case b"endless ":
+            while True:
+                send(b'{"read": [0, 1]}')
+                os.read(int(sys.argv[1]), 2)
         case b"print   ":
             os.write(1, b"noise" * 100)
             print("noise", flush=True)
@@ -222,15 +227,22 @@ def test_a_remote_file_is_read_in_part(decoder):
     assert source.read_bytes < 0.25 * len(source.getvalue())
 
 
-def test_the_time_in_which_the_parent_reads_does_not_count(decoder):
-    class Slow(io.BytesIO):
-        def read(self, size=-1):
-            time.sleep(0.4)
-            return super().read(size)
+class Slow(io.BytesIO):
+    def read(self, size=-1):
+        time.sleep(0.4)
+        return super().read(size)
 
+
+def test_the_time_in_which_the_parent_reads_does_not_count(decoder):
     began = time.monotonic()
     decode(decoder, Slow(wav(100_000)))
     assert time.monotonic() - began > decoder.limits.time_limit_s
+
+
+def test_a_child_that_asks_for_bytes_without_end_times_out(decoder, monkeypatch):
+    monkeypatch.setattr(decoder_process, "_READ_TIMEOUT_S", 1.0)
+    assert error_of(decoder, Slow(b"endless ")).error == "timed_out"
+    decode(decoder, wav())
 
 
 def test_errors_of_a_track_are_raised_and_the_child_stays(decoder):
