@@ -95,7 +95,7 @@ RECIPES = {
     "best": Recipe(
         learning_rate=2e-3,
         schedule="one_cycle",
-        epochs=30,
+        epochs=10,
         segments_per_track=8,
         trunk="statistics",
         weight_decay=0.05,

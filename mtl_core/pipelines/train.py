@@ -56,7 +56,7 @@ class TrainOptions:
     tasks: tuple[str, ...] = TASKS
     """What to learn: artist, language, or both."""
     recipe: str = "best"
-    """The numbers of the training: best (30 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
+    """The numbers of the training: best (10 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
     split: str = CROSSFIT
     """crossfit: a model for each fold, then the final model on all tracks, calibrated on what the fold models say of
     tracks that they did not train on. none: the final model alone, not calibrated. paper, kfold, album or artist (with
