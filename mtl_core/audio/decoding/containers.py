@@ -104,7 +104,7 @@ def _id3_bytes(head: bytes) -> int:
 
 
 def _part(view: ByteView, start: int, end: int | None = None, patches: dict[int, bytes] | None = None) -> ByteView:
-    return ByteView(view, start, len(view) if end is None else end, patches)  # type: ignore[arg-type]
+    return ByteView(view, start, len(view) if end is None else end, patches)
 
 
 def _ogg_links(view: ByteView) -> list[ByteView]:

@@ -1,0 +1,43 @@
+"""Files that were joined are one recording: each part is found, in any order of reading, behind any tag."""
+
+import io
+
+import numpy as np
+import pytest
+from builders.sound_files import RATE_HZ, by_ffmpeg, encoded, song
+
+from mtl_core.audio.decoding.byte_view import ByteView
+from mtl_core.audio.decoding.decode import open_sound
+
+SONGS = [song(8, seed=number) for number in range(4)]
+
+
+def ogg(samples: np.ndarray) -> bytes:
+    return encoded(samples, "OGG", "VORBIS")
+
+
+def duration_s(data: bytes) -> float:
+    sound = open_sound(io.BytesIO(data))
+    return sound.n_frames / sound.rate_hz
+
+
+def test_views_of_one_file_are_read_by_turns():
+    file = io.BytesIO(bytes(range(100)))
+    first, second = ByteView(file, 10, 50), ByteView(file, 50, 90)
+    assert first.read(3) == bytes([10, 11, 12])
+    assert second.read(3) == bytes([50, 51, 52])
+    assert first.read(3) == bytes([13, 14, 15]) and first.tell() == 6
+
+
+@pytest.mark.parametrize("encode", [ogg, lambda y: by_ffmpeg(y, "ogg", "libopus", 48_000)])
+def test_joined_files_are_read_in_any_order(encode):
+    parts = [encode(samples) for samples in SONGS]
+    sounds = [open_sound(io.BytesIO(part)) for part in parts]
+    expected = np.concatenate([sound.read(0, sound.n_frames)[0] for sound in sounds])
+    sound = open_sound(io.BytesIO(b"".join(parts)))
+    assert sound.n_frames == len(expected)
+    starts = np.random.default_rng(0).integers(0, sound.n_frames - RATE_HZ, 40)
+    for start in starts.tolist():
+        samples, lost = sound.read(start, RATE_HZ)
+        assert lost == 0
+        np.testing.assert_allclose(samples, expected[start : start + RATE_HZ], atol=1e-4, err_msg=f"from {start}")
