@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtl_core.audio.decoding.byte_view import ByteView
-from mtl_core.audio.decoding.containers import Part, find_parts, find_sound, has_signature, tag_bytes, with_frame_count
+from mtl_core.audio.decoding.containers import Part, find_parts, find_sound, has_signature, with_frame_count
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, read_stretches, resample, resampled_length
+from mtl_core.audio.decoding.headers.mpeg import tag_bytes
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments
 from mtl_core.audio.segments import (
     EXCERPT_S,

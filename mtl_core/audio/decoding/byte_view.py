@@ -60,6 +60,10 @@ class ByteView:
                 data = data[: first - offset] + patch[first - at : last - at] + data[last - offset :]
         return data
 
+    def part(self, start: int, end: int | None = None, patches: Mapping[int, bytes] | None = None) -> "ByteView":
+        """A view of the bytes `start` to `end` (default: the end) of this one."""
+        return ByteView(self, start, len(self) if end is None else end, patches)
+
     def find_all(self, needle: bytes, start: int = 0) -> list[int]:
         """The offsets of `needle` from `start` on. It holds 1 MiB of the file at a time."""
         found, overlap, block = [], len(needle) - 1, 1 << 20

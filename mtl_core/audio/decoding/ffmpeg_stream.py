@@ -16,13 +16,8 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from mtl_core.audio.decoding.codecs import PCM_CONTAINERS, seek_rules
-from mtl_core.audio.decoding.containers import (
-    FORMATS,
-    LONGEST_PACKET,
-    Part,
-    tag_bytes,
-    with_frame_count,
-)
+from mtl_core.audio.decoding.containers import FORMATS, Part, with_frame_count
+from mtl_core.audio.decoding.headers.mpeg import LONGEST_PACKET_BYTES, tag_bytes
 from mtl_core.errors import TrackError
 
 _FAR = 1 << 60  # a time that no recording reaches, in any time base
@@ -258,7 +253,7 @@ class FfmpegStream:
                     if skips_bytes and packet.pos is not None and packet.size:
                         if end is not None and packet.pos > end:
                             self._note_skipped(packet, end, packet.pos - end, packet.size)
-                        if packet.size <= LONGEST_PACKET:
+                        if packet.size <= LONGEST_PACKET_BYTES:
                             usual = packet.size
                         elif usual is not None:  # a hole and a frame
                             self._note_skipped(packet, packet.pos, packet.size - usual, usual)

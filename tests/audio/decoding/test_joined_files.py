@@ -16,6 +16,10 @@ def ogg(samples: np.ndarray) -> bytes:
     return encoded(samples, "OGG", "VORBIS")
 
 
+def flac(samples: np.ndarray) -> bytes:
+    return encoded(samples, "FLAC", "PCM_16")
+
+
 def duration_s(data: bytes) -> float:
     sound = open_sound(io.BytesIO(data))
     return sound.n_frames / sound.rate_hz
@@ -29,7 +33,7 @@ def test_views_of_one_file_are_read_by_turns():
     assert first.read(3) == bytes([13, 14, 15]) and first.tell() == 6
 
 
-@pytest.mark.parametrize("encode", [ogg, lambda y: by_ffmpeg(y, "ogg", "libopus", 48_000)])
+@pytest.mark.parametrize("encode", [ogg, flac, lambda y: by_ffmpeg(y, "ogg", "libopus", 48_000)])
 def test_joined_files_are_read_in_any_order(encode):
     parts = [encode(samples) for samples in SONGS]
     sounds = [open_sound(io.BytesIO(part)) for part in parts]
@@ -41,3 +45,17 @@ def test_joined_files_are_read_in_any_order(encode):
         samples, lost = sound.read(start, RATE_HZ)
         assert lost == 0
         np.testing.assert_allclose(samples, expected[start : start + RATE_HZ], atol=1e-4, err_msg=f"from {start}")
+
+
+@pytest.mark.parametrize("n_files", [2, 3, 4, 5, 8, 9, 13])
+def test_joined_flac_files_of_one_length_are_found(n_files):
+    files = [flac(samples[: 3 * RATE_HZ]) for samples in SONGS]
+    assert duration_s(b"".join(files[number % 4] for number in range(n_files))) == 3 * n_files
+
+
+@pytest.mark.parametrize("quiet_share", [0.2, 0.5, 0.8])
+def test_a_flac_file_with_silence_is_one_file(quiet_share):
+    samples = np.concatenate([SONGS[0], SONGS[1]])
+    samples[: int(quiet_share * len(samples))] = 0
+    assert duration_s(flac(samples)) == 16
+    assert duration_s(flac(samples[::-1])) == 16
