@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, replace
 
 from mtl_core.audio.decoding.byte_view import ByteView
-from mtl_core.audio.decoding.headers.chunks import wav_files
+from mtl_core.audio.decoding.headers.chunks import chunked_files
 from mtl_core.audio.decoding.headers.flac import flac_files
 from mtl_core.audio.decoding.headers.mpeg import id3_bytes, mpeg_frames
 
@@ -61,8 +61,8 @@ def find_parts(view: ByteView) -> list[Part]:
         return [Part(view=part) for part in _ogg_links(view)]
     if head.startswith(b"fLaC"):
         return [Part(view=part) for part in flac_files(view)]
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return [Part(view=part, options=options) for part, options in wav_files(view)]
+    if files := chunked_files(view):
+        return [Part(view=part, options=options) for part, options in files]
     return [Part(view=view)]
 
 
