@@ -34,7 +34,8 @@ def run(data: bytes) -> None:
     """Find the parts of some bytes, open them, and read their last second."""
     view = ByteView(io.BytesIO(data))
     parts = find_parts(view)
-    assert sum(len(part.view) for part in parts) == len(data)
+    n_bytes = sum(len(part.view) for part in parts)
+    assert n_bytes == len(data) or (data.startswith((b"ID3", b"APETAGEX", b"RIFX")) and n_bytes < len(data))
     find_sound(view)
     with contextlib.suppress(TrackError, MemoryError):
         sound = open_sound(io.BytesIO(data), LIMITS)

@@ -235,12 +235,14 @@ def test_the_parts_of_any_bytes_are_pieces_of_them(data):
     parts = find_parts(ByteView(io.BytesIO(data)))
     assert parts
     pieces = [bytes_of(part) for part in parts]
-    assert sum(len(piece) for piece in pieces) == len(data)  # nothing is left out, and nothing is twice
+    n_bytes = sum(len(piece) for piece in pieces)
+    # nothing is left out but tags before the first part, and nothing is twice
+    assert n_bytes == len(data) or (data.startswith((b"ID3", b"APETAGEX")) and n_bytes < len(data))
     for part, piece in zip(parts, pieces, strict=True):
         assert len(part.view) == len(piece)
     for part in find_sound(ByteView(io.BytesIO(data))):
         assert len(bytes_of(part)) <= len(data)
-    assert isinstance(has_signature(data), bool) and tag_bytes(data) >= 0
+    assert isinstance(has_signature(data), bool) and tag_bytes(ByteView(io.BytesIO(data))) >= 0
 
 
 @pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\0\x0a" + bytes(10)])

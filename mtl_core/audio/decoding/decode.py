@@ -97,6 +97,7 @@ def open_sound(file: BinaryIO, limits: SoundLimits | None = None) -> Sound:
     except MemoryError as error:
         raise TrackError("decode", "out_of_memory", str(error) or "out of memory") from error
     if sound.n_frames * SHORTEST_PER_S < sound.rate_hz:
+        sound.close()
         message = f"{sound.n_frames / sound.rate_hz:.3f} s: {1 / SHORTEST_PER_S} s or more is needed"
         raise TrackError("decode", "too_short", message)
     return sound

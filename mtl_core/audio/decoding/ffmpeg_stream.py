@@ -269,7 +269,7 @@ class FfmpegStream:
 
     def _note_skipped(self, packet: Packet, start: int, n_bytes: int, frame_bytes: int) -> None:
         """Note the sound that was in `n_bytes` from `start` on, unless they are a tag; a frame has `frame_bytes`."""
-        self._tag_end = max(self._tag_end, start + tag_bytes(self._part.view.read_at(start, 16)))
+        self._tag_end = max(self._tag_end, start + tag_bytes(self._part.view, start))
         if start >= self._tag_end and packet.pts is not None and packet.duration:
             frames = self._to_frames(self._first_time + packet.duration)
             self.skipped.append(SkippedBytes(self._to_frames(packet.pts), n_bytes * frames // frame_bytes))

@@ -40,7 +40,8 @@ class MonoRun:
         self.measured = 0  # samples that the powers are of
         self._channel = None if channel is None else min(channel, self.n_channels - 1)
         self._measure = measure
-        self._dtype, self._zero, self._scale = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
+        self._format = frame.format.name
+        self._dtype, self._zero, self._scale = _SAMPLE_TYPES[self._format.removesuffix("p")]
         self._is_planar = frame.format.is_planar
         self._n_planes = self.n_channels if self._is_planar else 1
         self._mono, self._n_mono = np.empty(expected, np.float32), 0
@@ -57,11 +58,11 @@ class MonoRun:
         return True
 
     def add(self, frame: AudioFrame) -> bool:
-        """Append the samples of a frame. Returns False where its rate or its channels are others: it is not added."""
+        """Append the samples of a frame. Returns False where its rate, type or channels are others: not added."""
         n, planes = frame.samples, frame.planes
         if self.n_channels > 8:  # PyAV takes what lies behind the pointers of more than 8 planes for planes, too
             planes = planes[: frame.layout.nb_channels]
-        if frame.sample_rate != self.rate_hz or len(planes) != self._n_planes:
+        if frame.sample_rate != self.rate_hz or len(planes) != self._n_planes or frame.format.name != self._format:
             return False
         if not self._is_planar and frame.layout.nb_channels != self.n_channels:
             return False

@@ -61,6 +61,12 @@ def flac_frames(data: bytes, block: int = 0) -> list[tuple[int, int]]:
     return frames
 
 
+def are_in_order(frames: list[tuple[int, int]]) -> bool:
+    """Whether these are frames of one recording: three or more, each a frame of equal length behind the one before."""
+    steps = {position - before for (_, before), (_, position) in pairwise(frames)}
+    return len(frames) >= 3 and len(steps) == 1 and 0 < steps.pop() <= _MOST_SAMPLES
+
+
 def _claim(view: ByteView) -> int:
     """The number of samples that STREAMINFO claims; 0: unknown."""
     return int.from_bytes(view.read_at(21, 5)) & 0xF_FFFF_FFFF

@@ -2,7 +2,11 @@
 
 import re
 
+from mtl_core.audio.decoding.byte_view import ByteView
+
 LONGEST_PACKET_BYTES = 1_729  # of mp3: layer II at 384 kbit/s and 32 kHz; ADTS packets are rarely longer
+_LYRICS_BYTES = 1 << 17  # longer than any tag of Lyrics3
+_LYRICS_END = re.compile(rb"LYRICSEND|LYRICS200")
 _KBIT = {  # (MPEG 1, layer) -> kbit/s by index
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -42,15 +46,23 @@ def mpeg_frame_bytes(header: bytes) -> int:
     return (72 if layer == 3 and version != 3 else 144) * bits // rate_hz + padding
 
 
-def tag_bytes(data: bytes) -> int:
-    """The size of the tag that begins with these bytes, found between two frames of mp3 or ADTS; 0: it is no tag."""
-    if data.startswith(b"ID3") and len(data) >= 10:
-        return 10 + id3_bytes(data)
-    if data.startswith(b"APETAGEX") and len(data) >= 16:
-        return 32 + int.from_bytes(data[12:16], "little")
-    return 128 if data.startswith((b"TAG", b"LYRICSBEGIN")) else 0
+def tag_bytes(view: ByteView, at: int = 0) -> int:
+    """The size of the tag (ID3, APE, Lyrics3) that begins at an offset; 0: there is none."""
+    head = view.read_at(at, 16)
+    if head.startswith(b"ID3") and len(head) >= 10:
+        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        return size + (20 if head[5] & 0x10 else 10)  # with a footer
+    if head.startswith(b"APETAGEX") and len(head) >= 16:
+        return 32 + int.from_bytes(head[12:16], "little")
+    if head.startswith(b"LYRICSBEGIN"):
+        end = _LYRICS_END.search(view.read_at(at, _LYRICS_BYTES))
+        return end.end() if end else 128
+    return 128 if head.startswith(b"TAG") else 0
 
 
-def id3_bytes(head: bytes) -> int:
-    """The size of an ID3 tag behind its header of 10 bytes."""
-    return sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+def bytes_of_tags(view: ByteView) -> int:
+    """The size of the ID3 and APE tags that a file begins with."""
+    at = 0
+    while view.read_at(at, 8).startswith((b"ID3", b"APETAGEX")) and (size := tag_bytes(view, at)):
+        at += size
+    return at
