@@ -26,7 +26,7 @@ import soxr
 from mtl_core.audio.decoding.byte_view import ByteView
 from mtl_core.audio.decoding.containers import Part, find_parts, find_sound, has_signature
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
-from mtl_core.audio.decoding.sound_file import JoinedSound, Sound, StreamSound
+from mtl_core.audio.decoding.sound_file import JoinedSound, LostSound, Sound, StreamSound
 from mtl_core.errors import TrackError
 
 SAMPLE_RATE_HZ = 16_000
@@ -170,19 +170,32 @@ def _open_parts(parts: list[Part], limits: SoundLimits) -> Sound:
         return StreamSound(parts[0], limits)
     if len(parts) > MAX_PARTS:
         raise TrackError("decode", "too_large", f"{len(parts)} joined files: allowed are up to {MAX_PARTS}")
-    sounds: list[StreamSound] = []
+    opened: list[tuple[StreamSound | None, int]] = []  # and the bytes of the part; None: it is damaged
     for part in parts:
+        sound = None
         try:
-            sounds.append(StreamSound(part, limits, keep=False))
+            sound = StreamSound(part, limits, keep=False)
         except MemoryError:
             raise
-        except (TrackError, av.error.FFmpegError) as error:  # one of many that is damaged
-            is_too_large = isinstance(error, TrackError) and error.error == "too_large"
-            if is_too_large or (part is parts[-1] and not sounds):
+        except (TrackError, av.error.FFmpegError) as error:  # one of many
+            failure = error.error if isinstance(error, TrackError) else "corrupt"
+            if failure == "too_large" or (part is parts[-1] and not any(sound for sound, _ in opened)):
                 raise
-    joined = JoinedSound(sounds)
+            if failure == "too_short":
+                continue
+        opened.append((sound, len(part.view)))
+    joined = JoinedSound(_with_lost(opened))
     limits.check(rate_hz=joined.rate_hz, n_channels=1, n_frames=joined.n_frames)
     return joined
+
+
+def _with_lost(opened: list[tuple[StreamSound | None, int]]) -> list[Sound]:
+    """The sounds of parts. One that is damaged (None) is lost, with the length that its bytes let expect."""
+    sounds = [(sound, n_bytes) for sound, n_bytes in opened if sound is not None]
+    rate_hz = sounds[0][0].rate_hz
+    n_frames = sum(sound.n_frames * rate_hz / sound.rate_hz for sound, _ in sounds)
+    frames_per_byte = n_frames / sum(n_bytes for _, n_bytes in sounds)
+    return [sound or LostSound(rate_hz, round(n_bytes * frames_per_byte)) for sound, n_bytes in opened]
 
 
 def _as_track_error(error: av.error.FFmpegError, view: ByteView) -> TrackError:

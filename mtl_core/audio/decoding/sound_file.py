@@ -6,7 +6,7 @@ damaged, are 0, and are counted. Samples are in [-1, 1] for integer formats; a f
 Legend: N samples (frames of the recording).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -181,10 +181,24 @@ class StreamSound:
         return first + size * round((run.start - first) / size)
 
 
+class LostSound:
+    """A `Sound` that could not be opened: silence, all of it lost."""
+
+    def __init__(self, rate_hz: int, n_frames: int) -> None:
+        self.rate_hz, self.n_frames = rate_hz, n_frames
+
+    def close(self) -> None:
+        """As `Sound.close`."""
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, int]:
+        """As `Sound.read`."""
+        return np.zeros(length, np.float32), length
+
+
 class JoinedSound:
     """Several sounds, one behind the other, at the rate of the first."""
 
-    def __init__(self, sounds: list[StreamSound]) -> None:
+    def __init__(self, sounds: Sequence[Sound]) -> None:
         self._sounds = sounds
         self.rate_hz = sounds[0].rate_hz
         self._ends = list(accumulate(_scale(sound.n_frames, sound.rate_hz, self.rate_hz) for sound in sounds))

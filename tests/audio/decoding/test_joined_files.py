@@ -59,3 +59,22 @@ def test_a_flac_file_with_silence_is_one_file(quiet_share):
     samples[: int(quiet_share * len(samples))] = 0
     assert duration_s(flac(samples)) == 16
     assert duration_s(flac(samples[::-1])) == 16
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_a_joined_file_that_cannot_be_opened_is_lost(damaged):
+    parts = [ogg(samples) for samples in SONGS[:3]]
+    parts[damaged] = parts[damaged][:28] + bytes(30) + parts[damaged][58:]  # the header of Vorbis
+    sound = open_sound(io.BytesIO(b"".join(parts)))
+    assert sound.n_frames / RATE_HZ == pytest.approx(24, abs=1)
+    samples, lost = sound.read(0, sound.n_frames)
+    assert lost / RATE_HZ == pytest.approx(8, abs=1)
+    first_good = 0 if damaged else sound.n_frames - 2 * SONGS[1].shape[0]
+    expected = open_sound(io.BytesIO(parts[0 if damaged else 1])).read(0, RATE_HZ)[0]
+    np.testing.assert_allclose(samples[first_good : first_good + RATE_HZ], expected, atol=1e-4)
+
+
+def test_an_empty_joined_file_is_not_lost():
+    wav, empty = (encoded(samples, "WAV", "PCM_16") for samples in (SONGS[0], SONGS[0][:0]))
+    sound = open_sound(io.BytesIO(wav + empty + wav))
+    assert sound.n_frames == 2 * len(SONGS[0]) and sound.read(0, sound.n_frames)[1] == 0
