@@ -4,7 +4,7 @@ ffmpeg finds sound at a file's start, believes what headers claim, and reads onl
 joined. This module mends that before ffmpeg opens the file:
 
 * **Sound behind something else**: an ID3 tag, headers of a radio stream, zeros. The first signature in 64 KiB counts.
-* **Joined files** (Ogg, Flac, WAV): each is a part of its own.
+* **Joined files** (Ogg, Flac, WAV, AIFF, CAF, WavPack, MP4, Matroska): each is a part of its own.
 * **Wrong lengths**: the number of frames of an mp3 is counted (by ffmpeg) and put into its Xing header; the number
   of samples of a Flac file is taken from its last frame; the size of a WAV file's sound from the file's size, unless
   another chunk follows.
@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, replace
 
 from mtl_core.audio.decoding.byte_view import ByteView
+from mtl_core.audio.decoding.headers.boxes import matroska_files, mp4_files
 from mtl_core.audio.decoding.headers.chunks import chunked_files
 from mtl_core.audio.decoding.headers.flac import are_in_order, flac_files, flac_frames
 from mtl_core.audio.decoding.headers.mpeg import bytes_of_tags, mpeg_frame_bytes, mpeg_frames, tag_bytes
@@ -72,6 +73,10 @@ def find_parts(view: ByteView) -> list[Part]:
         return [Part(view=part) for part in flac_files(behind)]
     if head.startswith(b"wvpk"):
         return [Part(view=part) for part in _wavpack_files(behind)]
+    if head[4:8] == b"ftyp":
+        return [Part(view=part) for part in mp4_files(behind)]
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return [Part(view=part) for part in matroska_files(behind)]
     if files := chunked_files(behind):
         return [Part(view=part, options=options) for part, options in files]
     return [Part(view=view)]

@@ -104,21 +104,25 @@ def open_sound(file: BinaryIO, limits: SoundLimits | None = None) -> Sound:
 
 
 def read_stretches(sound: Sound, stretches: Stretches) -> Recording:
-    """Decode stretches of a recording, in their order."""
-    rate_hz, excerpts, lost = sound.rate_hz, [], 0
+    """Decode stretches of a recording, in their order. Those of segments are read by ascending place."""
+    rate_hz, lost = sound.rate_hz, 0
+    excerpts: dict[int, Excerpt] = {}
     if stretches.are_excerpts:
-        for start, length in stretches.places:
+        for index, (start, length) in enumerate(stretches.places):
             samples, lost_here = sound.read(start, length)
-            excerpts.append(Excerpt(samples=resample(samples, rate_hz), start_s=start / rate_hz))
+            excerpts[index] = Excerpt(samples=resample(samples, rate_hz), start_s=start / rate_hz)
             lost += lost_here
     else:
-        for group in _neighbours(stretches.places):
+        order = sorted(range(len(stretches.places)), key=lambda index: stretches.places[index])
+        indices = iter(order)
+        for group in _neighbours([stretches.places[index] for index in order]):
             samples, lost_here = _read_resampled(sound, group[0][0], group[-1][0] + group[-1][1])
             for start, length in group:
                 part = samples[start - group[0][0] :][:length]
-                excerpts.append(Excerpt(samples=part, start_s=start / SAMPLE_RATE_HZ))
+                excerpts[next(indices)] = Excerpt(samples=part, start_s=start / SAMPLE_RATE_HZ)
             lost += lost_here
-    return Recording(excerpts=tuple(excerpts), duration_s=sound.n_frames / rate_hz, lost_s=lost / rate_hz)
+    in_order = tuple(excerpts[index] for index in range(len(excerpts)))
+    return Recording(excerpts=in_order, duration_s=sound.n_frames / rate_hz, lost_s=lost / rate_hz)
 
 
 def _neighbours(places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -5,9 +5,11 @@ is missing shows as a gap. Positions are in frames of the recording, at the rate
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 
 import av
 from av.audio.frame import AudioFrame
@@ -18,6 +20,7 @@ from av.packet import Packet
 from mtl_core.audio.decoding.codecs import PCM_CONTAINERS, seek_rules
 from mtl_core.audio.decoding.containers import FORMATS, Part, with_frame_count
 from mtl_core.audio.decoding.headers.mpeg import LONGEST_PACKET_BYTES, tag_bytes
+from mtl_core.audio.decoding.timeline import FirstPackets, has_jumps
 from mtl_core.errors import TrackError
 
 _FAR = 1 << 60  # a time that no recording reaches, in any time base
@@ -25,6 +28,7 @@ _SEEK_BACK_S = (0, 1, 10)  # a seek that fails is tried again so much earlier
 _LONGEST_PACKET_S = 60
 _LONGEST_S = 31_536_000  # a year
 _MAX_ERRORS = 50  # in a row: a demuxer can repeat an error for ever
+_RECENT = 8  # frames that are kept of those that were decoded last
 _INDEX_BYTES = 1 << 25  # ffmpeg's index of frames: 1.4 million, 10 h of mp3
 
 
@@ -89,7 +93,8 @@ class FfmpegStream:
         self._tag_end = 0  # of the last tag between two frames: a picture in it can look like frames
         self._open()
         self.rate_hz = self._stream.codec_context.sample_rate or 0  # until a frame tells it
-        packet, first = next(self._decode(self._packets()), (None, None))
+        packets = self._packets()
+        packet, first = next(self._decode(packets), (None, None))
         if packet is None or first is None:
             raise self._nothing_decoded()
         self.rate_hz = first.sample_rate
@@ -100,6 +105,11 @@ class FfmpegStream:
         codec, container = self._stream.codec_context.name, self._container.format.name
         self.rules = seek_rules(codec, container, self._time_base, self.rate_hz)
         self._has_times = first.pts is not None and not self.rules.from_start
+        self._first_packets = FirstPackets(packets, self._time_base, container)
+        #: Of sound without times: what was decoded last, with positions, and where decoding goes on.
+        self._recent: deque[tuple[int, AudioFrame]] = deque(maxlen=_RECENT)
+        self._decoding: Iterator[tuple[Packet, AudioFrame]] = iter(())
+        self._n_decoded = 0.0
         ticks = 1 / (self._time_base * self.rate_hz)
         #: Of the time base, in a sample; 0 if it is no whole number, or if times are not what counts.
         self._ticks = int(ticks) if ticks.denominator == 1 and self._has_times and not self.rules.by_bytes else 0
@@ -117,9 +127,23 @@ class FfmpegStream:
             if self._has_sought(time):
                 ends = [end for end in map(self._end_time, self._packets()) if end is not None]
             if ends:
+                if self._has_jumps(float((max(ends) - self._first_time) * self._time_base)):
+                    self._ignore_times()
+                    return None
                 self._correct_frame_count(max(ends))
                 return max(0, self._to_frames(max(ends)))
         return None
+
+    def _has_jumps(self, duration_s: float) -> bool:
+        """Whether times jump, in a stream that lasts so long by its times. Those of films are not checked."""
+        if self._is_film or not self._first_packets.may_leap(len(self._part.view), duration_s):
+            return False
+        self._seek(0)
+        return has_jumps(self._packets(), self._time_base)
+
+    def _ignore_times(self) -> None:
+        self.rules = replace(self.rules, exact_times=True, on_grid=False, from_start=True)
+        self._has_times, self._ticks = False, 0
 
     def _end_time(self, packet: Packet) -> int | None:
         """When a packet ends; when it begins, if its duration is absurd, as that of some last packets of Vorbis is."""
@@ -142,7 +166,10 @@ class FfmpegStream:
 
         A position of None means: right behind the frame before. What cannot be decoded is left out.
         """
-        first = max(0, start - self.rules.lead) if self._has_times else 0
+        if not self._has_times:
+            yield from self._counted_frames(start)
+            return
+        first = max(0, start - self.rules.lead)
         self._seek(first)
         self.skipped = []
         before = self._first_time + self._to_time(first) if first else None
@@ -154,6 +181,24 @@ class FfmpegStream:
             last_packet = packet
             if ticks:
                 expected = None if time is None else time + frame.samples * ticks
+
+    def _counted_frames(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
+        """As `frames`, of sound without times: decoding goes on where it stopped, or begins anew if that is behind."""
+        if not self._recent or self._recent[0][0] > start:
+            self._seek(0)
+            self._recent.clear()
+            self._decoding, self._n_decoded = self._decode(self._packets()), 0.0
+        first = None
+        for position, frame in chain(list(self._recent), self._next_frames()):
+            yield frame, position if first is None else None
+            first = position
+
+    def _next_frames(self) -> Iterator[tuple[int, AudioFrame]]:
+        for _, frame in self._decoding:
+            position = round(self._n_decoded)
+            self._n_decoded += frame.samples * self.rate_hz / frame.sample_rate
+            self._recent.append((position, frame))
+            yield position, frame
 
     def _open(self) -> None:
         """Open the file, or open it again: then decoding begins at its start, as it did the first time."""
@@ -169,6 +214,8 @@ class FfmpegStream:
         for other in streams:
             if other.index != stream.index:
                 other.discard = av.stream.Discard.all
+        pictures = [other for other in streams.video if not other.disposition & av.stream.Disposition.attached_pic]
+        self._is_film = len(pictures) > 0
         self._stream, context = stream, stream.codec_context
         if context is None:
             raise TrackError("decode", "unsupported", f"{name}: ffmpeg does not decode its codec")

@@ -1,0 +1,57 @@
+"""Timeline: whether the times of a stream's packets tell where its sound is.
+
+A recorder that is stopped and started again, and programs that join files, leave times that begin anew, or that leap
+over an hour of which no sound is missing. Then sound is placed by the order of its packets.
+"""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+
+from av.packet import Packet
+
+#: Containers whose packets carry times of their own, by ffmpeg's names. In those of streams all packets are checked.
+_OF_STREAMS = {"mpegts", "flv", "rm"}
+_WITH_TIMES = _OF_STREAMS | {"ogg", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "avi"}
+_FIRST_PACKETS, _FIRST_BYTES = 50, 1 << 16  # at most, which are compared with the whole file
+_FEW = 0.7  # of the bytes that a second takes at the start: the times may leap
+_JUMP_S = 1.0  # a smaller step of the times is rounding, or damage
+_HELD = 0.25  # of the bytes that a step should hold: a larger one is sound or damage, not a leap
+
+
+class FirstPackets:
+    """The bytes and seconds of a stream's first packets, in a container (ffmpeg's name) whose packets have times."""
+
+    def __init__(self, packets: Iterator[Packet], time_base: Fraction, container: str) -> None:
+        self._container, self._n_bytes, self._seconds = container, 0, 0.0
+        first: int | None = None
+        for packet in islice(packets, _FIRST_PACKETS) if container in _WITH_TIMES else ():
+            if packet.pts is not None and packet.duration:
+                first = packet.pts if first is None else first
+                self._n_bytes += packet.size
+                self._seconds = float((packet.pts + packet.duration - first) * time_base)
+            if self._n_bytes > _FIRST_BYTES:
+                break
+
+    def may_leap(self, n_bytes: int, duration_s: float) -> bool:
+        """Whether the times of all packets are to be checked, of a file of so many bytes and seconds."""
+        return self._container in _OF_STREAMS or n_bytes * self._seconds < _FEW * self._n_bytes * duration_s
+
+
+def has_jumps(packets: Iterable[Packet], time_base: Fraction) -> bool:
+    """Whether times go back, stand still, or leap over more sound than the bytes between two packets could hold."""
+    n_bytes, seconds, stretch = 0, 0.0, 0.0  # of packets: their bytes, their durations, their steps
+    last: Packet | None = None
+    for packet in packets:
+        if packet.pts is None or not packet.size:
+            continue
+        if last is not None and last.pts is not None:
+            step_s = float((packet.pts - last.pts) * time_base)
+            held_bytes = (packet.pos or 0) - (last.pos or 0)
+            if step_s < -_JUMP_S or (step_s > _JUMP_S and held_bytes * seconds < _HELD * n_bytes * step_s):
+                return True
+            stretch += step_s
+        n_bytes += packet.size
+        seconds += float((packet.duration or 0) * time_base)
+        last = packet
+    return seconds > 2 * stretch + _JUMP_S
