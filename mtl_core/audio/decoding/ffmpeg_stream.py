@@ -1,15 +1,14 @@
-"""ffmpeg stream: the sound stream of a file, opened with PyAV: its frames from any position on, and where they are.
+"""ffmpeg stream: the sound stream of a file, opened with PyAV: decoded sound from any position on, and where it is.
 
-The place of a frame is the time that its packet carries, never a count: decoding goes on behind damaged bytes, and what
-is missing shows as a gap. Positions are in frames of the recording, at the rate of its first frame.
+A frame is one sample of each channel. A packet holds coded sound, and decodes to a block of frames (av.AudioFrame). The
+position of a block is the time of its packet, not a count: decoding goes on behind damaged bytes, and what is missing
+shows as a gap. Positions are in frames of the recording, at the rate of its first block.
 """
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
 
 import av
 from av.audio.frame import AudioFrame
@@ -19,16 +18,14 @@ from av.packet import Packet
 
 from mtl_core.audio.decoding.codecs import PCM_CONTAINERS, seek_rules
 from mtl_core.audio.decoding.containers import FORMATS, Part, with_frame_count
-from mtl_core.audio.decoding.headers.mpeg import LONGEST_PACKET_BYTES, tag_bytes
-from mtl_core.audio.decoding.timeline import FirstPackets, has_jumps
+from mtl_core.audio.decoding.headers.skips import SkipFinder
+from mtl_core.audio.decoding.timeline import BlocksInOrder, FirstPacket, FirstPackets, end_time, has_jumps
 from mtl_core.errors import TrackError
 
 _FAR = 1 << 60  # a time that no recording reaches, in any time base
 _SEEK_BACK_S = (0, 1, 10)  # a seek that fails is tried again so much earlier
-_LONGEST_PACKET_S = 60
 _LONGEST_S = 31_536_000  # a year
 _MAX_ERRORS = 50  # in a row: a demuxer can repeat an error for ever
-_RECENT = 8  # frames that are kept of those that were decoded last
 _INDEX_BYTES = 1 << 25  # ffmpeg's index of frames: 1.4 million, 10 h of mp3
 
 
@@ -58,7 +55,8 @@ class SoundLimits:
     def check(self, *, rate_hz: int, n_channels: int, n_frames: int = 0) -> None:
         """Raise TrackError where a recording is beyond the limits."""
         if rate_hz < self.min_rate_hz or n_channels < 1:
-            raise TrackError("decode", "corrupt", f"the header claims {rate_hz} Hz and {n_channels} channels")
+            message = f"the header claims {rate_hz} Hz and {n_channels} channels"
+            raise TrackError("decode", "corrupt", f"{message}: {self.min_rate_hz} Hz and 1 channel are the least")
         if rate_hz > self.max_rate_hz:
             raise TrackError("decode", "too_large", f"{rate_hz} Hz: allowed are up to {self.max_rate_hz}")
         if n_channels > self.max_channels:
@@ -66,14 +64,6 @@ class SoundLimits:
         if n_frames > self.max_duration_s * rate_hz:
             seconds = n_frames / rate_hz
             raise TrackError("decode", "too_large", f"{seconds:.0f} s: allowed are up to {self.max_duration_s:g}")
-
-
-@dataclass(frozen=True)
-class SkippedBytes:
-    """Bytes between two frames that were not decoded, in formats whose times do not show it (mp3, ADTS)."""
-
-    position: int  # of the frame behind them
-    lost: int  # frames that they held, by the size of the packet behind them
 
 
 class FfmpegStream:
@@ -89,10 +79,9 @@ class FfmpegStream:
     def __init__(self, part: Part, limits: SoundLimits) -> None:
         self._part, self._limits = part, limits
         self._first_time, self._has_times = 0, False
-        self.skipped: list[SkippedBytes] = []  # since the last call of `frames`
-        self._tag_end = 0  # of the last tag between two frames: a picture in it can look like frames
+        self._skips = SkipFinder(part.view)
         self._open()
-        self.rate_hz = self._stream.codec_context.sample_rate or 0  # until a frame tells it
+        self.rate_hz = self._stream.codec_context.sample_rate or 0  # until the first block
         packets = self._packets()
         packet, first = next(self._decode(packets), (None, None))
         if packet is None or first is None:
@@ -100,18 +89,17 @@ class FfmpegStream:
         self.rate_hz = first.sample_rate
         limits.check(rate_hz=self.rate_hz, n_channels=first.layout.nb_channels)
         self._first_time = first.pts or 0
-        self.first_frame_size: int = first.samples
-        self._first_packet = (packet.pos or 0, packet.size, packet.duration or first.samples)
+        self.first_block_frames: int = first.samples
+        duration = packet.duration or 0
+        n_frames = int(duration * self._time_base * self.rate_hz) or first.samples
+        self._first_packet = FirstPacket(at=packet.pos or 0, n_bytes=packet.size, duration=duration, n_frames=n_frames)
         codec, container = self._stream.codec_context.name, self._container.format.name
         self.rules = seek_rules(codec, container, self._time_base, self.rate_hz)
         self._has_times = first.pts is not None and not self.rules.from_start
         self._first_packets = FirstPackets(packets, self._time_base, container)
-        #: Of sound without times: what was decoded last, with positions, and where decoding goes on.
-        self._recent: deque[tuple[int, AudioFrame]] = deque(maxlen=_RECENT)
-        self._decoding: Iterator[tuple[Packet, AudioFrame]] = iter(())
-        self._n_decoded = 0.0
+        self._in_order = BlocksInOrder(self._restart, self.rate_hz)
         ticks = 1 / (self._time_base * self.rate_hz)
-        #: Of the time base, in a sample; 0 if it is no whole number, or if times are not what counts.
+        #: Of the time base, in a frame; 0 if it is no whole number, or if positions are not times.
         self._ticks = int(ticks) if ticks.denominator == 1 and self._has_times and not self.rules.by_bytes else 0
 
     def close(self) -> None:
@@ -125,10 +113,11 @@ class FfmpegStream:
         ends: list[int] = []
         for time in self._times_near_the_end():
             if self._has_sought(time):
-                ends = [end for end in map(self._end_time, self._packets()) if end is not None]
+                ends = [end for end in (end_time(packet) for packet in self._packets()) if end is not None]
             if ends:
                 if self._has_jumps(float((max(ends) - self._first_time) * self._time_base)):
-                    self._ignore_times()
+                    self.rules = replace(self.rules, exact_times=True, on_grid=False, from_start=True)
+                    self._has_times, self._ticks = False, 0
                     return None
                 self._correct_frame_count(max(ends))
                 return max(0, self._to_frames(max(ends)))
@@ -141,64 +130,45 @@ class FfmpegStream:
         self._seek(0)
         return has_jumps(self._packets(), self._time_base)
 
-    def _ignore_times(self) -> None:
-        self.rules = replace(self.rules, exact_times=True, on_grid=False, from_start=True)
-        self._has_times, self._ticks = False, 0
-
-    def _end_time(self, packet: Packet) -> int | None:
-        """When a packet ends; when it begins, if its duration is absurd, as that of some last packets of Vorbis is."""
-        if packet.pts is None:
-            return None
-        duration = packet.duration or 0
-        return packet.pts + (duration if duration * self._time_base <= _LONGEST_PACKET_S else 0)
-
     def _correct_frame_count(self, last_end: int) -> None:
         """Open an mp3 again, whose header claims fewer frames than it has."""
-        packet_time = self._first_packet[2]
-        if self._container.format.name == "mp3" and packet_time:
-            corrected = with_frame_count(self._part, last_end // packet_time)
+        duration = self._first_packet.duration
+        if self._container.format.name == "mp3" and duration:
+            corrected = with_frame_count(self._part, last_end // duration)
             if corrected is not None:
                 self._part = corrected
                 self._seek(0)
 
-    def frames(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
-        """The frames from before `start` less the codec's lead on, to the end, with their positions.
+    def blocks(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
+        """Decoded blocks to the end, with their positions.
 
-        A position of None means: right behind the frame before. What cannot be decoded is left out.
+        The first one lies before frame `start`, by as much as the codec needs to decode `start` exactly. A position of
+        None means: right behind the block before. What cannot be decoded is left out.
         """
+        self._skips.found.clear()
         if not self._has_times:
-            yield from self._counted_frames(start)
+            yield from self._in_order.read(start)
             return
         first = max(0, start - self.rules.lead)
         self._seek(first)
-        self.skipped = []
         before = self._first_time + self._to_time(first) if first else None
         last_packet, expected, ticks = None, None, self._ticks
-        for packet, frame in self._decode(self._packets(), before):
-            time = frame.pts
+        for packet, block in self._decode(self._packets(), before):
+            time = block.pts
             follows = packet is last_packet or (time == expected and time is not None)
-            yield frame, None if follows else self._position(packet, frame)
+            yield block, None if follows else self._position(packet, block)
             last_packet = packet
             if ticks:
-                expected = None if time is None else time + frame.samples * ticks
+                expected = None if time is None else time + block.samples * ticks
 
-    def _counted_frames(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
-        """As `frames`, of sound without times: decoding goes on where it stopped, or begins anew if that is behind."""
-        if not self._recent or self._recent[0][0] > start:
-            self._seek(0)
-            self._recent.clear()
-            self._decoding, self._n_decoded = self._decode(self._packets()), 0.0
-        first = None
-        for position, frame in chain(list(self._recent), self._next_frames()):
-            yield frame, position if first is None else None
-            first = position
+    def skipped(self) -> list[tuple[int, int]]:
+        """Damage that positions do not show, since the last call of `blocks`: the frame behind it, and its frames."""
+        at_start = self._first_time
+        return [(self._to_frames(skip.time), self._to_frames(at_start + skip.duration)) for skip in self._skips.found]
 
-    def _next_frames(self) -> Iterator[tuple[int, AudioFrame]]:
-        for _, frame in self._decoding:
-            position = round(self._n_decoded)
-            self._n_decoded += frame.samples * self.rate_hz / frame.sample_rate
-            self._recent.append((position, frame))
-            yield position, frame
+    def _restart(self) -> Iterator[AudioFrame]:
+        self._seek(0)
+        return (block for _, block in self._decode(self._packets()))
 
     def _open(self) -> None:
         """Open the file, or open it again: then decoding begins at its start, as it did the first time."""
@@ -224,11 +194,12 @@ class FfmpegStream:
         self._time_base = stream.time_base or Fraction(1, context.sample_rate)
 
     def _nothing_decoded(self) -> TrackError:
-        name = self._container.format.name
+        name, codec = self._container.format.name, self._stream.codec_context.name
         self._seek(0)
-        if not self._stream.duration and not any(packet.size for packet in self._packets()):
+        n_packets = sum(packet.size > 0 for packet in self._packets())
+        if not self._stream.duration and not n_packets:
             return TrackError("decode", "too_short", f"{name}: the file holds no sound")
-        return TrackError("decode", "corrupt", f"{name}: nothing can be decoded")
+        return TrackError("decode", "corrupt", f"{name}: none of {n_packets} packets of {codec} can be decoded")
 
     def _times_near_the_end(self) -> Iterator[int]:
         """Times to seek to, so that the packets from there on include the last one."""
@@ -267,14 +238,13 @@ class FfmpegStream:
             return False
         return True
 
-    def _position(self, packet: Packet, frame: AudioFrame) -> int | None:
+    def _position(self, packet: Packet, block: AudioFrame) -> int | None:
         if self.rules.by_bytes and packet.pos is not None and packet.size:
-            first_byte, n_bytes, n_frames = self._first_packet
-            return (packet.pos - first_byte) * n_frames // n_bytes
-        return self._to_frames(frame.pts) if self._has_times and frame.pts is not None else None
+            return self._first_packet.frame_at(packet.pos)
+        return self._to_frames(block.pts) if self._has_times and block.pts is not None else None
 
     def _decode(self, packets: Iterator[Packet], before: int | None = None) -> Iterator[tuple[Packet, AudioFrame]]:
-        """The frames of packets. Packets that end before a time, or that cannot be decoded, are left out."""
+        """The blocks of packets. Packets that end before a time, or that cannot be decoded, are left out."""
         context = self._stream.codec_context
         for packet in packets:
             if before is not None and packet.pts is not None and packet.duration:
@@ -282,8 +252,8 @@ class FfmpegStream:
                     continue
                 before = None
             try:
-                for frame in context.decode(packet if packet.size else None):
-                    yield packet, frame
+                for block in context.decode(packet if packet.size else None):
+                    yield packet, block
             except MemoryError:
                 raise
             except av.error.FFmpegError:
@@ -291,20 +261,14 @@ class FfmpegStream:
 
     def _packets(self) -> Iterator[Packet]:
         """The packets from here on, also behind damage; the last one is empty."""
-        errors, end, usual = 0, None, None
-        skips_bytes = self._container.format.name in ("mp3", "aac")
+        errors, skips = 0, self._skips if self._container.format.name in ("mp3", "aac") else None
+        self._skips.begin()
         while errors < _MAX_ERRORS:
             try:
                 for packet in self._container.demux(self._stream):
                     errors = 0
-                    if skips_bytes and packet.pos is not None and packet.size:
-                        if end is not None and packet.pos > end:
-                            self._note_skipped(packet, end, packet.pos - end, packet.size)
-                        if packet.size <= LONGEST_PACKET_BYTES:
-                            usual = packet.size
-                        elif usual is not None:  # a hole and a frame
-                            self._note_skipped(packet, packet.pos, packet.size - usual, usual)
-                        end = packet.pos + packet.size
+                    if skips is not None:
+                        skips.check(packet)
                     yield packet
                 return
             except MemoryError:
@@ -313,13 +277,6 @@ class FfmpegStream:
                 errors += 1
             except IndexError:  # PyAV's, at the end of a file with streams that began behind its header: all is read
                 return
-
-    def _note_skipped(self, packet: Packet, start: int, n_bytes: int, frame_bytes: int) -> None:
-        """Note the sound that was in `n_bytes` from `start` on, unless they are a tag; a frame has `frame_bytes`."""
-        self._tag_end = max(self._tag_end, start + tag_bytes(self._part.view, start))
-        if start >= self._tag_end and packet.pts is not None and packet.duration:
-            frames = self._to_frames(self._first_time + packet.duration)
-            self.skipped.append(SkippedBytes(self._to_frames(packet.pts), n_bytes * frames // frame_bytes))
 
     def _to_frames(self, time: int) -> int:
         """The frame at a time of the stream."""

@@ -1,4 +1,6 @@
-"""Mono run: frames of a decoder that follow each other without a gap, at one rate, mixed to mono as they come.
+"""Mono run: blocks of a decoder that follow each other without a gap, at one rate, mixed to mono as they come.
+
+A block is what PyAV calls a frame: some samples of each channel.
 
 Legend: N samples, C channels.
 """
@@ -6,7 +8,7 @@ Legend: N samples, C channels.
 import numpy as np
 from av.audio.frame import AudioFrame
 
-_BLOCK_BYTES = 1 << 17  # of all channels, that are mixed at once: they stay in a core's cache
+_BUFFER_BYTES = 1 << 17  # of all channels, that are mixed at once: they stay in a core's cache
 _GROWTH = 1 << 16  # samples
 _SAMPLE_TYPES: dict[str, tuple[np.dtype, int, float]] = {  # ffmpeg's name less the p of planar -> type, zero, scale
     "u8": (np.dtype(np.uint8), 128, 2**-7),
@@ -19,9 +21,9 @@ _SAMPLE_TYPES: dict[str, tuple[np.dtype, int, float]] = {  # ffmpeg's name less 
 
 
 class MonoRun:
-    """A run that begins with `frame`, which is to be added.
+    """A run that begins with `block`, which is to be added.
 
-    A frame of mp3 holds 1,152 samples. What Python does for each frame must take little time beside decoding it.
+    A block of mp3 holds 1,152 samples. What Python does for each block must take little time beside decoding it.
 
     Args:
         start: where it begins, in frames of the recording.
@@ -30,46 +32,46 @@ class MonoRun:
         measure: whether to measure `powers`.
     """
 
-    def __init__(self, frame: AudioFrame, start: int, expected: int, *, channel: int | None, measure: bool) -> None:
-        self.rate_hz, self.n_channels = frame.sample_rate, frame.layout.nb_channels
-        self.start = start
+    def __init__(self, block: AudioFrame, start: int, expected: int, *, channel: int | None, measure: bool) -> None:
+        self.rate_hz, self.n_channels = block.sample_rate, block.layout.nb_channels
+        self.start, self.is_at_start = start, start == 0
         self.count = 0  # samples, at the run's rate
         self.skipped = 0  # the first of these, which are not kept
-        self.frame_sizes: list[int] = []  # samples of each frame
+        self.block_sizes: list[int] = []  # samples of each block
         self.powers = np.zeros(1 + self.n_channels)  # sums of squares: of the mono samples, then of each channel
         self.measured = 0  # samples that the powers are of
         self._channel = None if channel is None else min(channel, self.n_channels - 1)
         self._measure = measure
-        self._format = frame.format.name
+        self._format = block.format.name
         self._dtype, self._zero, self._scale = _SAMPLE_TYPES[self._format.removesuffix("p")]
-        self._is_planar = frame.format.is_planar
+        self._is_planar = block.format.is_planar
         self._n_planes = self.n_channels if self._is_planar else 1
         self._mono, self._n_mono = np.empty(expected, np.float32), 0
         self._frame_bytes = self._dtype.itemsize * (1 if self._is_planar else self.n_channels)  # a plane's, of a sample
-        self._new_block(_BLOCK_BYTES // (self._frame_bytes * self._n_planes))
+        self._new_buffer(_BUFFER_BYTES // (self._frame_bytes * self._n_planes))
 
-    def skip(self, frame: AudioFrame) -> bool:
-        """Count the samples of a frame without keeping them. No frame may have been added. Returns what `add` does."""
-        if frame.sample_rate != self.rate_hz:
+    def skip(self, block: AudioFrame) -> bool:
+        """Count the samples of a block without keeping them. No block may have been added. Returns what `add` does."""
+        if block.sample_rate != self.rate_hz:
             return False
-        self.count += frame.samples
-        self.skipped += frame.samples
-        self.frame_sizes.append(frame.samples)
+        self.count += block.samples
+        self.skipped += block.samples
+        self.block_sizes.append(block.samples)
         return True
 
-    def add(self, frame: AudioFrame) -> bool:
-        """Append the samples of a frame. Returns False where its rate, type or channels are others: not added."""
-        n, planes = frame.samples, frame.planes
+    def add(self, block: AudioFrame) -> bool:
+        """Append the samples of a block. Returns False where its rate, type or channels are others: not added."""
+        n, planes = block.samples, block.planes
         if self.n_channels > 8:  # PyAV takes what lies behind the pointers of more than 8 planes for planes, too
-            planes = planes[: frame.layout.nb_channels]
-        if frame.sample_rate != self.rate_hz or len(planes) != self._n_planes or frame.format.name != self._format:
+            planes = planes[: block.layout.nb_channels]
+        if block.sample_rate != self.rate_hz or len(planes) != self._n_planes or block.format.name != self._format:
             return False
-        if not self._is_planar and frame.layout.nb_channels != self.n_channels:
+        if not self._is_planar and block.layout.nb_channels != self.n_channels:
             return False
         if self._filled + n > self._size:
             self._mix()
             if n > self._size:
-                self._new_block(n)
+                self._new_buffer(n)
         start, end = self._filled * self._frame_bytes, (self._filled + n) * self._frame_bytes
         for row, plane in zip(
             self._rows, planes, strict=True
@@ -77,7 +79,7 @@ class MonoRun:
             row[start:end] = memoryview(plane)[: end - start]
         self._filled += n
         self.count += n
-        self.frame_sizes.append(n)
+        self.block_sizes.append(n)
         return True
 
     def mono(self) -> np.ndarray:
@@ -89,13 +91,13 @@ class MonoRun:
         mono = self._mono[: self._n_mono]
         if self._n_mono <= len(self._mono) // 2:
             mono = mono.copy()
-        del self._mono, self._block, self._rows
+        del self._mono, self._buffer, self._rows
         return mono
 
-    def _new_block(self, size: int) -> None:
+    def _new_buffer(self, size: int) -> None:
         """Memory for `size` samples of each channel, in the file's own type."""
-        self._block = np.empty((self._n_planes, size * self._frame_bytes // self._dtype.itemsize), self._dtype)
-        self._rows = [memoryview(row).cast("B") for row in self._block]
+        self._buffer = np.empty((self._n_planes, size * self._frame_bytes // self._dtype.itemsize), self._dtype)
+        self._rows = [memoryview(row).cast("B") for row in self._buffer]
         self._size, self._filled = size, 0
 
     def _mix(self) -> None:
@@ -104,7 +106,7 @@ class MonoRun:
             self._mono = np.concatenate((self._mono[:n], np.empty(max(n + filled, _GROWTH), np.float32)))
         mono = self._mono[n : n + filled]
         channels = (
-            self._block[:, :filled] if self._is_planar else self._block[0].reshape(-1, self.n_channels)[:filled].T
+            self._buffer[:, :filled] if self._is_planar else self._buffer[0].reshape(-1, self.n_channels)[:filled].T
         )
         if self._dtype != np.float32:
             channels = channels.astype(np.float32)

@@ -82,7 +82,7 @@ class StreamSound:
             start = end - int(_END_S[self._stream.rules.exact_times] * self.rate_hz)
             self.n_frames = self._decoded_end(start) or self._decoded_end(0)
         if self.n_frames == 0:
-            raise TrackError("decode", "corrupt", "nothing can be decoded")
+            raise TrackError("decode", "corrupt", "no packet can be decoded")
 
     def close(self) -> None:
         """As `Sound.close`."""
@@ -99,27 +99,30 @@ class StreamSound:
         return samples, min(length, lost + sum(gap.hidden for gap in gaps if start <= gap.first < end))
 
     def _decoded_end(self, start: int) -> int:
-        """Where the last frame from `start` on ends; 0 where none can be decoded."""
+        """Where the last block from `start` on ends; 0 where none can be decoded."""
         runs = self._runs(start, None, keep_from=None)
         return max((at + _scale(run.count, run.rate_hz, self.rate_hz) for run, at in runs), default=0)
 
     def _decode(self, start: int, end: int) -> tuple[np.ndarray, list[_Gap], int]:
-        """The samples from `start` to `end`, the gaps in them, and where the last decoded frame of them ends."""
+        """The samples from `start` to `end`, the gaps in them, and where the last decoded block of them ends."""
         runs: list[MonoRun] = []
         pieces = []
         for run, at in self._runs(start, end, keep_from=start):
             mono = _resample(run.mono(), run.rate_hz, self.rate_hz)
             pieces.append((at + _scale(run.skipped, run.rate_hz, self.rate_hz), mono))
             runs.append(run)
-        if self._choose_channel(runs):
+        if self._must_decode_again(runs):
             return self._decode(start, end)
         samples, gaps, filled = _join(pieces, start, end)
         gaps.append(_Gap(filled, end))
-        gaps += [_Gap(skipped.position, skipped.position, skipped.lost) for skipped in self._stream.skipped]
+        gaps += [_Gap(position, position, lost) for position, lost in self._stream.skipped()]
         return samples, gaps, filled
 
-    def _choose_channel(self, runs: list[MonoRun]) -> bool:
-        """Decide, by the first samples with sound, what stands for the channels; returns whether it is one of them."""
+    def _must_decode_again(self, runs: list[MonoRun]) -> bool:
+        """Whether these runs are the first with sound, and show that one channel is to stand for all of them.
+
+        They were mixed as the mean. From now on what stands for the channels is known.
+        """
         if self._channel_is_known or not runs:
             return False
         run = max(runs, key=lambda run: run.measured)
@@ -132,52 +135,62 @@ class StreamSound:
         return self._channel is not None
 
     def _runs(self, start: int, end: int | None, *, keep_from: int | None) -> Iterator[tuple[MonoRun, int]]:
-        """The runs of frames that reach into `start` to `end` (None: the end of decoding), with their positions.
+        """The runs of blocks that reach into `start` to `end` (None: the end of decoding), with their positions.
 
-        A run begins where its earliest frame says, because inexact times are too late. A run that begins with the
-        recording is in its place, whatever its times say. Samples are kept from frame `keep_from` on; None: none are.
+        A run ends at a gap, and where the rate, the channels or the type of the samples change. Samples are kept from
+        frame `keep_from` on; None: none are.
         """
         tolerance = 1 if self._stream.rules.exact_times else int(_JUMP_S * self.rate_hz)
         run: MonoRun | None = None
-        is_fixed, enough = False, float("inf")  # samples of the run, that reach beyond the end
-        for frame, at in self._stream.frames(start):
-            if at is None and run is not None and run.count > run.skipped and run.count < enough and run.add(frame):
-                continue  # nearly all frames
-            count = 0 if run is None else _scale(run.count, run.rate_hz, self.rate_hz)
-            if run is not None and at is not None:
-                if abs(at - run.start - count) > tolerance:
-                    yield run, self._start_on_grid(run, is_fixed)
-                    run = None
-                elif not is_fixed:
-                    run.start = min(run.start, at - count)
-            position = at if at is not None else 0 if run is None else run.start + count
+        enough = float("inf")  # samples of the run, that reach beyond the end
+        for block, at in self._stream.blocks(start):
+            if at is None and run is not None and run.count > run.skipped and run.count < enough and run.add(block):
+                continue  # nearly all blocks
+            if run is not None and at is not None and abs(at - self._end_of(run)) > tolerance:
+                yield run, self._start_on_grid(run)
+                run = None
+            position = self._place(run, at)
             if end is not None and position >= end + tolerance:
                 break
-            keep = keep_from is not None and position + frame.samples + tolerance >= keep_from
-            if run is not None and not (run.add(frame) if keep else run.skip(frame)):
-                yield run, self._start_on_grid(run, is_fixed)
+            keep = keep_from is not None and position + block.samples + tolerance >= keep_from
+            if run is not None and not (run.add(block) if keep else run.skip(block)):
+                yield run, self._start_on_grid(run)
                 run = None
             if run is None:
-                run, is_fixed = self._new_run(frame, position, start, end), position == 0
-                (run.add if keep else run.skip)(frame)
-            if end is not None:
-                enough = _scale(end + tolerance - run.start, self.rate_hz, run.rate_hz)
+                run = self._new_run(block, position, start, end)
+                (run.add if keep else run.skip)(block)
+                enough = enough if end is None else _scale(end + tolerance - position, self.rate_hz, run.rate_hz)
         if run is not None:
-            yield run, self._start_on_grid(run, is_fixed)
+            yield run, self._start_on_grid(run)
 
-    def _new_run(self, frame: AudioFrame, position: int, start: int, end: int | None) -> MonoRun:
+    def _end_of(self, run: MonoRun) -> int:
+        return run.start + _scale(run.count, run.rate_hz, self.rate_hz)
+
+    def _place(self, run: MonoRun | None, at: int | None) -> int:
+        """The position of a block whose time says `at`, or nothing, behind a run.
+
+        A run begins where its earliest block says, because inexact times are too late. A run that begins with the
+        recording is in its place, whatever its times say.
+        """
+        if at is None:
+            return 0 if run is None else self._end_of(run)
+        if run is not None and not run.is_at_start:
+            run.start = min(run.start, at - self._end_of(run) + run.start)
+        return at
+
+    def _new_run(self, block: AudioFrame, position: int, start: int, end: int | None) -> MonoRun:
         """A run at `position`. The one that holds `start` reserves memory to `end`: there can be thousands."""
         expected = 0
         if end is not None and position <= start:
-            expected = _scale(end - start, self.rate_hz, frame.sample_rate) + 4 * frame.samples
-        return MonoRun(frame, position, expected, channel=self._channel, measure=not self._channel_is_known)
+            expected = _scale(end - start, self.rate_hz, block.sample_rate) + 4 * block.samples
+        return MonoRun(block, position, expected, channel=self._channel, measure=not self._channel_is_known)
 
-    def _start_on_grid(self, run: MonoRun, is_fixed: bool) -> int:
-        """Where a run begins. A rounded time is put on the grid of frames, if all of them have one size."""
-        sizes = set(run.frame_sizes[:-1])
-        if is_fixed or not self._stream.rules.on_grid or len(sizes) != 1:
+    def _start_on_grid(self, run: MonoRun) -> int:
+        """Where a run begins. A rounded time is put on the grid of blocks, if all of them have one size."""
+        sizes = set(run.block_sizes[:-1])
+        if run.is_at_start or not self._stream.rules.on_grid or len(sizes) != 1:
             return run.start
-        size, first = sizes.pop(), self._stream.first_frame_size
+        size, first = sizes.pop(), self._stream.first_block_frames
         return first + size * round((run.start - first) / size)
 
 
