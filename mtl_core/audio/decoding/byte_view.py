@@ -32,15 +32,15 @@ class ByteView:
 
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer at the end; all that are left where `size` is negative."""
-        left = max(0, len(self) - self._position)
-        data = self.read_at(self._position, left if size < 0 else size)
+        data = self.read_at(self._position, self._end if size < 0 else size)
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to `offset`, and return it."""
-        base = (0, self._position, len(self))[whence]
-        self._position = max(0, base + offset)
+        if whence != io.SEEK_SET:
+            offset += self._position if whence == io.SEEK_CUR else len(self)
+        self._position = max(0, offset)
         return self._position
 
     def tell(self) -> int:
@@ -49,11 +49,15 @@ class ByteView:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on, fewer at the end. The position stays: ffmpeg does not know of this read."""
-        size = min(size, len(self) - offset)
+        begin = self._start + offset
+        if begin + size > self._end:
+            size = self._end - begin
         if size <= 0:
             return b""
-        self._file.seek(self._start + offset)
+        self._file.seek(begin)
         data = self._file.read(size)
+        if not self._patches:
+            return data
         for at, patch in self._patches.items():
             if offset < at + len(patch) and at < offset + len(data):
                 first, last = max(at, offset), min(at + len(patch), offset + len(data))
@@ -62,7 +66,10 @@ class ByteView:
 
     def part(self, start: int, end: int | None = None, patches: Mapping[int, bytes] | None = None) -> "ByteView":
         """A view of the bytes `start` to `end` (default: the end) of this one."""
-        return ByteView(self, start, len(self) if end is None else end, patches)
+        end = len(self) if end is None else end
+        if self._patches:
+            return ByteView(self, start, end, patches)
+        return ByteView(self._file, self._start + start, self._start + end, patches)
 
     def find_all(self, needle: bytes, start: int = 0) -> list[int]:
         """The offsets of `needle` from `start` on. It holds 1 MiB of the file at a time."""

@@ -67,21 +67,24 @@ def end_time(packet: Packet) -> int | None:
 
 def has_jumps(packets: Iterable[Packet], time_base: Fraction) -> bool:
     """Whether times go back, stand still, or leap over more sound than the bytes between two packets could hold."""
-    n_bytes, seconds, stretch = 0, 0.0, 0.0  # of packets: their bytes, their durations, their steps
-    last: Packet | None = None
+    tick_s = float(time_base)
+    n_bytes, seconds, stretch_s = 0, 0.0, 0.0  # of packets: their bytes, their durations, their steps
+    last_time: int | None = None
+    last_at = 0
     for packet in packets:
-        if packet.pts is None or not packet.size:
+        time, size, at = packet.pts, packet.size, packet.pos or 0
+        if time is None or not size:
             continue
-        if last is not None and last.pts is not None:
-            step_s = float((packet.pts - last.pts) * time_base)
-            held_bytes = (packet.pos or 0) - (last.pos or 0)
+        if last_time is not None:
+            step_s = (time - last_time) * tick_s
+            held_bytes = at - last_at
             if step_s < -_JUMP_S or (step_s > _JUMP_S and held_bytes * seconds < _HELD * n_bytes * step_s):
                 return True
-            stretch += step_s
-        n_bytes += packet.size
-        seconds += float((packet.duration or 0) * time_base)
-        last = packet
-    return seconds > 2 * stretch + _JUMP_S
+            stretch_s += step_s
+        n_bytes += size
+        seconds += (packet.duration or 0) * tick_s
+        last_time, last_at = time, at
+    return seconds > 2 * stretch_s + _JUMP_S
 
 
 class BlocksInOrder:
