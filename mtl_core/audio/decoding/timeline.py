@@ -43,14 +43,16 @@ class FirstPackets:
 
     def __init__(self, packets: Iterator[Packet], time_base: Fraction, container: str) -> None:
         self._container, self._n_bytes, self._seconds = container, 0, 0.0
-        first: int | None = None
+        first = end = None
         for packet in islice(packets, _FIRST_PACKETS) if container in _WITH_TIMES else ():
-            if packet.pts is not None and packet.duration:
-                first = packet.pts if first is None else first
+            time, duration = packet.pts, packet.duration
+            if time is not None and duration:
+                first, end = time if first is None else first, time + duration
                 self._n_bytes += packet.size
-                self._seconds = float((packet.pts + packet.duration - first) * time_base)
             if self._n_bytes > _FIRST_BYTES:
                 break
+        if first is not None and end is not None:
+            self._seconds = float((end - first) * time_base)
 
     def may_leap(self, n_bytes: int, duration_s: float) -> bool:
         """Whether the times of all packets are to be checked, of a file of so many bytes and seconds."""
