@@ -14,7 +14,7 @@ _COARSE_LEAD = 4_096  # more, where the container rounds times to more than a sa
 _OGG_FLAC_LEAD = 65_536  # more than a page: times are only right from the next page on
 
 _LOSSLESS = {"flac", "alac", "wavpack", "tta", "ape", "truehd", "mlp", "mp4als", "shorten", "tak", "wmalossless"}
-PCM_CONTAINERS = {"wav", "w64", "aiff", "au", "caf"}
+RAW_CONTAINERS = {"wav", "w64", "aiff", "au", "caf"}
 _OF_BLOCKS = ("adpcm_", "gsm")  # codecs whose blocks all have one size
 
 
@@ -22,14 +22,14 @@ _OF_BLOCKS = ("adpcm_", "gsm")  # codecs whose blocks all have one size
 class SeekRules:
     """How samples are found again after a seek."""
 
-    lead: int  # samples that are decoded and thrown away before the first one asked for
-    #: Whether the time of each frame is exact. Else a frame's place is counted from the frame that is earliest by its
-    #: time: Vorbis and Flac in Ogg name frames too late, Matroska and ASF round to milliseconds.
+    lead_frames: int  # that are decoded and thrown away before the first one asked for
+    #: Whether the time of each block is exact. Else the position of a block is counted from the block that is earliest
+    #: by its time: the times of Vorbis and Flac in Ogg are too late, Matroska and ASF round to milliseconds.
     exact_times: bool
-    #: Whether a time is rounded, but frames have one size, so that it can be put on the grid of frames.
+    #: Whether a time is rounded, but blocks have one size, so that it can be put on the grid of blocks.
     on_grid: bool
-    #: Whether a packet's place in the file tells its time exactly, because all blocks have one size. Times of such
-    #: WAV files come from a rounded byte rate.
+    #: Whether the offset of a packet in the file gives its time exactly, because all packets have one size. Times of
+    #: such WAV files come from a rounded byte rate.
     by_bytes: bool
     #: Whether times are of no use: everything before the first sample asked for is decoded.
     from_start: bool
@@ -40,14 +40,14 @@ def seek_rules(codec: str, container: str, time_base: Fraction, rate_hz: int) ->
     is_pcm = codec.startswith("pcm_")
     is_coarse = time_base * rate_hz > 1
     is_late = container == "ogg" and codec in ("vorbis", "flac")
-    has_pcm_times = container in PCM_CONTAINERS and not is_pcm
+    has_pcm_times = container in RAW_CONTAINERS and not is_pcm
     by_bytes = has_pcm_times and codec.startswith(_OF_BLOCKS)
     lead = 0 if is_pcm or codec in _LOSSLESS else _LOSSY_LEAD
     lead += _WMA_LEAD if codec.startswith("wma") else 0
     lead += _COARSE_LEAD if is_coarse else 0
     lead += _OGG_FLAC_LEAD if is_late and codec == "flac" else 0
     return SeekRules(
-        lead=lead,
+        lead_frames=lead,
         exact_times=not (is_late or is_coarse),
         on_grid=is_coarse and codec != "vorbis",
         by_bytes=by_bytes,

@@ -1,13 +1,14 @@
 """Containers: where the sound is in a file, by its bytes, and which claims of its header are wrong.
 
-ffmpeg finds sound at a file's start, believes what headers claim, and reads only the first of several files that were
-joined. This module mends that before ffmpeg opens the file:
+ffmpeg finds sound at the start of a file, trusts its header, and reads only the first of several files that were
+joined. This module corrects that before ffmpeg opens the file:
 
-* **Sound behind something else**: an ID3 tag, headers of a radio stream, zeros. The first signature in 64 KiB counts.
-* **Joined files** (Ogg, Flac, WAV, AIFF, CAF, WavPack, MP4, Matroska): each is a part of its own.
-* **Wrong lengths**: the number of frames of an mp3 is counted (by ffmpeg) and put into its Xing header; the number
-  of samples of a Flac file is taken from its last frame; the size of a WAV file's sound from the file's size, unless
-  another chunk follows.
+* **Sound behind something else**: headers of a radio stream, zeros. The first signature in 64 KiB counts, after any ID3
+  and APE tags. Formats without a signature in `_ANYWHERE` are found at the start only.
+* **Joined files** (Ogg, Flac, WAV, W64, AIFF, CAF, WavPack, MP4, Matroska): each is a part of its own.
+* **Wrong lengths**: ffmpeg counts the frames of an mp3, and the count is put into its Xing header. The number of
+  samples of a Flac file is that of its last frame. The sound of a WAV, W64, AIFF or CAF file reaches to the end of the
+  file if its header claims much less, and no chunk follows.
 """
 
 import re

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from mtl_core.audio.decoding.codecs import PCM_CONTAINERS, seek_rules
+from mtl_core.audio.decoding.codecs import RAW_CONTAINERS, seek_rules
 from mtl_core.audio.decoding.containers import FORMATS, Part, with_frame_count
 from mtl_core.audio.decoding.headers.skips import SkipFinder
 from mtl_core.audio.decoding.timeline import BlocksInOrder, FirstPacket, FirstPackets, end_time, has_jumps
@@ -149,7 +149,7 @@ class FfmpegStream:
         if not self._has_times:
             yield from self._in_order.read(start)
             return
-        first = max(0, start - self.rules.lead)
+        first = max(0, start - self.rules.lead_frames)
         self._seek(first)
         before = self._first_time + self._to_time(first) if first else None
         last_packet, expected, ticks = None, None, self._ticks
@@ -210,9 +210,9 @@ class FfmpegStream:
                 raise TrackError("decode", "corrupt", "the file ends before its sound begins")
             if kept < len(entries):
                 yield entries[kept - 1].timestamp
-        # In containers of PCM a time is multiplied by a byte rate, and overflows: no sample there has less than a bit.
-        is_pcm = self._container.format.name in PCM_CONTAINERS
-        yield self._first_time + self._to_time(8 * size) if is_pcm else _FAR
+        # In raw containers a time is multiplied by a byte rate, and overflows: no sample there has less than a bit.
+        is_raw = self._container.format.name in RAW_CONTAINERS
+        yield self._first_time + self._to_time(8 * size) if is_raw else _FAR
         if self._stream.duration:
             yield self._first_time + self._stream.duration - int(1 / self._time_base)
         yield self._first_time

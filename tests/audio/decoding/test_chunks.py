@@ -88,11 +88,12 @@ def test_a_chunk_behind_an_odd_number_of_bytes_may_lack_the_padding():
     assert second.n_frames == 2 * len(mono)
 
 
-@pytest.mark.parametrize("container", ["WAV", "AIFF", "W64"])
-def test_joined_files_of_chunks_are_one_recording(container):
-    data = written(container)
+@pytest.mark.parametrize("container, endian", [("WAV", None), ("WAV", "BIG"), ("AIFF", None), ("W64", None)])
+def test_joined_files_of_chunks_are_one_recording(container, endian):
+    data = written(container, endian)
     sound = open_sound(io.BytesIO(data + data))
     assert sound.n_frames == 2 * len(SONG)
+    np.testing.assert_allclose(sound.read(0, RATE_HZ)[0], SONG[:RATE_HZ].mean(1), atol=1e-4)
     np.testing.assert_array_equal(sound.read(0, RATE_HZ)[0], sound.read(len(SONG), RATE_HZ)[0])
 
 

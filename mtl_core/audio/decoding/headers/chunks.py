@@ -86,26 +86,20 @@ def chunked_files(view: ByteView) -> list[tuple[ByteView, Options]]:
     layout = next((layout for layout in _LAYOUTS if layout.signature.match(view.read_at(0, 16))), None)
     if layout is None:
         return []
-    parts = []
-    start = 0
-    while chunk := _sound_chunk(layout, view, start):
-        ends = (end for end in chunk.ends(layout.align) if layout.signature.match(view.read_at(end, 16)))
-        end = next(ends, start)
-        if end == start:
-            break
-        parts.append((view.part(start, end), layout.options))
-        start = end
-    patches = _true_size(layout, view, chunk, start) if chunk else {}
-    if chunk and layout is _RIFX:
-        end = len(view) if patches else min(len(view), chunk.body + chunk.size)
-        return [*parts, (view.part(start, end, _as_au(view.part(start), chunk.body - start)), layout.options)]
-    return [*parts, (view.part(start, patches=patches), layout.options)]
+    parts, end = [], 0
+    while end is not None:
+        view = view.part(end)
+        chunk = _sound_chunk(layout, view)
+        end = None if chunk is None else _next_file(layout, view, chunk)
+        file = view.part(0, end)
+        parts.append((file if chunk is None else _with_true_size(layout, file, chunk), layout.options))
+    return parts
 
 
-def _sound_chunk(layout: _Layout, view: ByteView, start: int) -> _SoundChunk | None:
-    """The sound of the file at `start`; None where there is no such chunk."""
+def _sound_chunk(layout: _Layout, view: ByteView) -> _SoundChunk | None:
+    """The sound of the file at the start of a view; None where there is no such chunk."""
     size_64 = None
-    for at, name, size in _chunks(layout, view, start + layout.first):
+    for at, name, size in _chunks(layout, view, layout.first):
         body = at + layout.header_bytes
         if name == b"ds64":
             size_64 = body + 8, int.from_bytes(view.read_at(body + 8, 8), "little")
@@ -113,9 +107,15 @@ def _sound_chunk(layout: _Layout, view: ByteView, start: int) -> _SoundChunk | N
             size_at, size_bytes = at + layout.name_bytes, layout.size_bytes
             if size == 0xFFFFFFFF and size_64:
                 (size_at, size), size_bytes = size_64, 8
-            is_odd = layout.align > 1 and (body + size - start) % layout.align != 0
+            is_odd = (body + size) % layout.align != 0
             return _SoundChunk(body, size, size_at, size_bytes, is_odd)
     return None
+
+
+def _next_file(layout: _Layout, view: ByteView, chunk: _SoundChunk) -> int | None:
+    """Where the next file begins, right behind the sound of this one; None where there is none."""
+    ends = chunk.ends(layout.align)
+    return next((end for end in ends if layout.signature.match(view.read_at(end, 16))), None)
 
 
 def _chunks(layout: _Layout, view: ByteView, at: int) -> Iterator[tuple[int, bytes, int]]:
@@ -129,14 +129,24 @@ def _chunks(layout: _Layout, view: ByteView, at: int) -> Iterator[tuple[int, byt
         at += -at % layout.align
 
 
-def _true_size(layout: _Layout, view: ByteView, chunk: _SoundChunk, start: int) -> dict[int, bytes]:
-    """The patch of a file at `start` whose sound claims too few bytes; empty where it does not."""
+def _with_true_size(layout: _Layout, file: ByteView, chunk: _SoundChunk) -> ByteView:
+    """The file, without a claim of too few bytes, as one whose samples ffmpeg decodes in the right byte order."""
+    patches = _true_size(layout, file, chunk)
+    if layout is _RIFX and (au := _as_au(file, chunk.body)):
+        return file.part(0, len(file) if patches else min(len(file), chunk.body + chunk.size), au)
+    return file.part(0, patches=patches)
+
+
+def _true_size(layout: _Layout, view: ByteView, chunk: _SoundChunk) -> dict[int, bytes]:
+    """The patch of a file whose sound claims too few bytes; empty where it does not."""
     rest = len(view) - chunk.body - chunk.size
-    if rest < 12 or rest <= _REST_SHARE * chunk.size or any(_is_chunk(layout, view, at) for at in chunk.ends(2)):
+    if rest < 12 or rest <= _REST_SHARE * chunk.size:
+        return {}
+    if any(_is_chunk(layout, view, at) for at in chunk.ends(layout.align)):
         return {}
     size = len(view) - chunk.body + layout.header_bytes * layout.counts_header
     size = min(size, 256**chunk.size_bytes - 1)  # which means: to the end of the file
-    return {chunk.size_at - start: size.to_bytes(chunk.size_bytes, layout.order)}
+    return {chunk.size_at: size.to_bytes(chunk.size_bytes, layout.order)}
 
 
 def _as_au(rifx: ByteView, body: int) -> dict[int, bytes]:
