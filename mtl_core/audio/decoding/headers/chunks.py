@@ -86,7 +86,8 @@ def chunked_files(view: ByteView) -> list[tuple[ByteView, Options]]:
     layout = next((layout for layout in _LAYOUTS if layout.signature.match(view.read_at(0, 16))), None)
     if layout is None:
         return []
-    parts, end = [], 0
+    parts: list[tuple[ByteView, Options]] = []
+    end: int | None = 0
     while end is not None:
         view = view.part(end)
         chunk = _sound_chunk(layout, view)
