@@ -85,9 +85,12 @@ def find_parts(view: ByteView) -> list[Part]:
 
 def find_sound(view: ByteView) -> list[Part]:
     """The parts of a file in which ffmpeg found nothing: its sound begins behind something else, or not at all."""
-    behind = view.part(bytes_of_tags(view))
+    n_bytes = bytes_of_tags(view)
+    if n_bytes >= len(view):  # the size of a tag is damaged
+        n_bytes = 0
+    behind = view.part(n_bytes)
     head = behind.read_at(0, SEARCHED_BYTES)
-    found = _ANYWHERE.search(head, 1 if len(behind) == len(view) else 0)
+    found = _ANYWHERE.search(head, 0 if n_bytes else 1)
     frames = mpeg_frames(head)
     if found and (frames is None or found.start() < frames):
         return find_parts(behind.part(found.start()))

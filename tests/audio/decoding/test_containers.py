@@ -48,6 +48,12 @@ def test_tags_before_the_sound_change_nothing(tags, data, seconds):
     assert duration_s(tags + data()) == pytest.approx(seconds, abs=0.1)
 
 
+@pytest.mark.parametrize("encode", [mp3, flac])
+def test_sound_behind_a_tag_of_a_wrong_size_is_found(encode):
+    damaged = TAG[:6] + b"\x7f\x7f\x7f\x7f" + TAG[10:]
+    assert duration_s(damaged + encode(SONG)) == pytest.approx(8, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "encode",
     [
