@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mtl_core.audio.source import WHOLE_BYTES, Source, open_track
+from mtl_core.audio.ranged_file import RangedFile
+from mtl_core.audio.source import WHOLE_BYTES, Plan, Source, open_track
 from mtl_core.errors import TrackError
 from mtl_core.storage.location import Location
 
@@ -34,13 +35,17 @@ class PendingFetch:
 class Prefetcher:
     """Downloads tracks for one worker: at most `max_tracks`, of `max_bytes` together; one alone may be larger.
 
-    Tracks outside the `allowed` places fail; empty: anywhere.
+    Tracks outside the `allowed` places fail; empty: anywhere. `plan` is that of `source.open_track`.
     """
 
     def __init__(
-        self, max_tracks: int = MAX_TRACKS, max_bytes: int = MAX_BYTES, allowed: Sequence[Location] = ()
+        self,
+        max_tracks: int = MAX_TRACKS,
+        max_bytes: int = MAX_BYTES,
+        allowed: Sequence[Location] = (),
+        plan: Plan | None = None,
     ) -> None:
-        self._max_tracks, self._max_bytes, self._allowed = max_tracks, max_bytes, allowed
+        self._max_tracks, self._max_bytes, self._allowed, self._plan = max_tracks, max_bytes, allowed, plan
         self._threads = ThreadPoolExecutor(max_tracks, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._waiting: deque[PendingFetch] = deque()
@@ -97,9 +102,12 @@ class Prefetcher:
             return bytes(row["bytes"])
         if not row.get("uri"):
             raise TrackError("fetch", "not_found", "the row has neither uri nor bytes")
-        source = open_track(row["uri"], row.get("content_id"), self._allowed)
+        source = open_track(
+            row["uri"], row.get("content_id"), self._allowed, size_bytes=row.get("size_bytes"), plan=self._plan
+        )
         with self._lock:
-            fetch.n_bytes = len(source) if isinstance(source, bytes) else 0
+            held = source.held_bytes if isinstance(source, RangedFile) else 0
+            fetch.n_bytes = len(source) if isinstance(source, bytes) else held
             self._start_allowed()
         return source
 

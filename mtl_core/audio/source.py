@@ -2,16 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mtl_core.audio.ranged_file import HEAD_BYTES, TAIL_BYTES, RangedFile
 from mtl_core.errors import TrackError, one_line
 from mtl_core.storage.location import Location, content_id, is_unmet_condition
 
 #: An object up to this size is downloaded by one request. A larger one is read by range, so that memory stays bounded.
 WHOLE_BYTES = 64 * 2**20
 RANGE_BYTES = 8 * 2**20
+#: Uncompressed files are read by range from this size on: what is left out takes longer than the additional requests.
+MIN_RANGED_BYTES = 4 * 2**20
+RANGED_SHARE = 0.5  # of an object, that is read by range at most; else one request is simpler and as fast
+RANGED_EXTENSIONS = (".wav", ".wave", ".rf64")
 
 #: Files with these extensions are tracks. Other files are tracks only if the labels name them.
 AUDIO_EXTENSIONS = frozenset(
@@ -21,7 +26,9 @@ AUDIO_EXTENSIONS = frozenset(
 
 #: The path of a local file; the bytes of an object of at most `WHOLE_BYTES`; or a seekable file that reads a larger
 #: object by range.
-Source = bytes | str | BinaryIO
+Source = bytes | str | BinaryIO | RangedFile
+#: (number of frames, rate in Hz) -> the stretches (start, end) of a recording that will be read first, in seconds
+Plan = Callable[[int, int], Sequence[tuple[float, float]]]
 
 
 def is_audio_file(path: str) -> bool:
@@ -29,11 +36,20 @@ def is_audio_file(path: str) -> bool:
     return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
-def open_track(uri: str, expected_content_id: str | None = None, allowed: Sequence[Location] = ()) -> Source:
+def open_track(
+    uri: str,
+    expected_content_id: str | None = None,
+    allowed: Sequence[Location] = (),
+    *,
+    size_bytes: int | None = None,
+    plan: Plan | None = None,
+) -> Source:
     """A track's audio, ready for the decoder. An `expected_content_id` of None is not checked.
 
     Args:
         allowed: the places that the track may be in; empty: anywhere.
+        size_bytes: of the file, where the manifest knows it.
+        plan: what will be read first of an uncompressed object. Then only this is fetched, where it is less than half.
 
     Raises:
         TrackError: stage fetch: `not_found`, `forbidden` (also: outside the allowed places), `unavailable`, or
@@ -48,6 +64,11 @@ def open_track(uri: str, expected_content_id: str | None = None, allowed: Sequen
         raise TrackError("fetch", "forbidden", f"{uri} is in none of the allowed places {places}")
     with as_fetch_error(uri):
         if location.on_s3:
+            is_large = (size_bytes or 0) >= MIN_RANGED_BYTES
+            if plan is not None and is_large and location.path.lower().endswith(RANGED_EXTENSIONS):
+                file = _open_ranged(location, expected_content_id, plan)
+                if file is not None:
+                    return file
             return _open_object(location, expected_content_id)
         entry = location.filesystem.info(location.path)
         if entry["type"] != "file":
@@ -94,6 +115,43 @@ def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
     file: Any = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
     _check_unchanged(location.uri, content_id(file.details), expected)  # the ranges are of the object of this moment
     return file
+
+
+def _open_ranged(location: Location, expected: str | None, plan: Plan) -> RangedFile | None:
+    """An object of which the head, the end and what is planned are fetched; None where one request is as good."""
+    head, response = _get_range(location, 0, HEAD_BYTES, {})
+    size = int(response["ContentRange"].rpartition("/")[2])
+    _check_unchanged(location.uri, content_id(response), expected)
+    same = {"IfMatch": response["ETag"]}
+    file = RangedFile(lambda first, n_bytes: _get_range(location, first, n_bytes, same)[0], size, head)
+    if file.layout is None:
+        return None
+    layout = file.layout
+    ranges = [layout.byte_range(*stretch) for stretch in plan(layout.n_frames, layout.rate_hz)]
+    if sum(end - first for first, end in ranges) > RANGED_SHARE * size:
+        return None
+    file.expect([*ranges, (size - TAIL_BYTES, size)])
+    return file
+
+
+def _get_range(
+    location: Location, first: int, n_bytes: int, conditions: dict[str, str]
+) -> tuple[bytes, dict[str, Any]]:
+    """A range of an object, and the response's header."""
+    from fsspec.asyn import sync
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
+    span = f"bytes={first}-{first + n_bytes - 1}"
+    for attempt in range(1, filesystem.retries + 1):
+        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key, Range=span, **conditions)
+        try:
+            return sync(filesystem.loop, _read_body, response["Body"], True), response
+        except S3_RETRYABLE_ERRORS as error:
+            if attempt == filesystem.retries:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+            time.sleep(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 async def _read_body(body: Any, needs_body: bool) -> bytes:

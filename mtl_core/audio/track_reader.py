@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, Stretches
 from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
+from mtl_core.audio.ranged_file import RangedFile
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.segments import rounds
-from mtl_core.audio.source import as_fetch_error
+from mtl_core.audio.source import Source, as_fetch_error
 from mtl_core.errors import TrackError
 from mtl_core.timing import StageTimer
 
@@ -157,6 +158,7 @@ class TrackReader:
         decoder: module of the decoder process, see `decoder_process.Decoder`.
         draws: random starts a segment slot; 0 is the fixed grid. See `front_end.log_mel_segments`.
         seed: of the random starts.
+        reads_first: segments of a track that are read at first, see `segments.rounds`; None: all.
     """
 
     def __init__(
@@ -167,11 +169,13 @@ class TrackReader:
         decoder: str = DECODER,
         draws: int = 0,
         seed: int = 0,
+        reads_first: int | None = None,
     ) -> None:
-        self.front_end, self._draws, self._seed = front_end, draws, seed
+        self.front_end, self._draws, self._seed, self._reads_first = front_end, draws, seed, reads_first
+        self._source: Source | None = None  # of the track that is open
         limits = limits or ReadLimits()
         self._decoder = Decoder(limits.decoder_limits(), decoder)
-        self._prefetcher = Prefetcher(allowed=limits.allowed())
+        self._prefetcher = Prefetcher(allowed=limits.allowed(), plan=None if draws else self._planned)
         self._lock = threading.Lock()
         self._submitter, self._consumer = ThreadPoolExecutor(1, "submit"), ThreadPoolExecutor(1, "consume")
         self.timer = StageTimer(self._decoder.cpu_s)  # its "fetch" is the time spent waiting for a download
@@ -213,7 +217,18 @@ class TrackReader:
     def decode(self, row: Row, stretches: Stretches) -> Recording:
         """Stretches of the recording that is open, which is that of `row`. Raises TrackError of fetch and decode."""
         with self._timed_decoding(row):
+            if isinstance(self._source, RangedFile) and self._source.layout is not None:
+                layout = self._source.layout
+                self._source.expect([layout.byte_range(*at) for at in stretches.in_seconds(layout.rate_hz)])
             return self._decoder.read(stretches)
+
+    def _planned(self, n_frames: int, rate_hz: int) -> list[tuple[float, float]]:
+        """As `source.Plan`."""
+        stretches = self.front_end.stretches(n_frames, rate_hz)
+        if self._reads_first is not None and not stretches.are_excerpts:
+            first = np.concatenate(rounds(len(stretches.places)))[: self._reads_first]
+            stretches = replace(stretches, places=[stretches.places[i] for i in first])
+        return stretches.in_seconds(rate_hz)
 
     def _tracks(self, fetches: deque[PendingFetch]) -> Iterator[OpenTrack | FailedTrack]:
         try:
@@ -231,7 +246,7 @@ class TrackReader:
     def _open(self, fetch: PendingFetch) -> OpenTrack:
         row = fetch.row
         with self.timer.timed("fetch"):
-            source = self._prefetcher.result(fetch)
+            source = self._source = self._prefetcher.result(fetch)
         draws = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}
         with self._timed_decoding(row):
             rate_hz, n_frames = self._decoder.open(source)

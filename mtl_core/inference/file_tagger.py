@@ -40,8 +40,8 @@ class FileTagger:
     ) -> None:
         cpu_model = load_cpu_model(Location(model))
         self.model_id = cpu_model.model_id
-        self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder)
         self._tagger = cpu_model.tagger(exit_options)
+        self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder, reads_first=self._tagger.reads_first)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
         """Tag audio files, local or s3://.

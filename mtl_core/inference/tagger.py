@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.segments import FIRST_ROUND
 from mtl_core.audio.sound_level import has_sound
 from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
@@ -51,6 +52,11 @@ class Tagger:
         self._heads, self._vocabularies = heads, vocabularies
         self._options = options or ExitOptions()
         self._exits = self._options.uses_rule and any(of.stop for of in aggregation.rounds)
+
+    @property
+    def reads_first(self) -> int | None:
+        """The segments of a track that `read_and_tag` reads at first; None: all."""
+        return FIRST_ROUND if self._exits else self._options.segments
 
     def tag(self, tracks: Sequence[Track], *, model_id: str, run_id: str | None) -> list[Row | FailedTrack]:
         """Tag tracks, each with one segment or more, in one pass of the network.

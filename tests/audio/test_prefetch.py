@@ -18,7 +18,7 @@ class Store:
         self.open = threading.Event()
         self.open.set()
 
-    def __call__(self, uri: str, expected_content_id: str | None = None, allowed: tuple = ()) -> bytes:
+    def __call__(self, uri: str, *_: object, **__: object) -> bytes:
         self.uris.append(uri)
         assert self.open.wait(10)
         if uri == "missing":

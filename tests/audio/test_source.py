@@ -3,10 +3,14 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from builders.sound_files import encoded, song
 
 from mtl_core.audio import source
+from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.source import open_track
+from mtl_core.audio.track_reader import OpenTrack, Track, TrackReader
 from mtl_core.errors import TrackError
 from mtl_core.storage import location as storage
 from mtl_core.storage.location import Location
@@ -69,3 +73,53 @@ def test_a_missing_track_is_not_found(root: str) -> None:
         with pytest.raises(TrackError) as caught:
             open_track(f"{root}/{name}")
         assert caught.value.error == "not_found"
+
+
+def test_of_a_large_wav_file_only_what_is_read_is_fetched(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A song of 3 minutes: the first four segments are an eighth of its bytes, and equal those of the local file."""
+    data = encoded(np.tile(song(30), (6, 1)), "WAV", "PCM_16")
+    location = Location(bucket) / "song.WAV"
+    location.write_bytes(data)
+    row = {"track_id": "a", "uri": location.uri, "size_bytes": len(data)}
+    requests: list[int] = []
+    get_range = source._get_range
+    monkeypatch.setattr(
+        source, "_get_range", lambda at, first, n, same: requests.append(n) or get_range(at, first, n, same)
+    )
+    by_range = TrackReader(FrontEnd(sampling="spread", segments=32), reads_first=4)
+    (track,) = by_range.open([row])
+    assert isinstance(track, OpenTrack)
+    rounds = track.read_rounds()
+    numbers, segments = next(rounds)
+    assert len(requests) == 6  # the head, four segments and the end
+    assert sum(requests) < len(data) / 8
+    (whole,) = TrackReader(FrontEnd(sampling="spread", segments=32)).read([{"track_id": "a", "bytes": data}])
+    assert isinstance(whole, Track)
+    assert (segments.mel_STF == whole.segments.mel_STF[numbers]).all()
+    for numbers, segments in rounds:
+        assert (segments.mel_STF == whole.segments.mel_STF[numbers]).all()
+    assert sum(requests) < 0.85 * len(data)
+
+
+def test_an_object_that_changes_between_two_ranges_has_changed(bucket: str) -> None:
+    data = encoded(np.tile(song(30), (2, 1)), "WAV", "PCM_16")
+    location = Location(bucket) / "song.wav"
+    location.write_bytes(data)
+    reader = TrackReader(FrontEnd(sampling="spread", segments=32), reads_first=4)
+    (track,) = reader.open([{"track_id": "a", "uri": location.uri, "size_bytes": len(data)}])
+    assert isinstance(track, OpenTrack)
+    rounds = track.read_rounds()
+    next(rounds)
+    location.write_bytes(data[::-1])
+    with pytest.raises(TrackError) as error:
+        list(rounds)
+    assert (error.value.stage, error.value.error) == ("fetch", "changed")
+
+
+@pytest.mark.parametrize(("name", "segments"), [("song.flac", 4), ("song.wav", 32), ("song.wav", None)])
+def test_an_object_of_which_much_is_read_is_fetched_at_once(bucket: str, name: str, segments: int | None) -> None:
+    data = encoded(np.tile(song(30), (1, 1)), "WAV", "PCM_16")
+    (Location(bucket) / name).write_bytes(data)
+    reader = TrackReader(FrontEnd(sampling="spread", segments=32), reads_first=segments)
+    (track,) = reader.read([{"track_id": "a", "uri": f"{bucket}/{name}", "size_bytes": len(data)}])
+    assert isinstance(track, Track) and isinstance(reader._source, bytes)

@@ -62,6 +62,11 @@ class Stretches:
     places: Sequence[tuple[int, int]]
     are_excerpts: bool  # places are in frames of the file; else they are segments, in samples at 16 kHz
 
+    def in_seconds(self, rate_hz: int) -> list[tuple[float, float]]:
+        """Where they start and end in a file of this rate."""
+        per_s = rate_hz if self.are_excerpts else SAMPLE_RATE_HZ
+        return [(start / per_s, (start + length) / per_s) for start, length in self.places]
+
 
 def resample(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     """Samples (N,) float32 at `rate_hz` -> (ceil(N 16000 / rate_hz),) float32 at 16 kHz, by soxr HQ.

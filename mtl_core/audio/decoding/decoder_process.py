@@ -83,13 +83,15 @@ class Decoder:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
-        self._source: tuple[BinaryIO, int] | None = None  # a file of this process, read for the child, and its bytes
+        self._source: tuple[BinaryIO | io.BufferedIOBase, int] | None = (
+            None  # a file of this process, read for the child, and its bytes
+        )
         self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
         self._reading_s = 0.0  # of this process, for that recording
         self._starter = ProcessStarter()
 
-    def open(self, source: bytes | str | BinaryIO) -> tuple[int, int]:
+    def open(self, source: bytes | str | BinaryIO | io.BufferedIOBase) -> tuple[int, int]:
         """Open a recording, and return its rate in Hz and its length in frames.
 
         Args:
@@ -276,7 +278,7 @@ class Decoder:
         return TrackError("decode", "crashed", f"the decoder exited with {status}: {' '.join(last_lines[-1:])}")
 
 
-def _open_source(source: bytes | str | BinaryIO) -> int | BinaryIO:
+def _open_source(source: bytes | str | BinaryIO | io.BufferedIOBase) -> int | BinaryIO | io.BufferedIOBase:
     """A descriptor that the child reads from; where the source is a file of this process, that file."""
     if isinstance(source, bytes):
         fd = os.memfd_create("recording")

@@ -40,9 +40,16 @@ class ReadOptions:
     draws: int = 0
     seed: int = 0
 
-    def reader(self, front_end: FrontEnd) -> TrackReader:
+    def reader(self, front_end: FrontEnd, reads_first: int | None = None) -> TrackReader:
         """A reader of tracks, with a decoder process of its own."""
-        return TrackReader(front_end, self.limits, decoder=self.decoder, draws=self.draws, seed=self.seed)
+        return TrackReader(
+            front_end,
+            self.limits,
+            decoder=self.decoder,
+            draws=self.draws,
+            seed=self.seed,
+            reads_first=reads_first,
+        )
 
 
 class ExtractShard:
@@ -81,8 +88,9 @@ class ReadAndTagShard:
     """Reads the tracks of a shard and tags each as it is read; writes their tags to one file."""
 
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions, exit_options: ExitOptions) -> None:
-        self._plan, self._reader = plan, options.reader(model.front_end)
-        self._writer = TagWriter(plan, model.tagger(exit_options), self._reader.timer)
+        tagger = model.tagger(exit_options)
+        self._plan, self._reader = plan, options.reader(model.front_end, tagger.reads_first)
+        self._writer = TagWriter(plan, tagger, self._reader.timer)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
@@ -109,7 +117,7 @@ class ReadShard:
     """
 
     def __init__(self, plan: WorkPlan, front_end: FrontEnd, options: ReadOptions, segments: int | None) -> None:
-        self._plan, self._segments, self._reader = plan, segments, options.reader(front_end)
+        self._plan, self._segments, self._reader = plan, segments, options.reader(front_end, segments)
         self._reader.timer.delta()
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:

@@ -1,0 +1,101 @@
+"""A ranged file gives the bytes of the object, and fetches each block once and no more than is asked for."""
+
+import io
+import threading
+
+import numpy as np
+import pytest
+from builders.sound_files import RATE_HZ, encoded
+
+from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, RangedFile, wav_layout
+
+DATA = np.random.default_rng(0).integers(0, 256, 10 * BLOCK_BYTES + 77, np.uint8).tobytes()
+
+
+class Store:
+    def __init__(self, data: bytes = DATA) -> None:
+        self.data, self.requests, self._lock = data, [], threading.Lock()
+
+    def fetch(self, first: int, n_bytes: int) -> bytes:
+        with self._lock:
+            self.requests.append((first, n_bytes))
+        return self.data[first : first + n_bytes]
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def file(store: Store) -> RangedFile:
+    return RangedFile(store.fetch, len(DATA), DATA[:HEAD_BYTES])
+
+
+def test_any_read_gives_the_bytes_of_the_object(file, store):
+    reference = io.BytesIO(DATA)
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        at, n = int(random.integers(0, len(DATA) + 10)), int(random.integers(-1, 3 * BLOCK_BYTES))
+        assert file.seek(at) == reference.seek(at)
+        assert file.read(n) == reference.read(n)
+        assert file.tell() == reference.tell()
+    assert (file.seek(-5, io.SEEK_END), file.read(), file.seek(-3, io.SEEK_CUR)) == (
+        len(DATA) - 5,
+        DATA[-5:],
+        len(DATA) - 3,
+    )
+    assert sum(n for _, n in store.requests) == len(DATA) - HEAD_BYTES == file.held_bytes - HEAD_BYTES
+
+
+def test_what_is_expected_is_fetched_in_one_request_a_run(file, store):
+    file.expect(
+        [
+            (0, 10),
+            (2 * BLOCK_BYTES + 1, 4 * BLOCK_BYTES),
+            (3 * BLOCK_BYTES, 5 * BLOCK_BYTES - 1),
+            (len(DATA) - 1, len(DATA)),
+        ]
+    )
+    assert sorted(store.requests) == [(2 * BLOCK_BYTES, 3 * BLOCK_BYTES), (10 * BLOCK_BYTES, 77)]
+    file.seek(2 * BLOCK_BYTES + 100)
+    assert file.read(2 * BLOCK_BYTES) == DATA[2 * BLOCK_BYTES + 100 :][: 2 * BLOCK_BYTES]
+    assert len(store.requests) == 2
+
+
+def test_what_fetching_raises_is_raised(store):
+    def fail(first, n_bytes):
+        raise OSError("the store is gone")
+
+    file = RangedFile(fail, len(DATA), DATA[:HEAD_BYTES])
+    assert file.read(5) == DATA[:5]
+    with pytest.raises(OSError, match="gone"):
+        file.expect([(3 * BLOCK_BYTES, 4 * BLOCK_BYTES), (6 * BLOCK_BYTES, 7 * BLOCK_BYTES)])
+    short = RangedFile(lambda first, n_bytes: b"x", len(DATA), DATA[:HEAD_BYTES])
+    with pytest.raises(OSError, match=f"1 of {BLOCK_BYTES} bytes"):
+        short.expect([(BLOCK_BYTES, BLOCK_BYTES + 1)])
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
+def test_the_layout_of_a_wav_file(subtype):
+    samples = np.zeros((RATE_HZ, 2), np.float32)
+    data = encoded(samples, "WAV", subtype)
+    layout = wav_layout(data[:HEAD_BYTES], len(data))
+    assert layout is not None and (layout.rate_hz, layout.n_frames) == (RATE_HZ, RATE_HZ)
+    assert layout.first_byte + RATE_HZ * layout.frame_bytes <= len(data)
+    first, end = layout.byte_range(0.3, 0.4)
+    assert first == pytest.approx(layout.first_byte + 0.2 * RATE_HZ * layout.frame_bytes, abs=layout.frame_bytes)
+    last = 0.5 * RATE_HZ * layout.frame_bytes + BLOCK_BYTES
+    assert end - layout.first_byte == pytest.approx(min(last, RATE_HZ * layout.frame_bytes), abs=layout.frame_bytes)
+    assert layout.byte_range(-1, 9) == (layout.first_byte, layout.first_byte + RATE_HZ * layout.frame_bytes)
+
+
+def test_a_head_that_does_not_tell_the_layout_has_none():
+    samples = np.zeros((RATE_HZ, 1), np.float32)
+    assert wav_layout(encoded(samples, "WAV", "IMA_ADPCM"), 10**6) is None
+    assert wav_layout(encoded(samples, "FLAC", "PCM_16"), 10**6) is None
+    good = encoded(samples, "WAV", "PCM_16")
+    assert wav_layout(good[:30], 10**6) is None
+    assert wav_layout(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16) + b"data\xff\0\0\0", 10**6) is None
+    unfinished = good.replace(b"data" + (2 * RATE_HZ).to_bytes(4, "little"), b"data" + bytes(4))
+    assert wav_layout(unfinished, len(unfinished)).n_frames == RATE_HZ
