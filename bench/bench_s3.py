@@ -5,8 +5,9 @@ a connection (slow_proxy.py before moto's server), in turn, REPEATS times (defau
 manifest, model, tables, and the run's own files. Server and proxy have one core, the job and its Ray another.
 
 The rate is that of the tracks after the first, by the times at which they were tagged. So start-up and commit are left
-out, and the time between two shards is included. MODEL is paper (default) or best. FOLDER is as in bench_tagging.py.
-Takes some 5 minutes with the defaults (estimated).
+out, and the time between two shards is included. MODEL is paper (default), best or spread, which reads 8 segments of a
+track. FOLDER is as in bench_tagging.py; it may hold wav and flac files instead. Takes some 5 minutes with the defaults
+(estimated).
 
 First measures server and proxy alone, because neither may be the limit. Prints medians and their ratio, and writes
 bench-run/s3.json.
@@ -36,6 +37,7 @@ from mtl_core.tables import delta
 SERVER_CORE, WORKER_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 STORE = Location("s3://bucket")
 CONNECTIONS = 4  # to measure the server alone
+SEGMENTS = {"spread": ("--segments", "8")}
 
 
 def start(core: int, *command: str, **options: Any) -> subprocess.Popen[str]:
@@ -113,7 +115,15 @@ def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str,
     """Run the job with one worker; its rate after the first track, and figures of its run record."""
     job = (str(ROOT / "jobs" / "tag_catalogue.py"), "--manifest", manifest.uri, "--model", model.uri, "--out", out.uri)
     start_s = time.monotonic()
-    process = start(WORKER_CORE, *job, "--num-workers", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(
+        WORKER_CORE,
+        *job,
+        "--num-workers",
+        "1",
+        *SEGMENTS.get(model.name, ()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     _, stderr = process.communicate()
     if process.returncode:
         raise SystemExit(f"{' '.join(job)} failed:\n{stderr[-4000:]}")

@@ -2,7 +2,7 @@
 
 Writes into FOLDER, for each N, the folder tracks-N of N long tracks and its manifest tracks-N.parquet, and the models
 `paper`, `best` and `spread`, which is `best` with segments all over the recording. They are not trained. The tracks are
-copies of the mp3 and ogg files of 120 s or more in SONGS, or of generated ones where there are none.
+copies of the mp3, ogg, wav and flac files of 120 s or more in SONGS, or of generated ones where there are none.
 
 The benchmarks run this in a process of its own, because the peak memory of a measured process includes what its parent
 had when it was started.
@@ -30,6 +30,7 @@ from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.make_demo_catalogue import make_demo_catalogue
 from mtl_core.storage.location import Location
 
+SUFFIXES = (".mp3", ".ogg", ".wav", ".flac")
 #: name -> its recipe and its sampling
 MODELS = {
     "paper": ("paper", FrontEnd()),
@@ -39,17 +40,17 @@ MODELS = {
 
 
 def long_tracks(songs: Path, folder: Path) -> list[Path]:
-    """The mp3 and ogg files of 120 s or more in `songs`; where there are none, generated ones in `folder`."""
-    paths = [path for path in _mp3_and_ogg(songs) if soundfile.info(path).duration >= 120]
+    """The recordings of 120 s or more in `songs`; where there are none, generated ones in `folder`."""
+    paths = [path for path in _recordings(songs) if soundfile.info(path).duration >= 120]
     if not paths:
         config = CatalogueConfig(languages=2, artists_per_language=2, songs_per_artist=4, song_s=180)
         make_demo_catalogue(config, Location(str(folder / "generated")))
-        paths = _mp3_and_ogg(folder)
+        paths = _recordings(folder)
     return paths
 
 
-def _mp3_and_ogg(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in (".mp3", ".ogg"))
+def _recordings(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
 
 
 def copy_tracks(tracks: list[Path], n: int, folder: Path) -> None:
