@@ -120,6 +120,8 @@ def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
 def _open_ranged(location: Location, expected: str | None, plan: Plan) -> RangedFile | None:
     """An object of which the head, the end and what is planned are fetched; None where one request is as good."""
     head, response = _get_range(location, 0, HEAD_BYTES, {})
+    if "ContentRange" not in response:  # a store that knows no ranges
+        return None
     size = int(response["ContentRange"].rpartition("/")[2])
     _check_unchanged(location.uri, content_id(response), expected)
     same = {"IfMatch": response["ETag"]}
