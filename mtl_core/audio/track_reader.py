@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, Stretches
+from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Stretches
 from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
@@ -131,7 +131,8 @@ class OpenTrack:
             raise TrackError("decode", "corrupt", message)
 
     def _segments(self, stretches: Stretches) -> Segments:
-        recording = self._reader.decode(self.row, stretches)
+        with self._reader.decoding(self.row, stretches) as decoder:
+            recording = decoder.read(stretches)
         self._lost_s += recording.lost_s
         self._asked_s += sum(len(excerpt.samples) for excerpt in recording.excerpts) / SAMPLE_RATE_HZ
         with self._reader.timer.timed("features"):
@@ -214,13 +215,14 @@ class TrackReader:
             result = self._consumer.submit(consume)
         return result.result()
 
-    def decode(self, row: Row, stretches: Stretches) -> Recording:
-        """Stretches of the recording that is open, which is that of `row`. Raises TrackError of fetch and decode."""
+    @contextmanager
+    def decoding(self, row: Row, stretches: Stretches) -> Iterator[Decoder]:
+        """The decoder, for stretches of the recording that is open, which is that of `row`."""
         with self._timed_decoding(row):
             if isinstance(self._source, RangedFile) and self._source.layout is not None:
                 layout = self._source.layout
                 self._source.expect([layout.byte_range(*at) for at in stretches.in_seconds(layout.rate_hz)])
-            return self._decoder.read(stretches)
+            yield self._decoder
 
     def _planned(self, n_frames: int, rate_hz: int) -> list[tuple[float, float]]:
         """As `source.Plan`."""

@@ -11,7 +11,7 @@ from os import PathLike
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
-from mtl_core.audio.track_reader import FailedTrack, OpenTrack, TrackReader
+from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.storage.location import Location
@@ -58,12 +58,8 @@ class FileTagger:
         A row has track_id and uri, optionally content_id and size_bytes. If it has `bytes`, the content of the file,
         the uri is not read. Yields one dict a row, in order, as `tag` returns.
         """
-        for track in self._reader.open(rows):
-            result: Row | FailedTrack
-            if isinstance(track, OpenTrack):
-                result = self._tagger.read_and_tag(track, self._reader.timer, model_id=self.model_id, run_id=None)
-            else:
-                result = track
+        tracks = self._reader.open(rows)
+        for result in self._tagger.read_and_tag(tracks, self._reader.timer, model_id=self.model_id, run_id=None):
             yield failure_columns(result) if isinstance(result, FailedTrack) else result
 
     def close(self) -> None:

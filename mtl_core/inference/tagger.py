@@ -3,7 +3,7 @@
 Legend: S segments (of several tracks, one after another), T frames, F mel bands, C classes, E embedding (96).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -87,22 +87,25 @@ class Tagger:
         return results
 
     def read_and_tag(
-        self, track: OpenTrack, timer: StageTimer, *, model_id: str, run_id: str | None
-    ) -> Row | FailedTrack:
-        """Read and tag a track: of as many rounds as the rule asks for, else of all or of a fixed number of segments.
+        self, tracks: Iterable[OpenTrack | FailedTrack], timer: StageTimer, *, model_id: str, run_id: str | None
+    ) -> Iterator[Row | FailedTrack]:
+        """Read and tag tracks one by one: as many rounds as the rule asks for, else all or a fixed number of segments.
 
-        `timer` gets the seconds of the stage "model". Returns what `tag` returns for a track; it fails also where
+        `timer` gets the seconds of the stage "model". Yields what `tag` returns for a track; it fails also where
         reading fails.
         """
-        try:
-            if self._exits:
-                return self._tag_in_rounds(track, timer, model_id, run_id)
-            read = track.read(self._options.segments)
-        except TrackError as error:
-            return FailedTrack(track.row, error)
-        with timer.timed("model"):
-            (result,) = self.tag([read], model_id=model_id, run_id=run_id)
-        return result
+        for track in tracks:
+            try:
+                if isinstance(track, FailedTrack):
+                    yield track
+                elif self._exits:
+                    yield self._tag_in_rounds(track, timer, model_id, run_id)
+                else:
+                    read = track.read(self._options.segments)
+                    with timer.timed("model"):
+                        yield from self.tag([read], model_id=model_id, run_id=run_id)
+            except TrackError as error:
+                yield FailedTrack(track.row, error)
 
     def _tag_in_rounds(self, track: OpenTrack, timer: StageTimer, model_id: str, run_id: str | None) -> Row:
         embeddings, numbers, n_read = [], [], 0

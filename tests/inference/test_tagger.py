@@ -39,7 +39,7 @@ def track(name: str, *levels: float) -> Track:
     return Track({"track_id": name, "uri": f"/{name}"}, segments, 3.0 * len(levels))
 
 
-class OpenTrack:
+class Opened:
     """A track of which each segment has a level; it counts those that are read."""
 
     def __init__(self, *levels: float, lost: bool = False, fails_from: int = 99) -> None:
@@ -80,23 +80,24 @@ WITH_ROUNDS = Aggregation(
 
 def read_and_tag(open_track, options=None, aggregation=WITH_ROUNDS):
     of = tagger(aggregation=aggregation, options=options)
-    return of.read_and_tag(open_track, StageTimer(), model_id="m", run_id="r")
+    (result,) = of.read_and_tag([open_track], StageTimer(), model_id="m", run_id="r")
+    return result
 
 
 def test_a_track_is_read_until_its_tags_are_decided():
-    clear = OpenTrack(*[1.0] * 32)
+    clear = Opened(*[1.0] * 32)
     row = read_and_tag(clear)
     assert (row["artist"], row["n_segments"], clear.n_read) == ("a", 4, 4)
     assert list(row) == TAGS.names
-    mixed = OpenTrack(*[1.0] * 16, *[2.0] * 16)
+    mixed = Opened(*[1.0] * 16, *[2.0] * 16)
     row = read_and_tag(mixed)
     assert mixed.n_read == 8
-    whole = OpenTrack(*[1.0] * 8)
+    whole = Opened(*[1.0] * 8)
     assert (read_and_tag(whole)["n_segments"], whole.n_read) == (8, 8)
 
 
 def test_a_track_that_is_clearly_unknown_is_null_without_more_segments():
-    unclear = OpenTrack(*[1.0, 2.0, 3.0, 1.0] * 8)
+    unclear = Opened(*[1.0, 2.0, 3.0, 1.0] * 8)
     aggregation = WITH_ROUNDS.to_dict()
     for of in aggregation["rounds"]:
         of["stop"]["artist"] |= {"null_below": 0.9999}
@@ -109,23 +110,23 @@ def test_a_track_that_is_clearly_unknown_is_null_without_more_segments():
     ("options", "n"), [(ExitOptions(exit="never"), 32), (ExitOptions(segments=6), 6), (ExitOptions(segments=99), 32)]
 )
 def test_a_fixed_number_of_segments(options, n):
-    clear = OpenTrack(*[1.0] * 32)
+    clear = Opened(*[1.0] * 32)
     assert (read_and_tag(clear, options)["n_segments"], clear.n_read) == (n, n)
 
 
 def test_silence_and_damage_are_not_decided_early():
-    late = OpenTrack(*[SILENCE] * 29, 2.0, 2.0, 2.0)
+    late = Opened(*[SILENCE] * 29, 2.0, 2.0, 2.0)
     assert (read_and_tag(late)["artist"], late.n_read) == ("b", 16)  # which has the numbers of 8
-    silent = OpenTrack(*[SILENCE] * 32)
+    silent = Opened(*[SILENCE] * 32)
     row = read_and_tag(silent)
     assert (row["artist"], row["embedding"], row["n_segments"], silent.n_read) == (None, None, 0, 32)
-    damaged = OpenTrack(*[1.0] * 32, lost=True)
+    damaged = Opened(*[1.0] * 32, lost=True)
     read_and_tag(damaged)
     assert damaged.n_read == 32
 
 
 def test_a_decoder_that_dies_between_rounds_costs_the_track():
-    failed = read_and_tag(OpenTrack(*[1.0] * 16, *[2.0] * 16, fails_from=4))
+    failed = read_and_tag(Opened(*[1.0] * 16, *[2.0] * 16, fails_from=4))
     assert isinstance(failed, FailedTrack) and failed.error.error == "crashed"
 
 

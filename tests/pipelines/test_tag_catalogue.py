@@ -171,7 +171,6 @@ def test_a_night_reads_as_many_segments_as_its_flags_say(tmp_path: Path, untrain
     for name, expected, options in (
         ("rule", 4, TaggingOptions()),
         ("never", 16, TaggingOptions(exit="never")),
-        ("five", 5, TaggingOptions(segments=5)),
     ):
         (run,) = tag_catalogue(at / "m.parquet", model, at / name, options).runs
         assert [row["n_segments"] for row in rows(at / name, "tags")] == [expected] * 2

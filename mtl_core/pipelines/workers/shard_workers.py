@@ -7,7 +7,7 @@ several threads: it downloads the tracks of one shard while it works on another.
 
 import pickle
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.read_limits import ReadLimits
-from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Row, Track, TrackReader, read_each
+from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader, read_each
 from mtl_core.dataset import mel_files
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import CpuModel
@@ -90,15 +90,20 @@ class ReadAndTagShard:
     def __init__(self, plan: WorkPlan, model: CpuModel, options: ReadOptions, exit_options: ExitOptions) -> None:
         tagger = model.tagger(exit_options)
         self._plan, self._reader = plan, options.reader(model.front_end, tagger.reads_first)
+        self._tagged = partial(
+            tagger.read_and_tag,
+            timer=self._reader.timer,
+            model_id=plan.parameters["model_id"],
+            run_id=plan.run_id,
+        )
         self._writer = TagWriter(plan, tagger, self._reader.timer)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
-        results = self._reader.serve_in_order(partial(work_plan.read_shard, self._plan, shard), self._tag_each)
+        results = self._reader.serve_in_order(
+            partial(work_plan.read_shard, self._plan, shard), lambda tracks: list(self._tagged(tracks))
+        )
         return self._writer.write(shard, results)
-
-    def _tag_each(self, tracks: Iterable[OpenTrack | FailedTrack]) -> list[Row | FailedTrack]:
-        return [track if isinstance(track, FailedTrack) else self._writer.read_and_tag(track) for track in tracks]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +151,6 @@ class TagWriter:
             return results + self._tagger.tag(
                 read, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
             )
-
-    def read_and_tag(self, track: OpenTrack) -> Row | FailedTrack:
-        """The tags of a track that is open."""
-        return self._tagger.read_and_tag(
-            track, self._timer, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
-        )
 
     def write(self, shard: int, results: Sequence[Row | FailedTrack], times_before: StageTimes = ZERO) -> ShardBatch:
         """Write the tags and complete the shard."""
