@@ -13,6 +13,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -242,8 +243,9 @@ def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> d
     n_open = work_plan.count_tracks(plan, open_shards)
     progress = Progress("tagging", plan.n_tracks, plan.n_tracks - n_open)
     if open_shards:
-        for _ in progress.watch(tag_shards(plan, open_shards).iter_rows()):
-            lock.raise_if_lost()
+        with closing(progress.watch(tag_shards(plan, open_shards).iter_rows())) as counts:
+            for _ in counts:
+                lock.raise_if_lost()
     tagging_s = time.monotonic() - start
     results, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id"])

@@ -5,7 +5,7 @@ On a terminal it is one line that is replaced; in a log it is a line every 15 se
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -30,11 +30,20 @@ class Progress:
         if done:
             self._print(f"{what}: resuming an unfinished run, {done:,} of {planned:,} tracks are done", end="\n")
 
-    def watch(self, counts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass on the counts of shards, "done" and "failed", and show them as they come."""
-        for row in counts:
-            self.add(row["done"] + row["failed"], row["failed"])
-            yield row
+    def watch(self, counts: Iterable[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
+        """Pass on the counts of shards, "done" and "failed", and show them as they come.
+
+        Close the result where not all counts are taken. Then Ray Data's threads end; if one of them still runs when Ray
+        is shut down, Ray ends the process before it can say why it failed.
+        """
+        rows = iter(counts)
+        try:
+            for row in rows:
+                self.add(row["done"] + row["failed"], row["failed"])
+                yield row
+        finally:
+            if isinstance(rows, Generator):
+                rows.close()
 
     def add(self, tracks: int, failed: int = 0) -> None:
         """Count tracks that have ended, `failed` of them by a failure."""

@@ -1,5 +1,6 @@
 """Progress lines: counts, rate and time left, on a terminal and in a log."""
 
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -59,3 +60,20 @@ def test_before_the_first_track_the_time_left_is_unknown(clock: list[float], cap
     clock[0] += LOG_EVERY_S
     counter.add(0, failed=0)
     assert capsys.readouterr().err == "tagging: 0 of 10 tracks (0%), 0 failed, 0.0 tracks/s, ? left\n"
+
+
+def test_counts_that_are_not_taken_to_their_end_are_closed() -> None:
+    """Ray Data's threads end with them."""
+    ended = []
+
+    def counts():
+        try:
+            while True:
+                yield {"done": 1, "failed": 0}
+        finally:
+            ended.append(True)
+
+    with closing(Progress("tagging", 10).watch(counts())) as watched:
+        next(watched)
+        assert not ended
+    assert ended
