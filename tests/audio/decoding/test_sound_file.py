@@ -26,7 +26,7 @@ from mtl_core.audio.decoding.decode import open_sound
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.decoding.sound_file import StreamSound
 
-SECONDS = 20
+SECONDS = 30
 SONG = song(SECONDS)
 SCALES = {"u8": 2**-7, "s16": 2**-15, "s32": 2**-31, "flt": 1.0, "dbl": 1.0}
 
