@@ -92,27 +92,17 @@ def _check_unchanged(uri: str, actual: str, expected: str | None) -> None:
 
 def _open_object(location: Location, expected: str | None) -> bytes | BinaryIO:
     """Download an object by one request, whose header tells whether the body is needed; or open it for range reads."""
-    from fsspec.asyn import sync
-    from s3fs.core import S3_RETRYABLE_ERRORS
 
-    filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
-    if not key:
-        raise TrackError("fetch", "not_found", f"{location} is not a file but a bucket")
-    for attempt in range(1, filesystem.retries + 1):
-        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key)
-        actual, is_large = content_id(response), response["ContentLength"] > WHOLE_BYTES
-        needs_body = not is_large and expected in (None, actual)
-        try:
-            data: bytes = sync(filesystem.loop, _read_body, response["Body"], needs_body)
-            break
-        except S3_RETRYABLE_ERRORS as error:  # the header came, but the body was cut short
-            if attempt == filesystem.retries:
-                raise OSError(f"{type(error).__name__}: {error}") from error
-            time.sleep(0.1 * 2**attempt)
-    _check_unchanged(location.uri, actual, expected)
-    if not is_large:
+    def is_large(response: dict[str, Any]) -> bool:
+        return bool(response["ContentLength"] > WHOLE_BYTES)
+
+    data, response = _get_object(
+        location, lambda header: not is_large(header) and expected in (None, content_id(header))
+    )
+    _check_unchanged(location.uri, content_id(response), expected)
+    if not is_large(response):
         return data
-    file: Any = filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
+    file: Any = location.filesystem.open(location.path, "rb", block_size=RANGE_BYTES)
     _check_unchanged(location.uri, content_id(file.details), expected)  # the ranges are of the object of this moment
     return file
 
@@ -140,16 +130,27 @@ def _get_range(
     location: Location, first: int, n_bytes: int, conditions: dict[str, str]
 ) -> tuple[bytes, dict[str, Any]]:
     """A range of an object, and the response's header."""
+    return _get_object(location, lambda _: True, Range=f"bytes={first}-{first + n_bytes - 1}", **conditions)
+
+
+def _get_object(
+    location: Location, needs_body: Callable[[dict[str, Any]], bool], **request: str
+) -> tuple[bytes, dict[str, Any]]:
+    """The body of a GET, empty where its header says that it is not needed, and the header.
+
+    A body that is cut short is requested again.
+    """
     from fsspec.asyn import sync
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
-    span = f"bytes={first}-{first + n_bytes - 1}"
+    if not key:
+        raise TrackError("fetch", "not_found", f"{location} is not a file but a bucket")
     for attempt in range(1, filesystem.retries + 1):
-        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key, Range=span, **conditions)
+        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key, **request)
         try:
-            return sync(filesystem.loop, _read_body, response["Body"], True), response
-        except S3_RETRYABLE_ERRORS as error:
+            return sync(filesystem.loop, _read_body, response["Body"], needs_body(response)), response
+        except S3_RETRYABLE_ERRORS as error:  # the header came, but the body was cut short
             if attempt == filesystem.retries:
                 raise OSError(f"{type(error).__name__}: {error}") from error
             time.sleep(0.1 * 2**attempt)

@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 
 class Tagger:
-    """Tags tracks that were read, or reads and tags one.
+    """Tags tracks that were read, or reads and tags tracks that are open.
 
     Args:
         engine: runs the network.

@@ -83,9 +83,8 @@ class Decoder:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
-        self._source: tuple[BinaryIO | io.BufferedIOBase, int] | None = (
-            None  # a file of this process, read for the child, and its bytes
-        )
+        #: A file of this process, which is read for the child, and the number of its bytes.
+        self._source: tuple[BinaryIO | io.BufferedIOBase, int] | None = None
         self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
         self._reading_s = 0.0  # of this process, for that recording

@@ -4,7 +4,7 @@ The numbers of each round (temperature, shortest length, threshold) are chosen a
 rule of `early_exit` on top of them. Legend: N tracks, C classes, E embedding (96).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,14 +45,15 @@ def calibrate_rounds(
         )
     if not numbers:
         return aggregation, None
-    final = _scores(folds, folds, aggregation, aggregation, tasks)
+    shifts = {task: _shifts(folds, task, aggregation) for task in tasks}
+    final = _scores(folds, folds, aggregation, aggregation, shifts)
     rounds = [
         RoundScores(
             segments=segments,
             reached_N=np.concatenate(
                 [(fold.read_N > segments) & (fold.after(segments).segments_N > 0) for fold in folds]
             ),
-            tasks=_scores([fold.after(segments) for fold in folds], folds, of_round, aggregation, tasks),
+            tasks=_scores([fold.after(segments) for fold in folds], folds, of_round, aggregation, shifts),
         )
         for segments, of_round in numbers.items()
     ]
@@ -101,25 +102,31 @@ def _scores(
     whole: Sequence[FoldScores],
     numbers: Aggregation,
     final: Aggregation,
-    tasks: Sequence[str],
+    shifts: Mapping[str, Sequence[float]],
 ) -> dict[str, TaskScores]:
-    """task -> what the segments of `early` say, of the tracks of all folds, with these numbers."""
+    """task -> what the segments of `early` say, of the tracks of all folds, with these numbers.
+
+    `shifts` are those of `_shifts`, by task.
+    """
     scores = {}
-    for task in tasks:
+    for task, shift_of_fold in shifts.items():
         parts = [_fold_scores(*pair, task, numbers, final) for pair in zip(early, whole, strict=True)]
-        unscaled = [(fold.known_N, _final_scores(fold, task, final)) for fold in whole]
-        scaled = on_one_scale(unscaled)
-        shifts = [
-            float(after_N[0] - before_N[0]) if len(before_N) else 0.0
-            for (_, before_N), after_N in zip(unscaled, scaled, strict=True)
-        ]
         scores[task] = TaskScores(
             label_N=np.concatenate([part.label_N for part in parts]),
             odds_N=np.concatenate([part.odds_N for part in parts]),
-            score_N=np.concatenate([part.score_N + shift for part, shift in zip(parts, shifts, strict=True)]),
+            score_N=np.concatenate([part.score_N + shift for part, shift in zip(parts, shift_of_fold, strict=True)]),
             final_odds_N=np.concatenate([part.final_odds_N for part in parts]),
         )
     return scores
+
+
+def _shifts(folds: Sequence[FoldScores], task: str, final: Aggregation) -> list[float]:
+    """What `on_one_scale` adds to the scores of each fold's tracks with all their segments."""
+    unscaled = [(fold.known_N, _final_scores(fold, task, final)) for fold in folds]
+    return [
+        float(after_N[0] - before_N[0]) if len(before_N) else 0.0
+        for (_, before_N), after_N in zip(unscaled, on_one_scale(unscaled), strict=True)
+    ]
 
 
 def _final_scores(fold: FoldScores, task: str, final: Aggregation) -> np.ndarray:
