@@ -36,8 +36,8 @@ $(EXPERIMENT)/.mels: $(READY)  # of the paper's shape: 17 languages x 4 artists 
 experiment: $(READY) $(EXPERIMENT)/.mels  ## Table 1 on a hard synthetic catalogue; the same command goes on where it was stopped
 	$(BIN)/python jobs/run_experiment.py --mels $(EXPERIMENT)/mels --out $(EXPERIMENT)/table $(EXPERIMENT_FLAGS)
 
-test: $(READY)  ## all tests but the long ones, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+test: $(READY)  ## all tests but the long ones, in two processes, under 10 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-long: $(READY)  ## the long ones but chaos
 	$(BIN)/python -m pytest -m slow --ignore tests/chaos
