@@ -47,14 +47,14 @@ TAGS = pa.schema(
         ("uri", pa.string()),
         ("content_id", pa.string()),
         ("duration_s", pa.float32()),
-        ("n_segments", pa.int32()),
+        ("n_segments", pa.int32()),  # that were read
         ("artist", pa.string()),  # null = unknown
         ("artist_confidence", pa.float32()),  # calibrated probability of the first entry of artist_top
         ("artist_top", _TOP),  # best first, min(5, classes)
         ("language", pa.string()),
         ("language_confidence", pa.float32()),
         ("language_top", _TOP),
-        ("embedding", pa.list_(pa.float32())),  # 96 values, mean over the segments
+        ("embedding", pa.list_(pa.float32())),  # 96 values, mean over the segments with sound
         ("model_id", pa.string()),
         ("run_id", pa.string()),
         ("tagged_at", pa.timestamp("us", tz="UTC")),
@@ -63,6 +63,9 @@ TAGS = pa.schema(
         # the higher, the more certainly is the artist known; below the model's threshold `artist` is null
         pa.field("artist_score", pa.float32(), metadata={SINCE: "0.2"}),
         pa.field("language_score", pa.float32(), metadata={SINCE: "0.2"}),
+        pa.field("n_voted", pa.int32(), metadata={SINCE: "0.2"}),  # of the segments, those with sound
+        # of what made the embedding: a model with the same one can tag the row again without its audio
+        pa.field("trunk_id", pa.string(), metadata={SINCE: "0.2"}),
     ]
 )
 
@@ -72,7 +75,7 @@ OUT_OF_FOLD = pa.schema(
         pa.field("track_id", pa.string(), nullable=False),
         pa.field("fold", pa.int32(), nullable=False),
         pa.field("known", pa.bool_(), nullable=False),
-        ("n_segments", pa.int32()),
+        ("n_segments", pa.int32()),  # with sound
         ("artist", pa.string()),  # the true label
         ("artist_true_probability", pa.float32()),  # of `artist`; null if the fold model does not know it
         ("artist_tag", pa.string()),  # null = unknown

@@ -1,7 +1,7 @@
 """Aggregation: a track's logits in a task -> its probabilities, and the tag that follows from them.
 
 Probabilities sum to 1. Tagging, calibration and evaluation all call these functions, so what is measured is what is
-written. Legend: C classes.
+written. Legend: N tracks, C classes, K entries of a top list, B blocks of W classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from mtl_core.inference.unknown import PROBABILITY, SCORES, unknown_scores
 #: The only way from segments to a track, which the mean embedding gives (`heads`). Artifacts name it.
 METHOD = "mean_log_probability"
 TOP_LABELS = 5
+_BLOCK = 64  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +146,69 @@ def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Raises:
         ValueError: there is no class, a logit is not finite, or the temperature is not above 0 and finite.
     """
+    relative_C, sum_1 = _relative_probabilities(logits_C, temperature)
+    return relative_C / sum_1
+
+
+def _relative_probabilities(logits_C: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (…, C) as multiples of the largest, and their sum (…, 1) in float64."""
     _check_positive(temperature, "temperature")
     logits_C = np.asarray(logits_C)
     if logits_C.ndim < 1 or 0 in logits_C.shape[-1:]:
         raise ValueError(f"logits must be (…, classes >= 1), got shape {logits_C.shape}")
     if not np.isfinite(logits_C).all():
         raise ValueError("logits must be finite")
-    exponents_C = (logits_C - logits_C.max(-1, keepdims=True)) / logits_C.dtype.type(temperature)
-    p_C = np.exp(exponents_C, out=exponents_C)
-    return p_C / p_C.sum(-1, keepdims=True, dtype=np.float64)
+    exponents_C = logits_C - logits_C.max(-1, keepdims=True)
+    exponents_C /= logits_C.dtype.type(temperature)
+    relative_C = np.exp(exponents_C, out=exponents_C)
+    return relative_C, relative_C.sum(-1, keepdims=True, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopClasses:
+    """The min(5, classes) most probable classes of N tracks, best first, ties in label order."""
+
+    class_NK: np.ndarray  # indices
+    probability_NK: np.ndarray  # float64
+    score_N: np.ndarray  # by which it is told whether the class is known
+
+
+def top_classes(logits_NC: np.ndarray, length_N: np.ndarray, task: str, aggregation: Aggregation) -> TopClasses:
+    """The most probable classes of tracks in a task; a row's result is the same whatever other rows there are.
+
+    Args:
+        logits_NC: of the mean embeddings.
+        length_N: of what the head uses of them (`Head.lengths`).
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    temperature = aggregation.temperature[task]
+    relative_NC, sum_N1 = _relative_probabilities(logits_NC, temperature)
+    class_NK = _largest(relative_NC, min(TOP_LABELS, relative_NC.shape[1]))
+    return TopClasses(
+        class_NK=class_NK,
+        probability_NK=np.take_along_axis(relative_NC, class_NK, 1) / sum_N1,
+        score_N=unknown_scores(aggregation.score[task], logits_NC, temperature, length_N, aggregation.shortest[task]),
+    )
+
+
+def _largest(values_NC: np.ndarray, k: int) -> np.ndarray:
+    """(N, k) the indices of the k largest values, 0 or more, of each row in falling order, ties in rising order.
+
+    Of many classes only those blocks are sorted that have one of the k largest maxima: the others can hold none.
+    """
+    n, n_classes = values_NC.shape
+    if n_classes <= 4 * _BLOCK:
+        return np.argsort(-values_NC, axis=1, kind="stable")[:, :k]
+    n_blocks = -(-n_classes // _BLOCK)
+    padded = np.full((n, n_blocks * _BLOCK), -1, values_NC.dtype)
+    padded[:, :n_classes] = values_NC
+    blocks_NBW = padded.reshape(n, n_blocks, _BLOCK)
+    best_Nk = np.sort(np.argsort(-blocks_NBW.max(2), axis=1, kind="stable")[:, :k], axis=1)
+    candidates_Nc = np.take_along_axis(blocks_NBW, best_Nk[..., None], 1).reshape(n, -1)
+    index_Nc = (best_Nk[..., None] * _BLOCK + np.arange(_BLOCK)).reshape(n, -1)
+    return np.take_along_axis(index_Nc, np.argsort(-candidates_Nc, axis=1, kind="stable")[:, :k], 1)
 
 
 def tag_embedding(
@@ -173,21 +228,9 @@ def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Ag
     """
     if np.shape(logits_C) != (len(vocabulary),):
         raise ValueError(f"{len(vocabulary)} labels need as many logits, got shape {np.shape(logits_C)}")
-    temperature, threshold = aggregation.temperature[task], aggregation.threshold[task]
-    p_C = probabilities(logits_C, temperature)
-    n_top = min(TOP_LABELS, len(p_C))
-    candidates = np.flatnonzero(p_C >= np.partition(p_C, -n_top)[-n_top])  # sorting 100,000 classes would take 10 ms
-    best = candidates[np.argsort(-p_C[candidates], kind="stable")[:n_top]]
-    top = [(vocabulary.labels[i], float(p_C[i])) for i in best]
-    score = float(
-        unknown_scores(
-            aggregation.score[task],
-            np.asarray(logits_C)[None],
-            temperature,
-            np.array([length]),
-            aggregation.shortest[task],
-        )[0]
-    )
+    found = top_classes(np.asarray(logits_C)[None], np.array([length]), task, aggregation)
+    top = [(vocabulary.labels[i], float(p)) for i, p in zip(found.class_NK[0], found.probability_NK[0], strict=True)]
+    score, threshold = float(found.score_N[0]), aggregation.threshold[task]
     label, confidence = top[0]
     return Tag(None if threshold is not None and score < threshold else label, confidence, top, score)
 

@@ -35,6 +35,7 @@ from mtl_core.inference.artifact_files import (
     content_hash,
     invalid_model,
     read_header,
+    trunk_id,
 )
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head, read_heads
@@ -73,7 +74,15 @@ class Artifact:
 
     def tagger(self, engine: Engine, options: ExitOptions | None = None) -> Tagger:
         """A tagger that runs the network in the engine."""
-        return Tagger(engine, self.front_end, self.heads, self.vocabularies, self.aggregation, options)
+        return Tagger(
+            engine,
+            self.front_end,
+            self.heads,
+            self.vocabularies,
+            self.aggregation,
+            options,
+            trunk_id=trunk_id(_inference_fields(self), _weights(self)),
+        )
 
 
 def model_id(artifact: Artifact) -> str:
@@ -107,6 +116,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
     values = {
         "format_version": FORMAT_VERSION,
         "model_id": content_hash(fields, weights),
+        "trunk_id": trunk_id(fields, weights),
         **fields,
         "fingerprint": artifact.fingerprint,
         "metrics": artifact.metrics,

@@ -28,7 +28,7 @@ from mtl_core.canonical import canonical_json
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.heads import Head, read_heads
+from mtl_core.inference.heads import Head, is_of_head, read_heads
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 
@@ -132,6 +132,13 @@ def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
         digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def trunk_id(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
+    """A hash of what makes a segment's embedding: the front end, and the network less its heads. See `content_hash`."""
+    model = {name: value for name, value in fields["model"].items() if name != "classes"}
+    trunk = {name: array for name, array in weights.items() if not is_of_head(name)}
+    return content_hash({"front_end": fields["front_end"], "model": model}, trunk)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,11 @@ def read_heads(weights: Mapping[str, np.ndarray], tasks: Mapping[str, object]) -
     }
 
 
+def is_of_head(name: str) -> bool:
+    """Whether a weight of a model, by its name, is one of a head."""
+    return name.startswith("classifiers.")
+
+
 def mean_embedding(embedding_SE: np.ndarray) -> np.ndarray:
     """(E,) float32, the mean over a track's segments (S, E), S >= 1, computed in float64."""
     return embedding_SE.mean(0, dtype=np.float64).astype(np.float32)

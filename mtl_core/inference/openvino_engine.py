@@ -14,8 +14,9 @@ import openvino
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header
+from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header, trunk_id
 from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.heads import Head
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
@@ -36,6 +37,7 @@ class CpuModel:
     """The part of an artifact that a CPU worker needs."""
 
     model_id: str
+    trunk_id: str
     front_end: FrontEnd
     vocabularies: dict[str, Vocabulary]
     heads: dict[str, Head]
@@ -49,7 +51,12 @@ class CpuModel:
 
     def tagger(self, options: ExitOptions | None = None) -> Tagger:
         """A tagger that runs the network in this process."""
-        return Tagger(self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation, options)
+        parts = (self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation)
+        return Tagger(*parts, options, trunk_id=self.trunk_id)
+
+    def embedding_tagger(self, options: ExitOptions) -> EmbeddingTagger:
+        """A tagger of rows of the table; it needs no network."""
+        return EmbeddingTagger(self.front_end, self.heads, self.vocabularies, self.aggregation, options)
 
 
 def load_cpu_model(location: Location) -> CpuModel:
@@ -59,6 +66,7 @@ def load_cpu_model(location: Location) -> CpuModel:
     header.check_identity(weights)
     return CpuModel(
         model_id=header.model_id,
+        trunk_id=trunk_id(header.values, weights),
         front_end=header.front_end,
         vocabularies=header.vocabularies,
         heads=header.read_heads(weights),

@@ -37,6 +37,7 @@ class Tagger:
         heads, vocabularies: task -> its head and its classes.
         aggregation: how a head's output becomes a tag.
         options: how many segments of a track are read, where it is the tagger that reads it.
+        trunk_id: of the network, see `artifact_files.trunk_id`.
     """
 
     def __init__(
@@ -47,7 +48,10 @@ class Tagger:
         vocabularies: Mapping[str, Vocabulary],
         aggregation: Aggregation,
         options: ExitOptions | None = None,
+        *,
+        trunk_id: str | None = None,
     ) -> None:
+        self._trunk_id = trunk_id
         self._engine, self._front_end, self._aggregation = engine, front_end, aggregation
         self._heads, self._vocabularies = heads, vocabularies
         self._options = options or ExitOptions()
@@ -82,7 +86,7 @@ class Tagger:
             except TrackError as error:
                 results.append(FailedTrack(track.row, error))
             else:
-                results.append(self._row(track, n, embedding_E, tags, model_id, run_id))
+                results.append(self._row(track, len(track.segments.start_s), n, embedding_E, tags, model_id, run_id))
             first += n
         return results
 
@@ -123,7 +127,7 @@ class Tagger:
                     tags = of.final(tags)
                     break
         track.check_lost()
-        return self._row(track, sum(map(len, numbers)), embedding_E, tags, model_id, run_id)
+        return self._row(track, n_read, sum(map(len, numbers)), embedding_E, tags, model_id, run_id)
 
     def _embed(self, mel_STF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of the segments that have sound, and (S,) which these are."""
@@ -158,6 +162,7 @@ class Tagger:
         self,
         track: Track | OpenTrack,
         n_segments: int,
+        n_voted: int,
         embedding_E: np.ndarray | None,
         tags: Mapping[str, Tag],
         model_id: str,
@@ -177,6 +182,8 @@ class Tagger:
             "tagged_at": datetime.now(UTC),
             "lost_s": track.lost_s,
             **{f"{task}_score": tags[task].score if task in tags else None for task in TASKS},
+            "n_voted": n_voted,
+            "trunk_id": self._trunk_id,
         }
 
     def _label_columns(self, task: str, tag: Tag | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_core import cli
-from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
+from mtl_core.pipelines.tag_catalogue import EMBEDDINGS, TaggingOptions, tag_catalogue
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.export import export_parquet
@@ -52,6 +52,13 @@ def main(options: Options) -> int:
 
 def _describe_run(run: dict[str, Any], out: Location) -> str:
     failures = ", ".join(f"{error} {count:,}" for error, count in sorted(run["failures"].items())) or "none"
+    if run["source"] == EMBEDDINGS:
+        return (
+            f"run {run['run_id']}: {run['planned']:,} tracks with an embedding in the table = {run['tagged']:,} tagged "
+            f"from it + {run['refused']:,} to be read + {run['left'] - run['refused']:,} whose tags stay the same "
+            f"-> {out}\n"
+            f"{run['wall_s']:.1f} s: {run['tracks_per_s']:,.0f} tracks/s"
+        )
     return (
         f"run {run['run_id']}: {run['planned']:,} planned = {run['tagged']:,} tagged + {run['failed']:,} failed; "
         f"{run['already_done']:,} were done already -> {out}\n"

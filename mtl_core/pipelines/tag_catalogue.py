@@ -3,6 +3,9 @@
 The open tracks are frozen as a work plan; workers tag its shards; their files are verified against the plan; then
 failures and tags are committed to their tables, and the run's record is written last.
 
+Where the table of tags holds the embedding of a track, made by the same trunk from the segments that the model would
+read, its tags are computed from that. A night has two runs then: the first reads the table, the second reads audio.
+
     OUT/tags, OUT/failures    the tables
     OUT/_run/RUN_ID           an unfinished run: its plan, the results of its shards, their tags
     OUT/runs/RUN_ID.json      the record of a finished run
@@ -12,7 +15,7 @@ import importlib.metadata
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,14 +32,20 @@ from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
-from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard
+from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard, RetagShard
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
-from mtl_core.storage.work_plan import RUNS_IN_PROGRESS, SHARDS_PER_WORKER, WorkPlan
+from mtl_core.storage.work_plan import (
+    MAX_TRACKS_PER_SHARD,
+    RUNS_IN_PROGRESS,
+    SHARDS_PER_FILE,
+    SHARDS_PER_WORKER,
+    WorkPlan,
+)
 from mtl_core.tables import commit, planning
-from mtl_core.tables.delta import require_known_columns
+from mtl_core.tables.delta import open_table, require_known_columns, table_version
 
 if TYPE_CHECKING:
     import ray.data
@@ -46,6 +55,9 @@ TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
 
 GPU_SEGMENTS = 8  # of a track, where a GPU tags it and the user says nothing
 RECORDS = "runs"
+#: The sources of a run's tags.
+AUDIO, EMBEDDINGS = "audio", "embeddings"
+ROWS_PER_SHARD = 65_536  # of a run that reads the table
 _PACKAGES = ("ray", "openvino", "numpy", "av", "soxr", "pyarrow", "deltalake")
 
 
@@ -59,6 +71,9 @@ class TaggingOptions(ExitOptions, ReadLimits):
 
     retry_failed: bool = False
     """Try tracks again whose failure is permanent."""
+    only_changed: bool = False
+    """Where tags follow from the embeddings in the table, write those rows alone whose artist or language changes. The
+    other rows keep the model_id of the model that wrote them."""
     limit: int | None = None
     """Plan the first N open tracks by track_id, 1 or more; the rest wait. Default: all."""
     num_workers: int | None = None
@@ -85,8 +100,9 @@ class TaggingResult:
 
     @property
     def failed_share(self) -> float:
-        """Failed of planned tracks, 0 to 1; 0 if nothing was planned."""
-        return sum(run["failed"] for run in self.runs) / max(1, sum(run["planned"] for run in self.runs))
+        """Failed of planned tracks, 0 to 1; 0 if nothing was planned. Tracks that a run left do not count."""
+        failed, left, planned = (sum(run[name] for run in self.runs) for name in ("failed", "left", "planned"))
+        return failed / max(1, planned - left)
 
 
 def tag_catalogue(
@@ -131,6 +147,7 @@ def tag_catalogue(
         "retry_failed": options.retry_failed,
         "exit": options.exit,
         "segments": options.segments,
+        "only_changed": options.only_changed,
         "read_limits": asdict(read_options.limits)
         | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
@@ -143,18 +160,29 @@ def tag_catalogue(
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:
-                tag_shards = _on_gpus(model, read_options, workers, model_at, gpu_device)
+                read_and_tag = _on_gpus(model, read_options, workers, model_at, gpu_device)
             else:
-                tag_shards = _on_cpus(model, read_options, workers)
-            records = [_run(plan, tag_shards, out, lock) for plan in unfinished]
+                read_and_tag = _on_cpus(model, read_options, workers)
+            chains = {AUDIO: read_and_tag, EMBEDDINGS: _from_table(model, out / "tags", workers, options.use_gpu)}
+            records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
             open_tracks = plan_tracks() if open_tracks is None else open_tracks
-            already_done = tracks.count_rows() - len(open_tracks)
-            planned = open_tracks.slice(0, options.limit)
-            if len(planned):
+            parameters["already_done"] = tracks.count_rows() - len(open_tracks)
+
+            def run(planned: pa.Table, source: str) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
-                plan = _write_plan(planned, out, parameters | {"already_done": already_done}, workers)
-                records.append(_run(plan, tag_shards, out, lock))
-    return TaggingResult(runs=records, already_done=already_done)
+                plan = _write_plan(planned, out, parameters | {"source": source}, workers)
+                record, refused = _run(plan, chains, out, lock)
+                records.append(record)
+                return refused
+
+            to_read = open_tracks.slice(0, options.limit)
+            in_table = planning.find_embeddings(to_read, out, trunk_id=model.trunk_id, model_id=model.model_id)
+            if len(in_table):
+                refused = run(in_table, EMBEDDINGS)
+                to_read = planning.without_tracks(to_read, in_table["track_id"], but=refused)
+            if len(to_read):
+                run(to_read, AUDIO)
+    return TaggingResult(runs=records, already_done=parameters["already_done"])
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:
@@ -168,6 +196,27 @@ def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagSha
         num_cpus=1,
         compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
     )
+
+
+def _from_table(model: CpuModel, table: Location, workers: int, for_gpus: bool) -> TagShards:
+    """Workers that tag from the embeddings in the table."""
+    import ray.data
+
+    def tag_shards(plan: WorkPlan, shards: list[int]) -> "ray.data.Dataset":
+        options = _exit_options(plan)
+        if for_gpus:
+            segments = _segments_for_gpus(plan, model)
+            options = ExitOptions(exit="never", segments=segments)
+        return ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
+            RetagShard,
+            fn_constructor_args=(plan, table, model.embedding_tagger(options)),
+            fn_constructor_kwargs={"only_changed": plan.parameters["only_changed"]},
+            batch_size=1,
+            num_cpus=1,
+            compute=cluster.actor_pool(workers, len(shards)),
+        )
+
+    return tag_shards
 
 
 def _exit_options(plan: WorkPlan) -> ExitOptions:
@@ -214,11 +263,18 @@ def _on_gpus(
 
 
 def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
-    """The unfinished runs of this model, and those of other models whose commit has begun. Others are deleted."""
+    """The unfinished runs of this model, and those of other models whose commit has begun. Others are deleted.
+
+    A run that reads the table is of no use once the table has changed: its rows may lie in other files.
+    """
     plans = []
+    version = table_version(open_table(out, "tags"))
     for folder in work_plan.runs_in_progress(out):
         plan = work_plan.load_plan(folder)
-        if plan is not None and (plan.parameters["model_id"] == model_id or commit.has_committed(out, plan.run_id)):
+        if plan is not None and (
+            commit.has_committed(out, plan.run_id)
+            or (plan.parameters["model_id"] == model_id and plan.parameters.get("tags_version", version) == version)
+        ):
             plans.append(plan)
         else:
             work_plan.delete_plan(folder)
@@ -227,17 +283,28 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
 
 def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: int) -> WorkPlan:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    most, shards_per_file = MAX_TRACKS_PER_SHARD, SHARDS_PER_FILE
+    if parameters["source"] == EMBEDDINGS:
+        most, shards_per_file = ROWS_PER_SHARD, 4
+        parameters = parameters | {"tags_version": table_version(open_table(out, "tags"))}
     return work_plan.write_plan(
         tracks,
         out / RUNS_IN_PROGRESS / run_id,
         run_id=run_id,
-        tracks_per_shard=work_plan.shard_size(len(tracks), workers),
+        tracks_per_shard=work_plan.shard_size(len(tracks), workers, most),
         parameters=parameters,
+        shards_per_file=shards_per_file,
     )
 
 
-def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> dict[str, Any]:
-    """Tag the open shards of a plan, verify, commit, and write the record, from wherever an earlier try left it."""
+def _run(
+    plan: WorkPlan, chains: Mapping[str, TagShards], out: Location, lock: Lease
+) -> tuple[dict[str, Any], pa.ChunkedArray]:
+    """Tag the open shards of a plan, verify, commit, and write the record, from wherever an earlier try left it.
+
+    Returns the record, and the track_ids that a run of the source `EMBEDDINGS` refused.
+    """
+    tag_shards = chains[plan.parameters.get("source", AUDIO)]
     start = time.monotonic()
     open_shards = work_plan.open_shards(plan)
     n_open = work_plan.count_tracks(plan, open_shards)
@@ -250,20 +317,30 @@ def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> d
     results, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id"])
     files = [(plan.folder / result.output, result.done) for result in results if result.done]
+    totals = work_plan.sum_results(results)
     verified = commit.verify_and_merge(
-        files, planned, failures, out, run_id=plan.run_id, model_id=plan.parameters["model_id"]
+        files,
+        planned,
+        failures,
+        out,
+        run_id=plan.run_id,
+        model_id=plan.parameters["model_id"],
+        left=totals["left"],
     )
+    refused = work_plan.read_refused(plan, results)
     commit.commit_run(out, verified, lock.renew)
     lock.renew()
-    totals = work_plan.sum_results(results)
     record = {
         "run_id": plan.run_id,
+        "source": plan.parameters.get("source", AUDIO),
         "asked": plan.parameters,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "planned": totals["planned"],
         "tagged": totals["done"],
         "failed": totals["failed"],
+        "left": totals["left"],  # of a run that reads the table: rows that stay as they are
+        "refused": len(refused),  # of those, tracks whose audio must be read
         "already_done": plan.parameters["already_done"],
         "failures": work_plan.count_errors(failures),
         "audio_hours": totals["audio_hours"],
@@ -276,4 +353,4 @@ def _run(plan: WorkPlan, tag_shards: TagShards, out: Location, lock: Lease) -> d
     }
     (out / RECORDS / f"{plan.run_id}.json").write_json(record)
     work_plan.delete_plan(plan.folder)
-    return record
+    return record, refused

@@ -23,6 +23,7 @@ from mtl_core.timing import ZERO, StageTimes
 
 MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker at most SHARDS_PER_WORKER times this many tracks
 SHARDS_PER_WORKER = 2  # one is in work, the next is downloaded or the last is written
+SHARDS_PER_FILE = 512  # 611 files for ten million tracks; each reader of a shard reads a footer of 0.3 MB
 RUNS_IN_PROGRESS = "_run"  # folder under the tables: RUN_ID/ with the plan and the uncommitted work of a run
 _PLAN = "plan.json"
 _COUNTS = b"counts"
@@ -37,7 +38,7 @@ class WorkPlan:
     n_tracks: int
     tracks_per_shard: int  # in each shard but the last
     parameters: dict[str, Any]  # what the plan was made from; a run with other parameters needs another plan
-    shards_per_file: int = 512  # 611 files for ten million tracks; each reader of a shard reads a footer of 0.3 MB
+    shards_per_file: int = SHARDS_PER_FILE
 
     @property
     def n_shards(self) -> int:
@@ -50,17 +51,28 @@ class WorkPlan:
         return -(-self.n_shards // self.shards_per_file)
 
 
-def shard_size(n_tracks: int, workers: int) -> int:
-    """Tracks per shard: at most `MAX_TRACKS_PER_SHARD`, and few enough that every worker gets several shards."""
-    return max(1, min(MAX_TRACKS_PER_SHARD, n_tracks // (4 * workers)))
+def shard_size(n_tracks: int, workers: int, most: int = MAX_TRACKS_PER_SHARD) -> int:
+    """Tracks per shard: at most `most`, and few enough that every worker gets several shards."""
+    return max(1, min(most, n_tracks // (4 * workers)))
 
 
 def write_plan(
-    tracks: pa.Table, folder: Location, *, run_id: str, tracks_per_shard: int, parameters: dict[str, Any]
+    tracks: pa.Table,
+    folder: Location,
+    *,
+    run_id: str,
+    tracks_per_shard: int,
+    parameters: dict[str, Any],
+    shards_per_file: int = SHARDS_PER_FILE,
 ) -> WorkPlan:
-    """Write the plan of a run, whose `tracks` are divided into shards in their order."""
+    """Write the plan of a run, whose `tracks` are divided into shards in their order. Files are encoded in memory."""
     plan = WorkPlan(
-        folder=folder, run_id=run_id, n_tracks=len(tracks), tracks_per_shard=tracks_per_shard, parameters=parameters
+        folder=folder,
+        run_id=run_id,
+        n_tracks=len(tracks),
+        tracks_per_shard=tracks_per_shard,
+        parameters=parameters,
+        shards_per_file=shards_per_file,
     )
     tracks_per_file = plan.shards_per_file * tracks_per_shard
 
@@ -107,8 +119,13 @@ def _result_file(folder: Location, shard: int) -> Location:
 
 def read_shard(plan: WorkPlan, shard: int) -> list[dict[str, Any]]:
     """The tracks of a shard, as rows."""
+    return list(read_shard_table(plan, shard).to_pylist())
+
+
+def read_shard_table(plan: WorkPlan, shard: int) -> pa.Table:
+    """The tracks of a shard."""
     with _plan_file(plan.folder, shard // plan.shards_per_file).open_arrow() as file:
-        return list(pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file).to_pylist())
+        return pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file)
 
 
 def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
@@ -132,6 +149,8 @@ class ShardResult:
     n_segments: int  # of all done tracks
     audio_s: float  # of all done tracks
     spent: StageTimes  # time of the worker and its decoder process
+    left: int = 0  # tracks that were neither done nor failed, and stay as they are
+    refused: str = ""  # name of a file with the track_ids of those that another run has to do; "" for none
 
 
 def complete_shard(plan: WorkPlan, result: ShardResult, failures: list[dict[str, Any]]) -> None:
@@ -179,14 +198,27 @@ def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResul
     return results, pa.concat_tables(failures)
 
 
+def read_refused(plan: WorkPlan, results: Iterable[ShardResult]) -> pa.ChunkedArray:
+    """The track_ids that the workers refused."""
+
+    def read(name: str) -> pa.ChunkedArray:
+        data = (plan.folder / name).read_bytes()
+        return pq.read_table(pa.BufferReader(data), columns=["track_id"], use_threads=False)["track_id"]
+
+    names = [result.refused for result in results if result.refused]
+    parts = bounded_map(read, names, PARALLEL_SMALL_FILES)
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
+
+
 def sum_results(results: list[ShardResult]) -> dict[str, Any]:
-    """The counts and costs of a run; planned = done + failed."""
+    """The counts and costs of a run; planned = done + failed + left."""
     spent = sum((result.spent for result in results), ZERO)
-    done, failed = sum(result.done for result in results), sum(result.failed for result in results)
+    done, failed, left = (sum(getattr(result, name) for result in results) for name in ("done", "failed", "left"))
     return {
-        "planned": done + failed,
+        "planned": done + failed + left,
         "done": done,
         "failed": failed,
+        "left": left,
         "n_segments": sum(result.n_segments for result in results),
         "audio_hours": round(sum(result.audio_s for result in results) / 3600, 4),
         "seconds_by_stage": {stage: round(value, 2) for stage, value in spent.seconds.items()},

@@ -52,6 +52,7 @@ def verify_and_merge(
     *,
     run_id: str,
     model_id: str,
+    left: int = 0,
 ) -> VerifiedRun:
     """Verify a run, and merge the files of its shards into a few data files of the tags. The log is not changed.
 
@@ -62,6 +63,7 @@ def verify_and_merge(
             columns that `TAGS` gained since; they are null.
         planned: the tracks of the plan; column `track_id`.
         failures: the run's failures, `FAILURES`.
+        left: how many of the planned tracks the run leaves as they are.
 
     Raises:
         VerificationError: a file is missing, unreadable or of another schema, or the tagged and failed tracks are not
@@ -75,10 +77,11 @@ def verify_and_merge(
         connection.register("results", pa.table({"track_id": results}))
         connection.register("planned", planned)
         n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
-        if n_results != len(planned) or n_distinct != len(planned):
+        if n_results != len(planned) - left or n_distinct != n_results:
+            others = f", {left:,} were left" if left else ""
             raise VerificationError(
-                f"{len(planned):,} tracks were planned, {n_results:,} were tagged or failed, {n_distinct:,} of them "
-                "distinct"
+                f"{len(planned):,} tracks were planned{others}, {n_results:,} were tagged or failed, {n_distinct:,} of "
+                "them distinct"
             )
         unplanned = "SELECT count(*), min(track_id) FROM results ANTI JOIN planned USING (track_id)"
         n_unplanned, example = connection.sql(unplanned).fetchall()[0]

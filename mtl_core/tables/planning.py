@@ -1,10 +1,15 @@
-"""Planning: which tracks of a manifest are still to be tagged."""
+"""Planning: which tracks of a manifest are still to be tagged, and for which of them the table holds the embedding."""
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
+from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
+from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
 
 
@@ -38,6 +43,71 @@ def plan_tracks(
             ORDER BY m.track_id
             """,
             {"retry_failed": retry_failed},
+        )
+
+
+def find_embeddings(tracks: pa.Table, root: Location, *, trunk_id: str, model_id: str) -> pa.Table:
+    """Those of the tracks whose embedding is in the table of tags, for the same content and of the same trunk.
+
+    Args:
+        tracks: of `plan_tracks`.
+        trunk_id: of the embeddings.
+        model_id: of the model to tag with; its own rows are left out.
+
+    Returns:
+        The columns of `tracks`, `file` (a path relative to the table) and `row` (int32, its number in the file), sorted
+        by both. The table is memory-mapped from a file.
+    """
+    schema = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
+
+    def read(file: DataFile) -> pa.RecordBatch:
+        columns = ["track_id", "content_id", "model_id", "trunk_id"]
+        with (root / "tags" / file.path).open_arrow() as source:
+            parquet = pq.ParquetFile(source)
+            if "trunk_id" not in parquet.schema_arrow.names:  # of an older version, and without statistics
+                return pa.RecordBatch.from_pylist([], schema)
+            rows = parquet.read(columns, use_threads=False)
+        of_trunk = pc.and_(pc.equal(rows["trunk_id"], trunk_id), pc.not_equal(rows["model_id"], model_id))
+        number = np.flatnonzero(of_trunk.fill_null(False).to_numpy()).astype(np.int32)
+        found = rows.select(columns[:2]).take(pa.array(number)).combine_chunks()
+        ids, contents = (found[name].combine_chunks().cast(pa.string()) for name in columns[:2])
+        return pa.record_batch([ids, contents, pa.repeat(pa.scalar(file.path), len(number)), pa.array(number)], schema)
+
+    table = open_table(root, "tags")
+    files = [] if table is None else [file for file in active_files(table) if _may_hold(file, trunk_id)]
+    with open_database() as connection:
+        connection.register("tracks", scan_columns(tracks, tracks.column_names))
+        connection.register("embeddings", pa.RecordBatchReader.from_batches(schema, bounded_map(read, files, 2)))
+        return fetch_table(
+            connection,
+            """
+            SELECT t.*, e.file, e.row
+            FROM tracks t JOIN embeddings e ON t.track_id = e.id AND t.content_id IS NOT DISTINCT FROM e.content
+            ORDER BY e.file, e.row
+            """,
+        )
+
+
+def _may_hold(file: DataFile, trunk_id: str) -> bool:
+    """Whether the file can have rows of this trunk, by its statistics."""
+    if not file.null_counts:
+        return True
+    first, last = file.min_values.get("trunk_id"), file.max_values.get("trunk_id")
+    return first is not None and last is not None and first <= trunk_id <= last
+
+
+def without_tracks(tracks: pa.Table, track_ids: pa.ChunkedArray, *, but: pa.ChunkedArray) -> pa.Table:
+    """The tracks less those with some track_ids, except for `but`, sorted by track_id; memory-mapped from a file."""
+    with open_database() as connection:
+        connection.register("tracks", scan_columns(tracks, tracks.column_names))
+        connection.register("others", pa.table({"track_id": track_ids}))
+        connection.register("but", pa.table({"track_id": but}))
+        return fetch_table(
+            connection,
+            """
+            WITH others_less AS (SELECT track_id FROM others ANTI JOIN but USING (track_id))
+            SELECT * FROM tracks ANTI JOIN others_less USING (track_id) ORDER BY track_id
+            """,
         )
 
 

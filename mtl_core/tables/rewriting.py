@@ -108,15 +108,21 @@ def rewrite_files(remainders: list[FileRemainder], root: Location, name: str, sc
 
 
 def read_remainder(root: Location, remainder: FileRemainder, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a file that stay, one row group at a time; a column of `schema` that the file lacks is null."""
+    """The rows of a file that stay, as `read_rows` gives them."""
     stays = np.ones(remainder.file.n_rows, bool)
     stays[remainder.removed_rows] = False
-    with (root / remainder.file.path).open_arrow() as source:
-        parquet = pq.ParquetFile(source, pre_buffer=root.on_s3)
+    return read_rows(root / remainder.file.path, np.flatnonzero(stays), schema)
+
+
+def read_rows(file: Location, rows: np.ndarray, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Some rows of a file, by their numbers in rising order, one row group at a time; missing columns are null."""
+    with file.open_arrow() as source:
+        parquet = pq.ParquetFile(source, pre_buffer=file.on_s3)
         start = 0
         for group in range(parquet.num_row_groups):
             end = start + parquet.metadata.row_group(group).num_rows
-            if stays[start:end].any():
+            chosen = rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)] - start
+            if len(chosen):
                 table = conform(parquet.read_row_group(group, use_threads=False), schema)
-                yield table if stays[start:end].all() else table.filter(pa.array(stays[start:end]))
+                yield table if len(chosen) == len(table) else table.take(pa.array(chosen))
             start = end

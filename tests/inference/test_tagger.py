@@ -119,7 +119,8 @@ def test_silence_and_damage_are_not_decided_early():
     assert (read_and_tag(late)["artist"], late.n_read) == ("b", 16)  # which has the numbers of 8
     silent = Opened(*[SILENCE] * 32)
     row = read_and_tag(silent)
-    assert (row["artist"], row["embedding"], row["n_segments"], silent.n_read) == (None, None, 0, 32)
+    assert (row["artist"], row["embedding"], row["n_segments"], row["n_voted"]) == (None, None, 32, 0)
+    assert silent.n_read == 32
     damaged = Opened(*[1.0] * 32, lost=True)
     read_and_tag(damaged)
     assert damaged.n_read == 32
@@ -152,14 +153,14 @@ def test_segments_without_sound_do_not_count():
     tracks = [track("x", 2, SILENCE, SILENCE), track("y", 2)]
     with_silence, without = tagger().tag(tracks, model_id="m", run_id="r")
     assert (with_silence["embedding"] == without["embedding"]).all()
-    assert (with_silence["artist"], with_silence["n_segments"]) == ("b", 1)
+    assert (with_silence["artist"], with_silence["n_voted"]) == ("b", 1)
 
 
 def test_a_silent_track_is_no_failure_and_has_no_name():
     tracks = [track("x", 1), track("silent", SILENCE, SILENCE), track("y", 2)]
     before, row, after = tagger().tag(tracks, model_id="m", run_id="r")
     assert row["embedding"] is None
-    assert (row["n_segments"], row["artist"], row["artist_confidence"], row["artist_top"]) == (0, None, None, [])
+    assert (row["n_voted"], row["artist"], row["artist_confidence"], row["artist_top"]) == (0, None, None, [])
     assert (before["artist"], after["artist"]) == ("a", "b")
     (alone,) = tagger().tag(tracks[1:2], model_id="m", run_id="r")
     assert {**alone, "tagged_at": None} == {**row, "tagged_at": None}

@@ -39,3 +39,35 @@ def test_a_manifest_is_planned_from_its_file(root: str) -> None:
     night(out, "1", [a_tag("b")], [])
     plan = planning.plan_tracks(manifests.scan(out / "manifest.parquet"), out, "m", retry_failed=False).slice(0, 2)
     assert plan["track_id"].to_pylist() == ["a", "c"]
+
+
+def of_trunk(track_id: str, trunk: str | None, **columns: str) -> dict:
+    return a_tag(track_id, **columns) | {"trunk_id": trunk}
+
+
+def test_the_embeddings_of_a_trunk_are_found_in_the_files_of_the_table(root: str) -> None:
+    out = Location(root)
+
+    def found(ids: str, trunk: str = "t", model: str = "new", content: str = "c") -> list[tuple[str, str, int]]:
+        tracks = planning.plan_tracks(manifest(ids, content), out, model, retry_failed=False)
+        table = planning.find_embeddings(tracks, out, trunk_id=trunk, model_id=model)
+        assert table.schema.names == [*tracks.schema.names, "file", "row"]
+        return list(zip(*table.select(["track_id", "file", "row"]).to_pydict().values(), strict=True))
+
+    assert found("a") == [], "there is no table"
+    night(out, "1", [of_trunk(i, "t") for i in "adb"] + [of_trunk("c", None), of_trunk("e", "u")], [])
+    night(out, "2", [of_trunk("f", "t", model="new"), of_trunk("g", "t", content=None)], [])
+    rows = found("abcdefgh")
+    assert [(track, row) for track, _, row in rows] == [("a", 0), ("d", 1), ("b", 2)]
+    assert len({file for _, file, _ in rows}) == 1
+    assert [track for track, *_ in found("ae", trunk="u")] == ["e"]
+    assert found("ab", content="changed") == []
+    assert sorted(track for track, *_ in found("abf", model="newer")) == ["a", "b", "f"]
+
+
+def test_tracks_that_are_done_leave_the_plan_and_refused_ones_stay(tmp_path: Path) -> None:
+    tracks = planning.plan_tracks(manifest("abcd"), Location(str(tmp_path)), "m", retry_failed=False)
+    ids = pa.chunked_array([pa.array(["c", "a", "b"])])
+    left = planning.without_tracks(tracks, ids, but=pa.chunked_array([pa.array(["b"])]))
+    assert left.schema == tracks.schema
+    assert left["track_id"].to_pylist() == ["b", "d"]

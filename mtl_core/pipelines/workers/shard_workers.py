@@ -7,18 +7,21 @@ several threads: it downloads the tracks of one shard while it works on another.
 
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader, read_each
 from mtl_core.dataset import mel_files
+from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel
 from mtl_core.inference.tagger import Tagger
 from mtl_core.schema import TAGS
@@ -26,6 +29,7 @@ from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
+from mtl_core.tables.rewriting import read_rows
 from mtl_core.timing import ZERO, StageTimer, StageTimes
 
 ShardBatch = dict[str, np.ndarray]
@@ -132,6 +136,69 @@ class ReadShard:
         )
         read = ShardTracks(shard=shard, tracks=tracks, times=self._reader.timer.delta())
         return {"item": np.array([pickle.dumps(read, protocol=5)], object)}
+
+
+class RetagShard:
+    """Tags the tracks of a shard from the embeddings in the table of tags, and reads no audio.
+
+    The plan names the files and rows of the table. A track whose tags the model would not take from the same segments
+    is refused. With `only_changed`, a track whose labels stay the same is left as it is.
+    """
+
+    def __init__(self, plan: WorkPlan, table: Location, tagger: EmbeddingTagger, *, only_changed: bool) -> None:
+        self._plan, self._table, self._tagger, self._only_changed = plan, table, tagger, only_changed
+        self._suffix = uuid.uuid4().hex[:8]
+        self._timer = StageTimer()
+
+    def __call__(self, batch: ShardBatch) -> ShardBatch:
+        (shard,) = batch["item"].tolist()
+        planned = work_plan.read_shard_table(self._plan, shard)
+        tagged, refused = [TAGS.empty_table()], [pa.array([], pa.string())]
+        for rows in self._rows(planned):
+            with self._timer.timed("model"):
+                tags, taken_N = self._tagger.tag(
+                    rows, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
+                )
+            refused += rows["track_id"].filter(pa.array(~taken_N)).chunks
+            if self._only_changed:
+                taken_N &= np.any([_differ(rows[task], tags[task]) for task in TASKS], axis=0)
+            tagged.append(tags.filter(pa.array(taken_N)))
+        tags, to_read = pa.concat_tables(tagged), pa.table({"track_id": pa.chunked_array(refused)})
+        output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
+        others = self._plan.folder / f"refused-{shard:06}-{self._suffix}.parquet"
+        with self._timer.timed("write"):
+            for file, table in ((output, tags), (others, to_read)):
+                if len(table):
+                    file.write_bytes(to_bytes(table))
+        result = ShardResult(
+            shard=shard,
+            output=output.name if len(tags) else "",
+            done=len(tags),
+            failed=0,
+            left=len(planned) - len(tags),
+            refused=others.name if len(to_read) else "",
+            n_segments=0,
+            audio_s=0.0,
+            spent=self._timer.delta(),
+        )
+        return finish_shard(self._plan, result, [])
+
+    def _rows(self, planned: pa.Table) -> Iterator[pa.Table]:
+        """The rows of the table for the planned tracks, with the URIs of the plan, one row group at a time."""
+        files, rows_N = planned["file"].to_numpy(), planned["row"].to_numpy()
+        first = 0
+        for path in dict.fromkeys(files):
+            of_file = rows_N[files == path]
+            for rows in read_rows(self._table / path, of_file, TAGS):
+                uri = planned["uri"].slice(first, len(rows))
+                yield rows.set_column(rows.column_names.index("uri"), TAGS.field("uri"), uri)
+                first += len(rows)
+
+
+def _differ(before: pa.ChunkedArray, after: pa.ChunkedArray) -> np.ndarray:
+    """(N,) whether two values differ; null equals null."""
+    equal = pc.or_kleene(pc.equal(before, after), pc.and_(pc.is_null(before), pc.is_null(after)))
+    return ~equal.fill_null(False).to_numpy()
 
 
 class TagWriter:
