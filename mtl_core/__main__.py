@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model on mels",
     "evaluate": "score a model on labelled tracks",
     "tag_catalogue": "tag every track of a manifest that is not tagged yet",
+    "enrol": "add, remove or rename classes of a model without training",
     "maintain_tables": "restore, compact and clean the tables of tags and failures",
     "run_experiment": "train many models and compare them (Table 1)",
     "make_demo_catalogue": "make a synthetic catalogue",

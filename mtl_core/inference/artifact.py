@@ -35,7 +35,7 @@ from mtl_core.inference.artifact_files import (
     content_hash,
     invalid_model,
     read_header,
-    trunk_id,
+    trunk_hash,
 )
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head, read_heads
@@ -81,7 +81,7 @@ class Artifact:
             self.vocabularies,
             self.aggregation,
             options,
-            trunk_id=trunk_id(_inference_fields(self), _weights(self)),
+            trunk_id=trunk_id(self),
         )
 
 
@@ -92,6 +92,11 @@ def model_id(artifact: Artifact) -> str:
     versions and the format of the weights' file do not count.
     """
     return content_hash(_inference_fields(artifact), _weights(artifact))
+
+
+def trunk_id(artifact: Artifact) -> str:
+    """16 hexadecimal digits that models share whose embeddings are the same: front end, and network less its heads."""
+    return trunk_hash(_inference_fields(artifact), _weights(artifact))
 
 
 def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> str:
@@ -116,7 +121,7 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
     values = {
         "format_version": FORMAT_VERSION,
         "model_id": content_hash(fields, weights),
-        "trunk_id": trunk_id(fields, weights),
+        "trunk_id": trunk_hash(fields, weights),
         **fields,
         "fingerprint": artifact.fingerprint,
         "metrics": artifact.metrics,

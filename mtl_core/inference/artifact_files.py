@@ -134,7 +134,7 @@ def content_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
     return digest.hexdigest()[:16]
 
 
-def trunk_id(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
+def trunk_hash(fields: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
     """A hash of what makes a segment's embedding: the front end, and the network less its heads. See `content_hash`."""
     model = {name: value for name, value in fields["model"].items() if name != "classes"}
     trunk = {name: array for name, array in weights.items() if not is_of_head(name)}

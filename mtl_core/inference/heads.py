@@ -38,7 +38,7 @@ class Head:
 
     def lengths(self, embedding_NE: np.ndarray) -> np.ndarray:
         """(N,) float64, the length of embeddings (N, E) in the values that the head uses."""
-        return np.linalg.norm(np.asarray(embedding_NE, np.float64)[:, self._used], axis=1)
+        return np.linalg.norm(np.asarray(embedding_NE, np.float64)[:, self.used_values], axis=1)
 
     @cached_property
     def _by_value(self) -> np.ndarray:
@@ -46,7 +46,8 @@ class Head:
         return np.ascontiguousarray(self.weight_CE.T)
 
     @cached_property
-    def _used(self) -> np.ndarray:
+    def used_values(self) -> np.ndarray:
+        """(E,) which values of the embedding the head uses."""
         return (self.weight_CE != 0).any(0)
 
 

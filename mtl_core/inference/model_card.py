@@ -35,7 +35,7 @@ Tracks: {parts}. Split: `{split}`. Fingerprint of the training data: `{values["f
 
 ## Scores
 {_out_of_fold(metrics) if metrics.get("out_of_fold") else _scores(metrics)}
-{_early_exit(metrics["early_exit"]) if metrics.get("early_exit") else ""}## Limits
+{_early_exit(metrics["early_exit"]) if metrics.get("early_exit") else ""}{_changed(metrics.get("changed", ()))}## Limits
 - It knows only the classes below. A track of any other artist shall get no name.
 {_threshold_lines(aggregation, metrics)}
 - It was trained on the recordings above. Other studios, codecs and styles lower its accuracy. Recordings from the same
@@ -115,6 +115,30 @@ songs, by a lower bound, for a precision of {metrics["precision"]:.0%} at a shar
 | task | unknown | names that are right | songs of known artists with a name |
 | --- | --- | --- | --- |
 {chr(10).join(named)}
+"""
+
+
+def _changed(changes: Sequence[Mapping[str, Any]]) -> str:
+    """What was changed in the classes after the training."""
+    if not changes:
+        return ""
+    lines = []
+    for change in changes:
+        if "enrolled" in change:
+            of = ", ".join(f"{label} ({n} track{'' if n == 1 else 's'})" for label, n in change["enrolled"].items())
+            lines.append(f"- {change['task']}: enrolled {of}")
+        elif "removed" in change:
+            lines.append(f"- {change['task']}: removed {', '.join(change['removed'])}")
+        else:
+            lines.append(
+                f"- {change['task']}: {', '.join(f'{old} is {new} now' for old, new in change['renamed'].items())}"
+            )
+    return f"""## Changed after the training
+{chr(10).join(lines)}
+
+An enrolled class is the mean of the embeddings of its tracks; nothing was trained for it. Scores, temperatures and
+thresholds are those of the classes before.
+
 """
 
 

@@ -14,7 +14,7 @@ import openvino
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header, trunk_id
+from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header, trunk_hash
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.heads import Head
@@ -66,7 +66,7 @@ def load_cpu_model(location: Location) -> CpuModel:
     header.check_identity(weights)
     return CpuModel(
         model_id=header.model_id,
-        trunk_id=trunk_id(header.values, weights),
+        trunk_id=trunk_hash(header.values, weights),
         front_end=header.front_end,
         vocabularies=header.vocabularies,
         heads=header.read_heads(weights),

@@ -37,7 +37,7 @@ class Tagger:
         heads, vocabularies: task -> its head and its classes.
         aggregation: how a head's output becomes a tag.
         options: how many segments of a track are read, where it is the tagger that reads it.
-        trunk_id: of the network, see `artifact_files.trunk_id`.
+        trunk_id: of the network, see `artifact_files.trunk_hash`.
     """
 
     def __init__(

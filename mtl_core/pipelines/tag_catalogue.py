@@ -166,11 +166,12 @@ def tag_catalogue(
             chains = {AUDIO: read_and_tag, EMBEDDINGS: _from_table(model, out / "tags", workers, options.use_gpu)}
             records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
             open_tracks = plan_tracks() if open_tracks is None else open_tracks
-            parameters["already_done"] = tracks.count_rows() - len(open_tracks)
+            already_done = tracks.count_rows() - len(open_tracks)
+            of_run = parameters | {"already_done": already_done}
 
             def run(planned: pa.Table, source: str) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
-                plan = _write_plan(planned, out, parameters | {"source": source}, workers)
+                plan = _write_plan(planned, out, of_run | {"source": source}, workers)
                 record, refused = _run(plan, chains, out, lock)
                 records.append(record)
                 return refused
@@ -182,7 +183,7 @@ def tag_catalogue(
                 to_read = planning.without_tracks(to_read, in_table["track_id"], but=refused)
             if len(to_read):
                 run(to_read, AUDIO)
-    return TaggingResult(runs=records, already_done=parameters["already_done"])
+    return TaggingResult(runs=records, already_done=already_done)
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:

@@ -1,4 +1,4 @@
-"""A night with another model of the same trunk takes its tags from the table, and reads the audio of the other tracks."""
+"""A night with another model of the same trunk takes its tags from the table, and reads audio for the other tracks."""
 
 import shutil
 from collections.abc import Iterator
