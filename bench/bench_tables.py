@@ -28,6 +28,7 @@ from mtl_core.dataset import manifest
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import conform
 from mtl_core.tables import commit, delta, maintenance, planning
 from mtl_core.tables.data_files import ROWS_PER_GROUP, active_files, write_files
 
@@ -39,7 +40,9 @@ _TRACK = (
 )
 
 
-def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: str = "night-0") -> Iterator[pa.Table]:
+def tag_rows(
+    start: int, end: int, step: int = 1, model_id: str = OLD, run_id: str = "night-0", trunk_id: str | None = None
+) -> Iterator[pa.Table]:
     """Made-up tags of the catalogue's tracks start, start + step, … below end."""
     random = np.random.default_rng(0)
     n = ROWS_PER_GROUP
@@ -69,9 +72,10 @@ def tag_rows(start: int, end: int, step: int = 1, model_id: str = OLD, run_id: s
             "model_id": pa.repeat(model_id, rows),
             "run_id": pa.repeat(run_id, rows),
             "tagged_at": pa.array(np.full(rows, time.time_ns() // 1000)).cast(pa.timestamp("us", tz="UTC")),
+            "trunk_id": pa.repeat(pa.scalar(trunk_id, pa.string()), rows),
         }
-        named = {name: ids[name] if name in ids.column_names else columns[name] for name in TAGS.names}
-        yield pa.table({name: column.cast(TAGS.field(name).type) for name, column in named.items()}, schema=TAGS)
+        columns |= {name: ids[name] for name in ids.column_names}
+        yield conform(pa.table(columns), TAGS)
 
 
 def make(folder: Location, n: int) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.heads import Head
-from mtl_core.inference.unknown import PROBABILITY, SCORES, unknown_scores
+from mtl_core.inference.softmax import check_positive, softmax_terms
+from mtl_core.inference.unknown import PROBABILITY, SCORES, unknown_score
 
 #: The only way from segments to a track, which the mean embedding gives (`heads`). Artifacts name it.
 METHOD = "mean_log_probability"
@@ -52,9 +53,9 @@ class Aggregation:
         object.__setattr__(self, "shortest", {**dict.fromkeys(TASKS, 1.0), **self.shortest})
         object.__setattr__(self, "threshold", {**dict.fromkeys(TASKS), **self.threshold})
         for task, temperature in self.temperature.items():
-            _check_positive(temperature, f"temperature of {task}")
+            check_positive(temperature, f"temperature of {task}")
         for task, length in self.shortest.items():
-            _check_positive(length, f"shortest of {task}")
+            check_positive(length, f"shortest of {task}")
         for task, threshold in self.threshold.items():
             if self.score[task] not in SCORES:
                 raise ValueError(f"score of {task} must be one of {SCORES}, got {self.score[task]!r}")
@@ -137,33 +138,6 @@ def top_entries(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"label": label, "probability": probability} for label, probability in top]
 
 
-def probabilities(logits_C: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """The probabilities (…, C) of logits (…, C): their softmax at the temperature.
-
-    The logits of a track are those of its mean embedding. Then this is the geometric mean of its segments'
-    probabilities, renormalised.
-
-    Raises:
-        ValueError: there is no class, a logit is not finite, or the temperature is not above 0 and finite.
-    """
-    relative_C, sum_1 = _relative_probabilities(logits_C, temperature)
-    return relative_C / sum_1
-
-
-def _relative_probabilities(logits_C: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (…, C) as multiples of the largest, and their sum (…, 1) in float64."""
-    _check_positive(temperature, "temperature")
-    logits_C = np.asarray(logits_C)
-    if logits_C.ndim < 1 or 0 in logits_C.shape[-1:]:
-        raise ValueError(f"logits must be (…, classes >= 1), got shape {logits_C.shape}")
-    if not np.isfinite(logits_C).all():
-        raise ValueError("logits must be finite")
-    exponents_C = logits_C - logits_C.max(-1, keepdims=True)
-    exponents_C /= logits_C.dtype.type(temperature)
-    relative_C = np.exp(exponents_C, out=exponents_C)
-    return relative_C, relative_C.sum(-1, keepdims=True, dtype=np.float64)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TopClasses:
     """The min(5, classes) most probable classes of N tracks, best first, ties in label order."""
@@ -184,12 +158,18 @@ def top_classes(logits_NC: np.ndarray, length_N: np.ndarray, task: str, aggregat
         ValueError: a logit is not finite.
     """
     temperature = aggregation.temperature[task]
-    relative_NC, sum_N1 = _relative_probabilities(logits_NC, temperature)
-    class_NK = _largest(relative_NC, min(TOP_LABELS, relative_NC.shape[1]))
+    terms_NC, sum_N1 = softmax_terms(logits_NC, temperature)
+    class_NK = _largest(terms_NC, min(TOP_LABELS, terms_NC.shape[1]))
     return TopClasses(
         class_NK=class_NK,
-        probability_NK=np.take_along_axis(relative_NC, class_NK, 1) / sum_N1,
-        score_N=unknown_scores(aggregation.score[task], logits_NC, temperature, length_N, aggregation.shortest[task]),
+        probability_NK=np.take_along_axis(terms_NC, class_NK, 1) / sum_N1,
+        score_N=unknown_score(
+            aggregation.score[task],
+            logits_NC.max(1).astype(np.float64) / temperature,
+            sum_N1[:, 0],
+            length_N,
+            aggregation.shortest[task],
+        ),
     )
 
 
@@ -233,8 +213,3 @@ def tag(logits_C: np.ndarray, task: str, vocabulary: Vocabulary, aggregation: Ag
     score, threshold = float(found.score_N[0]), aggregation.threshold[task]
     label, confidence = top[0]
     return Tag(None if threshold is not None and score < threshold else label, confidence, top, score)
-
-
-def _check_positive(value: float, name: str) -> None:
-    if not (0 < value < np.inf):
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")

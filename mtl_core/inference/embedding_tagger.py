@@ -26,7 +26,7 @@ from mtl_core.schema import TAGS
 DURATION_TOLERANCE_S = 0.001  # the table holds durations in float32
 #: Relative distance of two values from which rounding cannot change their order.
 NEAR = 1e-4
-_BLOCK_VALUES = 8_000_000  # logits in memory at once
+_BLOCK_VALUES = 500_000  # logits at a time, which fit in a core's cache
 
 
 class EmbeddingTagger:

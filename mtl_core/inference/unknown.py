@@ -7,7 +7,8 @@ Legend: N tracks, C classes, G groups (artists), K thresholds, R resamples.
 """
 
 import numpy as np
-from scipy.special import logsumexp
+
+from mtl_core.inference.softmax import softmax_terms
 
 #: Scores, the higher the more certainly known: of the most probable class its probability and its logit; the energy,
 #: log sum exp of the logits, of Liu et al. 2020, "Energy-based Out-of-distribution Detection"; and the cosine, which is
@@ -33,13 +34,26 @@ def unknown_scores(
         shortest: a smaller length counts as this one, above 0: the embedding of strange input is near 0, and has no
             direction.
     """
+    _, sum_N1 = softmax_terms(logits_NC, temperature)
     largest_N = logits_NC.max(1).astype(np.float64) / temperature
-    if name == "logit":
-        return largest_N
+    return unknown_score(name, largest_N, sum_N1[:, 0], length_N, shortest)
+
+
+def unknown_score(
+    name: str, largest_N: np.ndarray, sum_N: np.ndarray, length_N: np.ndarray, shortest: float
+) -> np.ndarray:
+    """(N,) float64: the score of this name, from parts that a caller has already.
+
+    Args:
+        largest_N: the largest logits, divided by the temperature.
+        sum_N: the sums of the probabilities as multiples of the largest, see `softmax.softmax_terms`.
+        length_N, shortest: as of `unknown_scores`.
+    """
+    if name == PROBABILITY:
+        return 1 / sum_N
     if name == "cosine":
         return largest_N / np.maximum(length_N, shortest)
-    energy_N = logsumexp(np.asarray(logits_NC, np.float64) / temperature, axis=1)
-    return energy_N if name == "energy" else np.exp(largest_N - energy_N)
+    return largest_N + np.log(sum_N) if name == "energy" else largest_N
 
 
 def choose_threshold(

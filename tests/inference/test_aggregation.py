@@ -8,7 +8,8 @@ import pytest
 from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.aggregation import Aggregation, probabilities, tag
+from mtl_core.inference.aggregation import Aggregation, tag
+from mtl_core.inference.softmax import probabilities
 
 
 @pytest.mark.parametrize("shape", [(1,), (17,), (68,), (3, 68)])

@@ -16,10 +16,11 @@ import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.inference.aggregation import Aggregation, Tag, probabilities, tag_embedding, top_entries
+from mtl_core.inference.aggregation import Aggregation, Tag, tag_embedding, top_entries
 from mtl_core.inference.calibration.temperature import fit_temperature
 from mtl_core.inference.heads import Head
-from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_scores
+from mtl_core.inference.softmax import probabilities, softmax_terms
+from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_score
 from mtl_core.schema import OUT_OF_FOLD
 
 TEMPERATURE_TRACKS = 5_000  # of each fold that a temperature is fitted on, drawn at random where there are more
@@ -195,8 +196,10 @@ def score_tracks(
     for rows in blocks(len(fold.tracks), fold.heads[task]):
         logits_NC = fold.heads[task].all_logits(fold.embedding_NE[rows])
         right.append(logits_NC.argmax(1) == fold.targets(task)[rows])
+        _, sum_N1 = softmax_terms(logits_NC, temperature)
+        largest_N = logits_NC.max(1).astype(np.float64) / temperature
         for name in SCORES:
-            scores[name].append(unknown_scores(name, logits_NC, temperature, length_N[rows], shortest))
+            scores[name].append(unknown_score(name, largest_N, sum_N1[:, 0], length_N[rows], shortest))
     return np.concatenate(right), {name: np.concatenate(values) for name, values in scores.items()}
 
 

@@ -13,7 +13,7 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def fit_temperature(logits_NC: np.ndarray, targets_N: np.ndarray) -> float:
-    """The temperature with the least negative log-likelihood of the targets, for `aggregation.probabilities`.
+    """The temperature with the least negative log-likelihood of the targets, for `softmax.probabilities`.
 
     Only the confidence changes, never the order of the classes. A few validation tracks that are all right would drive
     the temperature to 0 and every confidence to 1. So, as in Platt scaling, the target counts with weight
