@@ -11,6 +11,7 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference import artifact
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
+from mtl_core.model.cosine_lda import SCALE
 from mtl_core.storage.location import Location
 
 LABELS = {"artist": tuple("abcdefg"), "language": ("de", "en", "fr")}
@@ -30,6 +31,23 @@ def untrained_artifact(labels: Mapping[str, Sequence[str]] = LABELS, **fields: A
         "vocabularies": {task: Vocabulary(tuple(names)) for task, names in labels.items()},
     }
     return Artifact(**{**values, **fields})
+
+
+def with_class_means(labels: Mapping[str, Sequence[str]] = LABELS) -> Artifact:
+    """An artifact whose heads are random class means, as `cosine_lda` makes them; the same in every call."""
+    torch.manual_seed(0)
+    parts = {task: {"artist": 80, "language": 16}[task] for task in labels}
+    network = MultitaskCNN(ModelConfig(classes={task: len(names) for task, names in labels.items()}, parts=parts))
+    first = 0
+    with torch.no_grad():
+        for task, size in parts.items():
+            mean_CP = torch.nn.functional.normalize(torch.randn(len(labels[task]), size), dim=1)
+            head = network.classifiers[task]
+            head.weight.zero_()
+            head.weight[:, first : first + size] = SCALE * mean_CP
+            head.bias.zero_()
+            first += size
+    return untrained_artifact(labels, model=network)
 
 
 def save(model: Artifact, folder: Location, split_of_track: Mapping[str, str] | None = None) -> Location:

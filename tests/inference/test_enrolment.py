@@ -2,34 +2,18 @@
 
 import numpy as np
 import pytest
-import torch
-from builders.models import LABELS, save, untrained_artifact
+from builders.models import save, untrained_artifact, with_class_means
 
 from mtl_core.errors import InputError
 from mtl_core.inference import artifact as artifacts
 from mtl_core.inference.enrolment import enrol, remove, rename
-from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.cosine_lda import SCALE
 from mtl_core.storage.location import Location
-
-PARTS = {"artist": 80, "language": 16}
 
 
 @pytest.fixture
 def model() -> artifacts.Artifact:
-    """Heads of random class means, as `cosine_lda` makes them."""
-    classes = {task: len(labels) for task, labels in LABELS.items()}
-    torch.manual_seed(0)
-    network = MultitaskCNN(ModelConfig(classes=classes, parts=PARTS))
-    first = 0
-    with torch.no_grad():
-        for task, size in PARTS.items():
-            mean_CP = torch.nn.functional.normalize(torch.randn(classes[task], size), dim=1)
-            network.classifiers[task].weight.zero_()
-            network.classifiers[task].weight[:, first : first + size] = SCALE * mean_CP
-            network.classifiers[task].bias.zero_()
-            first += size
-    return untrained_artifact(model=network)
+    return with_class_means()
 
 
 def embeddings(rng: np.random.Generator, n: int) -> np.ndarray:
