@@ -61,8 +61,8 @@ class Nights:
     gone: frozenset[str]
     n_planned: int
 
-    def command(self, out: Path, *flags: str) -> list[str]:
-        return [str(JOB), "--manifest", str(self.root / "second.parquet"), "--model", str(self.root / "model"),
+    def command(self, out: Path, *flags: str, model: str = "model", manifest: str = "second") -> list[str]:
+        return [str(JOB), "--manifest", str(self.root / f"{manifest}.parquet"), "--model", str(self.root / model),
                 "--out", str(out), "--num-workers", "2", "--max-failed-share", "1", *flags]  # fmt: skip
 
     def out(self, name: str) -> Path:

@@ -1,5 +1,6 @@
 """The nightly job is killed at every step. The same command finishes it: no track is lost, doubled or hidden."""
 
+import json
 import shutil
 import signal
 import time
@@ -8,11 +9,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.models import save, untrained_artifact
 from clusters import head
-from nightly import COUNTING, Nights, assert_exact, decode_counts, rows, run, two_nights, without_run_fields
-from points import COMMIT, DELETE_PLAN, FAILURES_COMMITTED, NEXT_SHARD_DONE, PHASES, TAGS_REWRITTEN, WRITE_LOG_ENTRY
+from nightly import (
+    COUNTING,
+    Nights,
+    assert_exact,
+    decode_counts,
+    rows,
+    run,
+    small_artifact,
+    two_nights,
+    without_run_fields,
+    write_track,
+)
+from points import (
+    COMMIT,
+    DELETE_FILE,
+    DELETE_PLAN,
+    FAILURES_COMMITTED,
+    NEXT_SHARD_DONE,
+    PHASES,
+    TAGS_REWRITTEN,
+    WRITE_LOG_ENTRY,
+)
 
 from mtl_core.audio.decoding.decoder_process import DECODER
+from mtl_core.pipelines.build_manifest import build_manifest
+from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import MAX_TRACKS_PER_SHARD, SHARDS_PER_WORKER
 
 
@@ -39,7 +63,13 @@ def undisturbed(nights: Nights, cluster: dict[str, str]) -> Path:
 
 
 def kill_at_each(
-    nights: Nights, out: Path, points: list[tuple[str, str]], how: str, env: dict[str, str], decoder: str = COUNTING
+    nights: Nights,
+    out: Path,
+    points: list[tuple[str, str]],
+    how: str,
+    env: dict[str, str],
+    decoder: str = COUNTING,
+    model: str = "model",
 ) -> Counter[str]:
     """Run the same command once for each (phase, point), killed there; then run it to its end.
 
@@ -47,13 +77,14 @@ def kill_at_each(
         The number of kills in each phase.
     """
     kills: Counter[str] = Counter()
+    command = nights.command(out, model=model)
     for phase, point in points:
         start_s = time.monotonic()
-        ended = run(point, how, nights.command(out), env, decoder=decoder)
+        ended = run(point, how, command, env, decoder=decoder)
         print(f"{phase:20} {ended.returncode:4} {time.monotonic() - start_s:5.1f} s  {point}", flush=True)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         kills[phase] += 1
-    ended = run("never", how, nights.command(out), env, decoder=decoder)
+    ended = run("never", how, command, env, decoder=decoder)
     assert ended.returncode == 0, ended.stderr
     return kills
 
@@ -113,6 +144,57 @@ def test_a_run_killed_while_the_log_is_written_ends_exact(
         assert_exact(nights, out)
         assert_same_rows(out, undisturbed)
     print(f"{table}: new entries in the log after each kill: {new_entries}")
+
+
+#: The points that a run from embeddings passes: it has no failures to commit or to clear, and its end is no end of the
+#: command.
+FROM_EMBEDDINGS = [
+    *((phase, point) for phase in ("planning", "verifying") for point in PHASES[phase]),
+    *(("running", point) for point in PHASES["running"][:2]),
+    ("committing", f"{COMMIT}:enter"),
+    *(("committing", point) for point in PHASES["between the commits"][1:]),
+    *(("committing", point) for point in PHASES["committing tags"]),
+    *(("after the commits", point) for point in PHASES["after the commits"] if "cleared" not in point),
+]
+FROM_EMBEDDINGS = sorted(
+    (pair for pair in FROM_EMBEDDINGS if DELETE_FILE not in pair[1]),
+    key=lambda pair: ("planning", "running", "verifying", "committing", "after the commits").index(pair[0]),
+)
+
+
+@pytest.mark.slow
+def test_a_night_from_embeddings_and_from_audio_survives_kills_in_both_runs(
+    tmp_path: Path, cluster: dict[str, str]
+) -> None:
+    """A model with other heads: its night takes the unchanged tracks from the table, and reads the others."""
+    nights = two_nights(tmp_path, 320, cluster)
+    at = Location(str(tmp_path))
+    model = small_artifact()
+    labels = {"artist": tuple("stuvwxyz"), "language": ("de", "en", "fr")}
+    other = untrained_artifact(labels, front_end=model.front_end)
+    other.model.trunk.load_state_dict(model.model.trunk.state_dict())
+    save(other, at / "other")
+    # The first night with the old model, of the catalogue as it is now; then half of the good tracks change.
+    ended = run("never", "driver", nights.command(nights.root / "first night"), cluster)
+    assert ended.returncode == 0, ended.stderr
+    changed = sorted(nights.good)[::2]
+    for number, track_id in enumerate(changed):
+        write_track(at / "catalogue" / track_id, 1000 + number)
+    build_manifest(at / "catalogue", None, at / "second.parquet")
+    (nights.root / "decoded.log").unlink(missing_ok=True)
+    undisturbed = nights.out("undisturbed")
+    ended = run("never", "driver", nights.command(undisturbed, model="other"), cluster)
+    assert ended.returncode == 0, ended.stderr
+    assert decode_counts(nights).keys() == {*changed, *nights.bad}, "the others were taken from the table"
+    assert_exact(nights, undisturbed)
+    out = nights.out("killed")
+    audio = [(phase, point) for phase in PHASES for point in PHASES[phase]]
+    kills = kill_at_each(nights, out, [*FROM_EMBEDDINGS, *audio], "driver", cluster, model="other")
+    print(f"kills {dict(kills)}")
+    assert_exact(nights, out)
+    assert_same_rows(out, undisturbed)
+    sources = [json.loads(file.read_bytes())["source"] for file in sorted((out / "runs").glob("*.json"))]
+    assert sources[-2:] == ["embeddings", "audio"]
 
 
 def count_log_entries(table: Path) -> int:
