@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = "ray pyarrow fsspec s3fs deltalake duckdb openvino librosa sklearn tyro tensorboardX".split()
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_on_a_cpu_with_few_packages(tmp_path):
     for package in NOT_NEEDED:
         (tmp_path / "blocked" / package).mkdir(parents=True)

@@ -65,11 +65,11 @@ def _kill_worker():
 
 def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     out = Location(str(tmp_path / "model"))
-    options = TrainOptions(recipe="paper", split="paper", epochs=4, num_workers=2)
+    options = TrainOptions(recipe="paper", split="paper", epochs=2, num_workers=2)
     summary = train(mels, out, options)
     loaded = artifact.load_artifact(out)
     history = loaded.metrics["history"]
-    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
+    assert [epoch["epoch"] for epoch in history] == [1, 2]
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     best = min(history, key=lambda epoch: epoch["validation_loss"])
     assert loaded.metrics["best_epoch"] == best["epoch"]
@@ -83,7 +83,7 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
     assert not (out / STATE_FOLDER).exists()
     assert artifact.model_id(loaded) in summary
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training: epoch")]
-    assert len(lines) == 4
+    assert len(lines) == 2
     (events,) = (out / "_tensorboard").walk()
     assert events[0].startswith(loaded.metrics["run"])
     again = train(mels, out, options)
@@ -92,14 +92,12 @@ def test_two_workers_train_a_loadable_model(local_ray, mels, tmp_path, capfd):
 
 
 def test_crossfit_calibrates_a_model_of_all_tracks_on_tracks_that_are_new(local_ray, mels, bucket, capfd):
-    """On S3, where a model of another training is replaced. One of the two workers is killed."""
+    """On S3, where a model of another training is replaced."""
     out, mels_on_s3 = Location(f"{bucket}/model"), Location(f"{bucket}/mels")
     for file in mels.files():
         (mels_on_s3 / file.name).write_bytes(file.read_bytes())
     (out / artifact.WEIGHTS_FILE).write_bytes(b"of another model")
-    killed = _after_first_epoch(out, _kill_worker)
     train(mels_on_s3, out, TrainOptions(recipe="demo", folds=2, epochs=3, num_workers=2))
-    assert killed[0] is not None
     loaded = artifact.load_artifact(out)
     assert loaded.metrics["split"] == {"kind": "crossfit", "seed": 0, "folds": 2, "group_column": None}
     assert loaded.metrics["tracks"] == {"train": ARTISTS * SONGS + 1, "validation": 0, "held_out": 0}
