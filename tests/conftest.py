@@ -92,12 +92,16 @@ def untrained() -> Any:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server: str) -> Iterator[None]:
-    """A Ray cluster of the tests with 4 logical CPUs; its workers inherit the address of the S3 server."""
+    """A Ray cluster of the tests with 4 logical CPUs; its workers inherit the address of the S3 server.
+
+    A pipeline has one worker where a test names no number: starting a worker takes 3 CPU seconds.
+    """
     import ray
 
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import the builders
+            patched.setattr("os.cpu_count", lambda: 1)
             ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level="ERROR")
-        yield
+            yield
         ray.shutdown()

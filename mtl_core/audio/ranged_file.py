@@ -16,14 +16,15 @@ TAIL_BYTES = 2 * BLOCK_BYTES  # the decoder looks where the sound ends
 MARGIN_S = 0.1  # of sound that resampling takes beside a segment, and more
 _REQUESTS = 8  # at once
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_AIFC_PCM = (b"none", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"fl32", b"fl64")
 
 #: (first byte, bytes) -> the bytes
 Fetch = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WavLayout:
-    """Where the sound of a WAV file lies."""
+class PcmLayout:
+    """Where the samples of an uncompressed file lie."""
 
     first_byte: int
     frame_bytes: int
@@ -38,23 +39,33 @@ class WavLayout:
         return self.first_byte + first_byte, self.first_byte + min(end_byte, end_of_sound)
 
 
-def wav_layout(head: bytes, size: int) -> WavLayout | None:
-    """The layout of an uncompressed WAV file (RIFF, RF64 or BW64) of `size` bytes; None: its head does not tell it."""
-    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:12] != b"WAVE":
+def pcm_layout(head: bytes, size: int) -> PcmLayout | None:
+    """The layout of an uncompressed WAV (RIFF, RF64, BW64) or AIFF file of `size` bytes; None: its head does not tell it.
+
+    Only plans what is fetched at first. The decoder finds by itself where the sound is.
+    """
+    is_wav = head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE"
+    if not is_wav and not (head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")):
         return None
     at, sound_format = 12, None
     while at + 8 <= len(head):
-        name, n_bytes = struct.unpack_from("<4sI", head, at)
+        name, n_bytes = struct.unpack_from("<4sI" if is_wav else ">4sI", head, at)
         at += 8
         if name == b"fmt " and n_bytes >= 16 and at + 16 <= len(head):
             kind, _, rate_hz, _, frame_bytes, _ = struct.unpack_from("<HHIIHH", head, at)
             sound_format = (rate_hz, frame_bytes) if kind in (_PCM, _FLOAT, _EXTENSIBLE) else None
-        if name == b"data":
+        if name == b"COMM" and n_bytes >= 18 and at + 22 <= len(head):
+            n_channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", head, at)
+            is_pcm = n_bytes < 22 or head[at + 18 : at + 22].lower() in _AIFC_PCM
+            rate_hz = round(mantissa * 2.0 ** (exponent - 16383 - 63))
+            sound_format = (rate_hz, n_channels * -(-bits // 8)) if is_pcm else None
+        if name in (b"data", b"SSND"):
             if sound_format is None or 0 in sound_format:
                 return None
             rate_hz, frame_bytes = sound_format
-            n_frames = min(n_bytes or size, size - at) // frame_bytes
-            return WavLayout(first_byte=at, frame_bytes=frame_bytes, rate_hz=rate_hz, n_frames=n_frames)
+            offset = 0 if is_wav else 8  # of the first sample, behind two numbers of 4 bytes
+            n_frames = min((n_bytes or size) - offset, size - at - offset) // frame_bytes
+            return PcmLayout(first_byte=at + offset, frame_bytes=frame_bytes, rate_hz=rate_hz, n_frames=n_frames)
         at += n_bytes + n_bytes % 2
     return None
 
@@ -69,7 +80,7 @@ class RangedFile(io.BufferedIOBase):
 
     def __init__(self, fetch: Fetch, size: int, head: bytes) -> None:
         super().__init__()
-        self.size, self.layout = size, wav_layout(head, size)
+        self.size, self.layout = size, pcm_layout(head, size)
         self._fetch, self._at = fetch, 0
         self._blocks = {i: head[i * BLOCK_BYTES :][:BLOCK_BYTES] for i in range(-(-len(head) // BLOCK_BYTES))}
 

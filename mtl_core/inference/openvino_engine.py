@@ -16,7 +16,6 @@ from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header, trunk_hash
 from mtl_core.inference.early_exit import ExitOptions
-from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.heads import Head
 from mtl_core.inference.tagger import Tagger
 from mtl_core.storage.location import Location
@@ -53,10 +52,6 @@ class CpuModel:
         """A tagger that runs the network in this process."""
         parts = (self.engine(), self.front_end, self.heads, self.vocabularies, self.aggregation)
         return Tagger(*parts, options, trunk_id=self.trunk_id)
-
-    def embedding_tagger(self, options: ExitOptions) -> EmbeddingTagger:
-        """A tagger of rows of the table; it needs no network."""
-        return EmbeddingTagger(self.front_end, self.heads, self.vocabularies, self.aggregation, options)
 
 
 def load_cpu_model(location: Location) -> CpuModel:

@@ -29,6 +29,7 @@ from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
 from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
@@ -208,9 +209,10 @@ def _from_table(model: CpuModel, table: Location, workers: int, for_gpus: bool) 
         if for_gpus:
             segments = _segments_for_gpus(plan, model)
             options = ExitOptions(exit="never", segments=segments)
+        tagger = EmbeddingTagger(model.front_end, model.heads, model.vocabularies, model.aggregation, options)
         return ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
             RetagShard,
-            fn_constructor_args=(plan, table, model.embedding_tagger(options)),
+            fn_constructor_args=(plan, table, tagger),
             fn_constructor_kwargs={"only_changed": plan.parameters["only_changed"]},
             batch_size=1,
             num_cpus=1,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders.sound_files import RATE_HZ, encoded
 
-from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, RangedFile, wav_layout
+from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, RangedFile, pcm_layout
 
 DATA = np.random.default_rng(0).integers(0, 256, 10 * BLOCK_BYTES + 77, np.uint8).tobytes()
 
@@ -80,7 +80,7 @@ def test_what_fetching_raises_is_raised(store):
 def test_the_layout_of_a_wav_file(subtype):
     samples = np.zeros((RATE_HZ, 2), np.float32)
     data = encoded(samples, "WAV", subtype)
-    layout = wav_layout(data[:HEAD_BYTES], len(data))
+    layout = pcm_layout(data[:HEAD_BYTES], len(data))
     assert layout is not None and (layout.rate_hz, layout.n_frames) == (RATE_HZ, RATE_HZ)
     assert layout.first_byte + RATE_HZ * layout.frame_bytes <= len(data)
     first, end = layout.byte_range(0.3, 0.4)
@@ -92,10 +92,10 @@ def test_the_layout_of_a_wav_file(subtype):
 
 def test_a_head_that_does_not_tell_the_layout_has_none():
     samples = np.zeros((RATE_HZ, 1), np.float32)
-    assert wav_layout(encoded(samples, "WAV", "IMA_ADPCM"), 10**6) is None
-    assert wav_layout(encoded(samples, "FLAC", "PCM_16"), 10**6) is None
+    assert pcm_layout(encoded(samples, "WAV", "IMA_ADPCM"), 10**6) is None
+    assert pcm_layout(encoded(samples, "FLAC", "PCM_16"), 10**6) is None
     good = encoded(samples, "WAV", "PCM_16")
-    assert wav_layout(good[:30], 10**6) is None
-    assert wav_layout(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16) + b"data\xff\0\0\0", 10**6) is None
+    assert pcm_layout(good[:30], 10**6) is None
+    assert pcm_layout(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16) + b"data\xff\0\0\0", 10**6) is None
     unfinished = good.replace(b"data" + (2 * RATE_HZ).to_bytes(4, "little"), b"data" + bytes(4))
-    assert wav_layout(unfinished, len(unfinished)).n_frames == RATE_HZ
+    assert pcm_layout(unfinished, len(unfinished)).n_frames == RATE_HZ

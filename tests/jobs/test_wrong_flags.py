@@ -44,6 +44,7 @@ EXTRACT = "--manifest {p}/manifest.parquet --out {p}/out"
 TRAIN = "--mels {p}/mels --out {p}/out"
 EVALUATE = "--model {p}/empty --mels {p}/mels --out {p}/out"
 TAG = "--manifest {p}/manifest.parquet --model {p}/empty --out {p}/out"
+ENROL = "--model {p}/empty --out {p}/out --remove x"
 MAINTAIN = "--out {p}/out"
 DEMO = "--out {p}/out"
 REQUIRED = {
@@ -53,6 +54,7 @@ REQUIRED = {
     "evaluate": EVALUATE,
     "run_experiment": TRAIN,
     "tag_catalogue": TAG,
+    "enrol": ENROL,
     "maintain_tables": MAINTAIN,
     "make_demo_catalogue": DEMO,
 }
