@@ -101,7 +101,8 @@ def local_ray(s3_server: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import the builders
-            patched.setattr("os.cpu_count", lambda: 1)
             ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level="ERROR")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("os.cpu_count", lambda: 1)
             yield
         ray.shutdown()

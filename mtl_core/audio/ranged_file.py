@@ -40,7 +40,7 @@ class PcmLayout:
 
 
 def pcm_layout(head: bytes, size: int) -> PcmLayout | None:
-    """The layout of an uncompressed WAV (RIFF, RF64, BW64) or AIFF file of `size` bytes; None: its head does not tell it.
+    """The layout of an uncompressed WAV (RIFF, RF64, BW64) or AIFF file of `size` bytes; None: its head tells none.
 
     Only plans what is fetched at first. The decoder finds by itself where the sound is.
     """

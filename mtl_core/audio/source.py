@@ -16,7 +16,7 @@ RANGE_BYTES = 8 * 2**20
 #: Uncompressed files are read by range from this size on: what is left out takes longer than the additional requests.
 MIN_RANGED_BYTES = 4 * 2**20
 RANGED_SHARE = 0.5  # of an object, that is read by range at most; else one request is simpler and as fast
-RANGED_EXTENSIONS = (".wav", ".wave", ".rf64")
+RANGED_EXTENSIONS = (".wav", ".wave", ".rf64", ".aif", ".aiff", ".aifc")
 
 #: Files with these extensions are tracks. Other files are tracks only if the labels name them.
 AUDIO_EXTENSIONS = frozenset(

@@ -76,10 +76,14 @@ def test_what_fetching_raises_is_raised(store):
         short.expect([(BLOCK_BYTES, BLOCK_BYTES + 1)])
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
-def test_the_layout_of_a_wav_file(subtype):
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [*(("WAV", name) for name in ("PCM_16", "PCM_24", "FLOAT", "PCM_U8")),
+     *(("AIFF", name) for name in ("PCM_16", "PCM_24", "FLOAT", "PCM_S8"))],
+)  # fmt: skip
+def test_the_layout_of_an_uncompressed_file(container, subtype):
     samples = np.zeros((RATE_HZ, 2), np.float32)
-    data = encoded(samples, "WAV", subtype)
+    data = encoded(samples, container, subtype)
     layout = pcm_layout(data[:HEAD_BYTES], len(data))
     assert layout is not None and (layout.rate_hz, layout.n_frames) == (RATE_HZ, RATE_HZ)
     assert layout.first_byte + RATE_HZ * layout.frame_bytes <= len(data)
@@ -93,6 +97,7 @@ def test_the_layout_of_a_wav_file(subtype):
 def test_a_head_that_does_not_tell_the_layout_has_none():
     samples = np.zeros((RATE_HZ, 1), np.float32)
     assert pcm_layout(encoded(samples, "WAV", "IMA_ADPCM"), 10**6) is None
+    assert pcm_layout(encoded(samples, "AIFF", "IMA_ADPCM"), 10**6) is None
     assert pcm_layout(encoded(samples, "FLAC", "PCM_16"), 10**6) is None
     good = encoded(samples, "WAV", "PCM_16")
     assert pcm_layout(good[:30], 10**6) is None

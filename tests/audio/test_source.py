@@ -75,10 +75,13 @@ def test_a_missing_track_is_not_found(root: str) -> None:
         assert caught.value.error == "not_found"
 
 
-def test_of_a_large_wav_file_only_what_is_read_is_fetched(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "container"), [("song.WAV", "WAV"), ("song.aif", "AIFF")])
+def test_of_a_large_uncompressed_file_only_what_is_read_is_fetched(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, container: str
+) -> None:
     """A song of 3 minutes: the first four segments are an eighth of its bytes, and equal those of the local file."""
-    data = encoded(np.tile(song(30), (6, 1)), "WAV", "PCM_16")
-    location = Location(bucket) / "song.WAV"
+    data = encoded(np.tile(song(30), (6, 1)), container, "PCM_16")
+    location = Location(bucket) / name
     location.write_bytes(data)
     row = {"track_id": "a", "uri": location.uri, "size_bytes": len(data)}
     requests: list[int] = []
@@ -91,7 +94,8 @@ def test_of_a_large_wav_file_only_what_is_read_is_fetched(bucket: str, monkeypat
     assert isinstance(track, OpenTrack)
     rounds = track.read_rounds()
     numbers, segments = next(rounds)
-    assert len(requests) == 6  # the head, four segments and the end
+    # The head, four segments and the end; ffmpeg probes AIFF beyond the head.
+    assert len(requests) == (6 if container == "WAV" else 7)
     assert sum(requests) < len(data) / 8
     (whole,) = TrackReader(FrontEnd(sampling="spread", segments=32)).read([{"track_id": "a", "bytes": data}])
     assert isinstance(whole, Track)
