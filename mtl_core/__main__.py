@@ -10,6 +10,7 @@ from mtl_core import cli
 
 COMMANDS = {
     "tag": "tag files and print their artists and languages",
+    "explain": "explain the tags of a file, segment by segment",
     "build_manifest": "list a catalogue's tracks and join their labels",
     "extract_mels": "extract the log-mel segments of every track",
     "train": "train a model on mels",

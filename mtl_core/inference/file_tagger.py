@@ -13,6 +13,7 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.explanation import Explanation, explain
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.storage.location import Location
 
@@ -38,10 +39,10 @@ class FileTagger:
         exit_options: ExitOptions | None = None,
         decoder: str = DECODER,
     ) -> None:
-        cpu_model = load_cpu_model(Location(model))
-        self.model_id = cpu_model.model_id
-        self._tagger = cpu_model.tagger(exit_options)
-        self._reader = TrackReader(cpu_model.front_end, limits, decoder=decoder, reads_first=self._tagger.reads_first)
+        self._model = load_cpu_model(Location(model))
+        self.model_id = self._model.model_id
+        self._tagger = self._model.tagger(exit_options)
+        self._reader = TrackReader(self._model.front_end, limits, decoder=decoder, reads_first=self._tagger.reads_first)
 
     def tag(self, paths: Iterable[str | PathLike[str]]) -> list[Row]:
         """Tag audio files, local or s3://.
@@ -61,6 +62,18 @@ class FileTagger:
         tracks = self._reader.open(rows)
         for result in self._tagger.read_and_tag(tracks, self._reader.timer, model_id=self.model_id, run_id=None):
             yield failure_columns(result) if isinstance(result, FailedTrack) else result
+
+    def explain(self, path: str | PathLike[str]) -> Explanation:
+        """Why an audio file, local or s3://, has its tags. Raises TrackError where it cannot be tagged."""
+        (track,) = self._reader.open([{"track_id": str(path), "uri": str(path)}])
+        if isinstance(track, FailedTrack):
+            raise track.error
+        rounds = list(self._tagger.read_rounds(track, self._reader.timer))
+        track.check_lost()
+        model = self._model
+        return explain(
+            str(path), track.duration_s, track.n_segments, rounds, model.heads, model.vocabularies, model.aggregation
+        )
 
     def close(self) -> None:
         """End the decoder process. A closed tagger cannot be used again."""

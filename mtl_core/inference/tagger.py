@@ -4,18 +4,19 @@ Legend: S segments (of several tracks, one after another), T frames, F mel bands
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 
-from mtl_core.audio.front_end import FrontEnd
+from mtl_core.audio.front_end import FrontEnd, Segments
 from mtl_core.audio.segments import FIRST_ROUND
 from mtl_core.audio.sound_level import has_sound
 from mtl_core.audio.track_reader import FailedTrack, OpenTrack, Row, Track
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import TrackError
-from mtl_core.inference.aggregation import Aggregation, Tag, tag, top_entries
+from mtl_core.inference.aggregation import Aggregation, Round, Tag, tag, top_entries
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.heads import Head, mean_embedding
 from mtl_core.timing import StageTimer
@@ -26,6 +27,21 @@ class Engine(Protocol):
 
     def infer(self, mel_STF: np.ndarray) -> np.ndarray:
         """Segments (S, T, F) float32 -> embeddings (S, E) float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRound:
+    """A round of a track's segments, and what all segments so far say."""
+
+    segments: Segments  # of this round
+    sounds_R: np.ndarray  # which of them have sound
+    embedding_KE: np.ndarray  # of those
+    n_read: int  # segments so far
+    n_voted: int  # of these, with sound
+    embedding_E: np.ndarray | None  # their mean; None without sound
+    tags: dict[str, Tag]  # by task; empty without sound
+    of: Round | None  # whose numbers made the tags; None: those of all segments
+    is_decided: bool  # whether the rule ends the reading here
 
 
 class Tagger:
@@ -112,22 +128,41 @@ class Tagger:
                 yield FailedTrack(track.row, error)
 
     def _tag_in_rounds(self, track: OpenTrack, timer: StageTimer, model_id: str, run_id: str | None) -> Row:
+        *_, last = self.read_rounds(track, timer)
+        track.check_lost()
+        return self._row(track, last.n_read, last.n_voted, last.embedding_E, last.tags, model_id, run_id)
+
+    def read_rounds(self, track: OpenTrack, timer: StageTimer) -> Iterator["ReadRound"]:
+        """Read a track in rounds, until the rule says that its tags are decided; without a rule, to its end.
+
+        Raises TrackError where reading fails, or the network's output is not finite.
+        """
         embeddings, numbers, n_read = [], [], 0
-        embedding_E, tags = None, dict[str, Tag]()
         for numbers_R, segments in track.read_rounds():
             with timer.timed("model"):
-                embedding_RE, counts_R = self._embed(segments.mel_STF)
+                embedding_RE, sounds_R = self._embed(segments.mel_STF)
                 embeddings.append(embedding_RE)
-                numbers.append(numbers_R[counts_R])
+                numbers.append(numbers_R[sounds_R])
                 n_read += len(numbers_R)
                 in_time_SE = np.concatenate(embeddings)[np.argsort(np.concatenate(numbers))]
                 of = None if n_read == track.n_segments else self._aggregation.round_of(n_read)
                 embedding_E, tags = self._tags(in_time_SE, self._aggregation if of is None else of.numbers)
-                if of is not None and of.decides(tags) and not track.is_lost:
+                is_decided = self._exits and of is not None and of.decides(tags) and not track.is_lost
+                if of is not None and is_decided:
                     tags = of.final(tags)
-                    break
-        track.check_lost()
-        return self._row(track, n_read, sum(map(len, numbers)), embedding_E, tags, model_id, run_id)
+            yield ReadRound(
+                segments=segments,
+                sounds_R=sounds_R,
+                embedding_KE=embedding_RE,
+                n_read=n_read,
+                n_voted=len(in_time_SE),
+                embedding_E=embedding_E,
+                tags=tags,
+                of=of,
+                is_decided=is_decided,
+            )
+            if is_decided:
+                return
 
     def _embed(self, mel_STF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of the segments that have sound, and (S,) which these are."""
