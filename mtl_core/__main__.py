@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score a model on labelled tracks",
     "tag_catalogue": "tag every track of a manifest that is not tagged yet",
     "enrol": "add, remove or rename classes of a model without training",
+    "find_neighbours": "find each track's nearest tracks, and likely duplicates",
     "maintain_tables": "restore, compact and clean the tables of tags and failures",
     "run_experiment": "train many models and compare them (Table 1)",
     "make_demo_catalogue": "make a synthetic catalogue",
@@ -29,6 +30,7 @@ EXTRAS = {
     "librosa": "train",
     "tensorboardX": "train",
     "matplotlib": "report",
+    "faiss": "neighbours",
 }
 _WIDTH = max(map(len, COMMANDS))
 USAGE = "usage: mtl-core COMMAND [--help] …\n\n" + "".join(

@@ -45,6 +45,7 @@ TRAIN = "--mels {p}/mels --out {p}/out"
 EVALUATE = "--model {p}/empty --mels {p}/mels --out {p}/out"
 TAG = "--manifest {p}/manifest.parquet --model {p}/empty --out {p}/out"
 ENROL = "--model {p}/empty --out {p}/out --remove x"
+NEIGHBOURS = "--tags {p}/empty --out {p}/out"
 MAINTAIN = "--out {p}/out"
 DEMO = "--out {p}/out"
 REQUIRED = {
@@ -55,6 +56,7 @@ REQUIRED = {
     "run_experiment": TRAIN,
     "tag_catalogue": TAG,
     "enrol": ENROL,
+    "find_neighbours": NEIGHBOURS,
     "maintain_tables": MAINTAIN,
     "make_demo_catalogue": DEMO,
 }
