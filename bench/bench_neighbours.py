@@ -1,7 +1,7 @@
 """Neighbours of a whole table: python bench/bench_neighbours.py [MILLIONS [FOLDER]]
 
 Makes a table of MILLIONS million tracks (default 1) of 20,000 artists a million, whose embeddings lie around their
-artist's as those of `best` do: two parts, each a shortened unit vector. Runs `find_neighbours --k 10` on it. Prints wall
+artist's as those of `best` do: two parts, each a shortened unit vector. Runs `find_neighbours --k 10`. Prints wall
 and CPU seconds, peak memory, and the share of the true neighbours of 10,000 tracks (by comparison with all) that were
 found. A FOLDER is kept and used again.
 """

@@ -1,12 +1,14 @@
 """mtl-core tag_catalogue --manifest URI --model URI --out URI [--max-failed-share X] [--limit N] …"""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from mtl_core import cli
-from mtl_core.pipelines.tag_catalogue import EMBEDDINGS, TaggingOptions, tag_catalogue
+from mtl_core.pipelines.run_record import EMBEDDINGS
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.export import export_parquet
@@ -43,6 +45,8 @@ def main(options: Options) -> int:
     result = tag_catalogue(manifest, model, out, options)
     for run in result.runs:
         print(_describe_run(run, out))
+        for change in run["drift"]:
+            print(f"warning: {change}", file=sys.stderr)
     if not result.runs:
         print(f"nothing to do: all {result.already_done:,} tracks of the manifest are tagged or failed for good")
     if export is not None:

@@ -11,8 +11,6 @@ read, its tags are computed from that. A night has two runs then: the first read
     OUT/runs/RUN_ID.json      the record of a finished run
 """
 
-import importlib.metadata
-import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -31,6 +29,8 @@ from mtl_core.errors import InputError
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
+from mtl_core.pipelines import run_record
+from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard, RetagShard
@@ -47,6 +47,7 @@ from mtl_core.storage.work_plan import (
 )
 from mtl_core.tables import commit, planning
 from mtl_core.tables.delta import open_table, require_known_columns, table_version
+from mtl_core.tables.night_columns import read_night
 
 if TYPE_CHECKING:
     import ray.data
@@ -55,11 +56,7 @@ if TYPE_CHECKING:
 TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
 
 GPU_SEGMENTS = 8  # of a track, where a GPU tags it and the user says nothing
-RECORDS = "runs"
-#: The sources of a run's tags.
-AUDIO, EMBEDDINGS = "audio", "embeddings"
 ROWS_PER_SHARD = 65_536  # of a run that reads the table
-_PACKAGES = ("ray", "openvino", "numpy", "av", "soxr", "pyarrow", "deltalake")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,29 +328,15 @@ def _run(
         left=totals["left"],
     )
     refused = work_plan.read_refused(plan, results)
+    night = read_night(out / "tags", verified.tags)
     commit.commit_run(out, verified, lock.renew)
     lock.renew()
-    record = {
-        "run_id": plan.run_id,
-        "source": plan.parameters.get("source", AUDIO),
-        "asked": plan.parameters,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "planned": totals["planned"],
-        "tagged": totals["done"],
-        "failed": totals["failed"],
-        "left": totals["left"],  # of a run that reads the table: rows that stay as they are
-        "refused": len(refused),  # of those, tracks whose audio must be read
-        "already_done": plan.parameters["already_done"],
-        "failures": work_plan.count_errors(failures),
-        "audio_hours": totals["audio_hours"],
-        "n_segments": totals["n_segments"],
-        "seconds_by_stage": totals["seconds_by_stage"],
+    cost = {
         "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
         "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
-        "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
-        "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    (out / RECORDS / f"{plan.run_id}.json").write_json(record)
+    record = run_record.write(
+        out, plan, totals, cost, refused=len(refused), night=night, failures=work_plan.count_errors(failures)
+    )
     work_plan.delete_plan(plan.folder)
     return record, refused

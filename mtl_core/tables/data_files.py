@@ -7,7 +7,7 @@ maximum of each column that is not nested, so that readers and commits can skip 
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
@@ -153,6 +154,12 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
     flat = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in unique]
     tops = [field.name for field in schema if pa.types.is_list(field.type) and field.type.value_type.num_fields]
     return [*flat, *(f"{name}.list.element.label" for name in tops)]
+
+
+def dataset_of(root: Location, files: Sequence[DataFile]) -> pyarrow.dataset.Dataset:
+    """Some files of the table at `root`, whether its log has them or not yet."""
+    paths = [(root / file.path).path for file in files]
+    return pyarrow.dataset.dataset(paths, format="parquet", filesystem=root.arrow_filesystem)
 
 
 def read_track_ids(root: Location, files: list[DataFile]) -> Iterator[pa.Array]:

@@ -20,7 +20,8 @@ from mtl_core.inference.aggregation import Aggregation, Round, Stop
 from mtl_core.inference.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.tag_catalogue import AUDIO, EMBEDDINGS, TaggingOptions, tag_catalogue
+from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 

@@ -71,6 +71,10 @@ def tag_a_small_catalogue(at: Location, untrained: Artifact) -> list[dict]:
     assert json.loads((out / "runs" / f"{run['run_id']}.json").read_bytes()) == run
     assert tagged.failed_share == pytest.approx(4 / (N_GOOD + 4))
     assert not list((out / "_run").walk()), "a finished run leaves no plan"
+    assert (run["night"]["tagged"], run["night"]["shares"]["no segment has sound"]) == (N_GOOD, 0)
+    assert sum(n for name, n in run["night"]["shares"].items() if name.startswith("artist is")) == N_GOOD
+    assert run["night"]["means"]["duration_s"]["mean"] == pytest.approx(4.0, abs=0.1)
+    assert run["drift"] == []
 
     again = tag_catalogue(at / "manifest.parquet", at / "model", out, TaggingOptions())
     assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)

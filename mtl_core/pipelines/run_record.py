@@ -1,0 +1,83 @@
+"""Run record: what a run of `tag_catalogue` was asked, did and cost, as `OUT/runs/RUN_ID.json`.
+
+It also sums up the night's tags, so that the nights after can say what has changed.
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mtl_core.evaluation import drift
+from mtl_core.evaluation.drift import NightSummary
+from mtl_core.storage.location import Location
+from mtl_core.storage.work_plan import WorkPlan
+from mtl_core.tables.night_columns import NightColumns
+
+FOLDER = "runs"
+#: The sources of a run's tags.
+AUDIO, EMBEDDINGS = "audio", "embeddings"
+MAX_RECORDS_READ = 50  # to find the nights before
+_PACKAGES = ("ray", "openvino", "numpy", "av", "soxr", "pyarrow", "deltalake")
+
+
+def write(
+    out: Location,
+    plan: WorkPlan,
+    totals: Mapping[str, Any],
+    cost: Mapping[str, Any],
+    *,
+    refused: int,
+    night: NightColumns,
+    failures: Mapping[str, int],
+) -> dict[str, Any]:
+    """Write the record of a committed run, and return it.
+
+    Args:
+        totals: of `work_plan.sum_results`.
+        cost: other figures of the run.
+        refused: of the tracks that the run left as they are, those whose audio must be read.
+        night: of the rows that it wrote.
+        failures: "stage/error" -> tracks.
+    """
+    source = plan.parameters.get("source", AUDIO)
+    summary = drift.night_summary(night, failures)
+    record = {
+        "run_id": plan.run_id,
+        "source": source,
+        "asked": plan.parameters,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "planned": totals["planned"],
+        "tagged": totals["done"],
+        "failed": totals["failed"],
+        "left": totals["left"],  # of a run that reads the table: rows that stay as they are
+        "refused": refused,
+        "already_done": plan.parameters["already_done"],
+        "failures": dict(failures),
+        "audio_hours": totals["audio_hours"],
+        "n_segments": totals["n_segments"],
+        "seconds_by_stage": totals["seconds_by_stage"],
+        **cost,
+        "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
+        "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "night": summary.to_dict(),  # what the next nights are compared with
+        "drift": drift.warnings(summary, nights_before(out, plan, source)),
+    }
+    (out / FOLDER / f"{plan.run_id}.json").write_json(record)
+    return record
+
+
+def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSummary]:
+    """The last runs of the same model and source, from their records."""
+    nights: list[NightSummary] = []
+    for file in reversed((out / FOLDER).files(".json")[-MAX_RECORDS_READ:]):
+        record = json.loads(file.read_bytes())
+        is_alike = "night" in record and record["source"] == source and record["run_id"] != plan.run_id
+        if is_alike and record["asked"]["model_id"] == plan.parameters["model_id"]:
+            nights.append(NightSummary.from_dict(record["night"]))
+        if len(nights) == drift.NIGHTS:
+            break
+    return nights
