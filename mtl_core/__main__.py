@@ -19,6 +19,7 @@ COMMANDS = {
     "enrol": "add, remove or rename classes of a model without training",
     "find_neighbours": "find each track's nearest tracks, and likely duplicates",
     "maintain_tables": "restore, compact and clean the tables of tags and failures",
+    "promote": "let a pointer name the model in use, or the one before",
     "run_experiment": "train many models and compare them (Table 1)",
     "make_demo_catalogue": "make a synthetic catalogue",
 }

@@ -14,8 +14,8 @@ from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.explanation import Explanation, explain
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.inference.openvino_engine import load_cpu_model
-from mtl_core.storage.location import Location
 
 
 class FileTagger:
@@ -39,7 +39,7 @@ class FileTagger:
         exit_options: ExitOptions | None = None,
         decoder: str = DECODER,
     ) -> None:
-        self._model = load_cpu_model(Location(model))
+        self._model = load_cpu_model(find_model(model))
         self.model_id = self._model.model_id
         self._tagger = self._model.tagger(exit_options)
         self._reader = TrackReader(self._model.front_end, limits, decoder=decoder, reads_first=self._tagger.reads_first)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mtl_core import cli
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.pipelines.enrol import EnrolOptions, LabelledEmbeddings, enrol, from_mels, from_table
 from mtl_core.storage.location import Location
 
@@ -34,7 +35,7 @@ class Options(EnrolOptions):
 
 def main(options: Options) -> None:
     with cli.flag_errors():
-        model, out = Location(options.model), Location(options.out)
+        model, out = find_model(options.model), Location(options.out)
         tags, labels, mels = (uri and Location(uri) for uri in (options.tags, options.labels, options.mels))
     tracks = LabelledEmbeddings()
     if tags and labels:

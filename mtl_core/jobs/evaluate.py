@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mtl_core import cli
 from mtl_core.evaluation import report
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
 from mtl_core.storage.location import Location
 
@@ -13,7 +14,7 @@ class Options(EvaluationOptions):
     """Score a model on labelled tracks: metrics.json, predictions.parquet and a report with plots."""
 
     model: str
-    """Folder or s3:// prefix of the artifact, as train writes it."""
+    """Folder or s3:// prefix of the artifact, as train writes it; or a model pointer, see promote."""
     mels: str
     """Folder or s3:// prefix of mels, made with the front end of the model."""
     out: str
@@ -22,6 +23,6 @@ class Options(EvaluationOptions):
 
 def main(options: Options) -> None:
     with cli.flag_errors():
-        model, mels, out = Location(options.model), Location(options.mels), Location(options.out)
+        model, mels, out = find_model(options.model), Location(options.mels), Location(options.out)
     print(report.format_report(evaluate(model, mels, out, options)))
     print(f"-> {out / 'report.html'}")

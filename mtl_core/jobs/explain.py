@@ -12,6 +12,7 @@ from mtl_core.errors import TrackError
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.explanation import Explanation, SegmentVote, clock
 from mtl_core.inference.file_tagger import FileTagger
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 
@@ -26,7 +27,7 @@ class Options(ReadLimits):
     path: Positional[str]
     """An audio file, local or s3://."""
     model: str
-    """Model artifact, as train writes it: a folder or s3:// prefix."""
+    """Model artifact, as train writes it: a folder or s3:// prefix; or a model pointer, see promote."""
     exit: Literal["rule", "never"] = "rule"
     """rule: read as many segments as tagging does; never: all of them."""
     json: bool = False
@@ -37,7 +38,7 @@ class Options(ReadLimits):
 
 def main(options: Options) -> int:
     with cli.flag_errors():
-        model, file = Location(options.model), Location(options.path)
+        model, file = find_model(options.model), Location(options.path)
         page = None if options.html is None else Location(options.html)
     if page is not None:
         check_writable(page, folder=False)

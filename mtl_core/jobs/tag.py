@@ -13,6 +13,7 @@ from mtl_core.audio.source import is_audio_file
 from mtl_core.errors import InputError
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.file_tagger import FileTagger
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location, content_id
 
@@ -27,7 +28,7 @@ class Options(ExitOptions, ReadLimits):
     paths: Positional[tuple[str, ...]]
     """Files, folders (every audio file below them) and s3:// URIs."""
     model: str
-    """Model artifact, as train writes it: a folder or s3:// prefix."""
+    """Model artifact, as train writes it: a folder or s3:// prefix; or a model pointer, see promote."""
     json: bool = False
     """Print one JSON object a line: the columns of the tags, or stage, error and message."""
 
@@ -38,7 +39,7 @@ class Options(ExitOptions, ReadLimits):
 
 def main(options: Options) -> int:
     with cli.flag_errors():
-        model, locations = Location(options.model), [Location(path) for path in options.paths]
+        model, locations = find_model(options.model), [Location(path) for path in options.paths]
     rows = [row for path, location in zip(options.paths, locations, strict=True) for row in _tracks(path, location)]
     if not rows:
         raise InputError(f"no audio file below {', '.join(options.paths) or 'no path: give files, folders or URIs'}")

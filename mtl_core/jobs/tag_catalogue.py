@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_core import cli
+from mtl_core.inference.model_pointer import find_model
 from mtl_core.pipelines.run_record import EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.checks import check_writable
@@ -21,7 +22,7 @@ class Options(TaggingOptions):
     manifest: str
     """Manifest, as build_manifest writes it: a Parquet file or a folder of them."""
     model: str
-    """Model artifact, as train writes it: a folder."""
+    """Model artifact, as train writes it: a folder; or a model pointer, see promote."""
     out: str
     """Folder of the tables `tags` and `failures` and of the run records in `runs`."""
     max_failed_share: float = 0.05
@@ -37,7 +38,7 @@ class Options(TaggingOptions):
 
 def main(options: Options) -> int:
     with cli.flag_errors():
-        manifest, model, out = Location(options.manifest), Location(options.model), Location(options.out)
+        manifest, model, out = Location(options.manifest), find_model(options.model), Location(options.out)
         export = None if options.export_parquet is None else Location(options.export_parquet)
     if export is not None:
         check_writable(export, folder=False)

@@ -85,7 +85,7 @@ def test_tracks_on_s3_are_tagged(run: Callable[..., tuple[int, str, str]], bucke
         (["tag", SONG, *MODEL, "--decode-limit-s", "0"], "the time limit of decoding must be above 0"),
         (["tag", SONG, *MODEL, "--max-channels", "0"], "the most channels must be 1 or more, got 0"),
         (["tag", SONG, *MODEL, "--allow-uri-prefix", "gs://bucket"], "'gs://bucket'"),
-        (["tags"], "unknown command 'tags': allowed are tag, build_manifest"),
+        (["tags"], "unknown command 'tags': allowed are tag, explain, build_manifest"),
         ([], "no command: allowed are tag"),
     ],
 )

@@ -45,6 +45,7 @@ TRAIN = "--mels {p}/mels --out {p}/out"
 EVALUATE = "--model {p}/empty --mels {p}/mels --out {p}/out"
 TAG = "--manifest {p}/manifest.parquet --model {p}/empty --out {p}/out"
 ENROL = "--model {p}/empty --out {p}/out --remove x"
+PROMOTE = "--current {p}/current.json --model {p}/empty"
 NEIGHBOURS = "--tags {p}/empty --out {p}/out"
 MAINTAIN = "--out {p}/out"
 DEMO = "--out {p}/out"
@@ -57,6 +58,7 @@ REQUIRED = {
     "tag_catalogue": TAG,
     "enrol": ENROL,
     "find_neighbours": NEIGHBOURS,
+    "promote": PROMOTE,
     "maintain_tables": MAINTAIN,
     "make_demo_catalogue": DEMO,
 }
@@ -136,6 +138,9 @@ CASES = [
     ("tag_catalogue", TAG + " --max-failed-share 2", "allowed is 0 to 1"),
     ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),
+    ("promote", PROMOTE + " --back", "give --model or --back"),
+    ("promote", "--current {p}/current --model {p}/empty", "must end with .json"),
+    ("promote", PROMOTE, "is not a model artifact"),
     ("maintain_tables", MAINTAIN, "nothing to do"),
     ("maintain_tables", MAINTAIN + " --compact --restore-before 1", "--restore-before"),
     ("maintain_tables", MAINTAIN + " --clean --keep-days 0", "--keep-days 0: allowed is 1 or more"),
@@ -156,7 +161,7 @@ CASES = [
     *(("extract_mels", f"{EXTRACT} {flags}", expected) for flags, expected in LIMITS),
     *(("tag_catalogue", f"{TAG} {flags}", expected) for flags, expected in LIMITS),
     *((job.stem, REQUIRED[job.stem] + " --bogus 1", "--bogus") for job in JOBS),
-    *((job.stem, "", "--out") for job in JOBS),  # every job requires it
+    *((job.stem, "", "--current" if job.stem == "promote" else "--out") for job in JOBS),  # every job requires it
 ]
 
 
