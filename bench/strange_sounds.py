@@ -1,8 +1,8 @@
 """What a model says of sounds that are unlike its catalogue: python bench/strange_sounds.py MODEL [FOLDER…]
 
-Makes silence, white noise at three levels, pink noise and pure tones of 100 to 4,000 Hz, 10 s each. Takes the audio files
-of each FOLDER as they are, and 1 s out of the middle of each that is longer than 10 s. Prints for each kind of sound
-how many tracks got an artist and a language. A file whose artist is a class of the model is no test of it.
+Makes silence, white noise at three levels, pink noise and pure tones of 100 to 4,000 Hz, 10 s each. Takes the audio
+files of each FOLDER as they are, and 1 s out of the middle of each that is longer than 10 s. Prints for each kind of
+sound how many tracks got an artist and a language. A file whose artist is a class of the model is no test of it.
 """
 
 import sys

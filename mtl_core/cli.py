@@ -4,6 +4,7 @@
 1  the run failed; the same command resumes it
 2  arguments or inputs are wrong; one line says which and what is allowed
 3  done, but too many tracks failed
+5  done, and the model that was compared is worse
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from mtl_core.errors import InputError, RunError, one_line
 
 Options = TypeVar("Options")
 
-DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED = 0, 1, 2, 3
+DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, WORSE = 0, 1, 2, 3, 5
 
 
 def _parse_flags(options: type[Options]) -> Options:

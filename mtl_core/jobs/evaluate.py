@@ -1,28 +1,53 @@
-"""mtl-core evaluate --model URI --mels URI --out URI [--on train|validation|test|all]"""
+"""mtl-core evaluate --model URI --out URI (--mels URI [--on train|validation|test|all] | --against URI [--mels URI])"""
 
 from dataclasses import dataclass
 
 from mtl_core import cli
+from mtl_core.errors import InputError
 from mtl_core.evaluation import report
+from mtl_core.evaluation.comparison_page import verdict
 from mtl_core.inference.model_pointer import find_model
+from mtl_core.pipelines.compare import ComparisonOptions, compare
 from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
 from mtl_core.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EvaluationOptions):
-    """Score a model on labelled tracks: metrics.json, predictions.parquet and a report with plots."""
+    """Score a model on labelled tracks: metrics.json, predictions.parquet and a report with plots. Or compare it with
+    another one: comparison.json and a page; exit status 5 where it is worse."""
 
     model: str
     """Folder or s3:// prefix of the artifact, as train writes it; or a model pointer, see promote."""
-    mels: str
-    """Folder or s3:// prefix of mels, made with the front end of the model."""
+    mels: str | None = None
+    """Folder or s3:// prefix of mels, made with the front end of the model. Not needed to compare two cross-fitted
+    models."""
     out: str
-    """Folder or s3:// prefix for metrics.json, report.html and predictions.parquet; existing files are replaced."""
+    """Folder or s3:// prefix for the results; existing files are replaced."""
+    against: str | None = None
+    """The model in use: --model is compared with it, on tracks that neither was trained on."""
+    margin: float = 0.0
+    """Loss of AUC-PR against it that is accepted, 0 to 1: --model is worse where the whole 95 % interval of the
+    difference is below it."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> int:
     with cli.flag_errors():
-        model, mels, out = find_model(options.model), Location(options.mels), Location(options.out)
+        model, out = find_model(options.model), Location(options.out)
+        mels = None if options.mels is None else Location(options.mels)
+        in_use = None if options.against is None else find_model(options.against)
+        comparison = ComparisonOptions(
+            margin=options.margin, resamples=options.resamples or 1, seed=options.seed, num_workers=options.num_workers
+        )
+    if in_use is not None:
+        if options.on is not None:
+            raise InputError("--on is not for --against: models are compared on tracks that neither was trained on")
+        result = compare(model, in_use, mels, out, comparison)
+        print(verdict(result))
+        print(f"-> {out / 'comparison.html'}")
+        return cli.WORSE if result["worse"] else cli.DONE
+    if mels is None:
+        raise InputError("--mels: give the mels to score the model on")
     print(report.format_report(evaluate(model, mels, out, options)))
     print(f"-> {out / 'report.html'}")
+    return cli.DONE
