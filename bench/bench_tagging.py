@@ -166,4 +166,4 @@ def main(n: int = 70, repeats: int = 1, folder: Path = SONGS, *models: Path) -> 
 
 
 if __name__ == "__main__":
-    main(*(int(value) for value in sys.argv[1:3]), *(Path(value) for value in sys.argv[3:4]))
+    main(*(int(value) for value in sys.argv[1:3]), *(Path(value) for value in sys.argv[3:]))

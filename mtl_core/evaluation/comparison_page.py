@@ -40,8 +40,8 @@ def comparison_page(result: Mapping[str, Any]) -> str:
         sections.append(
             f"<section class='{task}'><h2>{task}: the new model is {said}</h2>"
             f"<p class='note'>{of['n']:,} tracks that neither model was trained on. In brackets: 95 % bootstrap "
-            "intervals over songs, in pairs.</p><div class='scroll'><table class='scores'><thead><tr><th></th><th>in use</th>"
-            f"<th>new</th><th>difference, points</th></tr></thead><tbody>{rows}</tbody></table></div>"
+            "intervals over songs, in pairs.</p><div class='scroll'><table class='scores'><thead><tr><th></th>"
+            f"<th>in use</th><th>new</th><th>difference, points</th></tr></thead><tbody>{rows}</tbody></table></div>"
             f"<h3>Tags</h3><div class='scroll'><table class='scores'><tbody>{counts}</tbody></table></div></section>"
         )
     title = f"The new model is {'worse' if result['worse'] else 'not worse'}"
