@@ -20,13 +20,6 @@ AUDIO = REPOSITORY.parent / "shared" / "audio"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell `pytest -n 2` that all files that use the local Ray go to one process, and each other file to any."""
-    with_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def audio() -> Path:
     """The folder of real recordings, which are not part of this project."""
