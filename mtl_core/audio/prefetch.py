@@ -50,6 +50,7 @@ class Prefetcher:
         self._lock = threading.Lock()
         self._waiting: deque[PendingFetch] = deque()
         self._started: set[PendingFetch] = set()
+        self._dropped: deque[PendingFetch] = deque()
 
     def submit(self, rows: Iterable[Row]) -> deque[PendingFetch]:
         """Fetch tracks, after those of earlier calls.
@@ -58,7 +59,7 @@ class Prefetcher:
         nothing is downloaded.
 
         Returns:
-            A fetch for each row. Call `result` on each, in this order, or `cancel` on all that are left.
+            A fetch for each row. Call `result` on each, in this order, or `cancel` or `drop` on all that are left.
         """
         fetches = deque(PendingFetch(row, _expected_bytes(row)) for row in rows)
         with self._lock:
@@ -71,6 +72,8 @@ class Prefetcher:
 
         The track no longer counts against the bounds.
         """
+        with self._lock:
+            self._start_allowed()  # those that were dropped may have been in its way
         assert fetch.source is not None, "results must be taken in the order of submit"
         try:
             return fetch.source.result()
@@ -79,15 +82,22 @@ class Prefetcher:
             self.cancel([fetch])
 
     def cancel(self, fetches: Iterable[PendingFetch]) -> None:
-        """Drop these fetches: their results are released, and downloads that have not started never will."""
-        cancelled = set(fetches)
+        """Give up these fetches: their results are released, and downloads that have not started never will."""
+        self.drop(fetches)
         with self._lock:
-            self._started -= cancelled
-            self._waiting = deque(fetch for fetch in self._waiting if fetch not in cancelled)
             self._start_allowed()
+
+    def drop(self, fetches: Iterable[PendingFetch]) -> None:
+        """The same with the next call of another method. Takes no lock, so it can be called wherever Python collects
+        garbage: also while this thread, or one that waits for it, holds a lock."""
+        self._dropped.extend(fetches)
 
     def _start_allowed(self) -> None:
         """Start the downloads that the bounds allow. The caller holds the lock."""
+        dropped = {self._dropped.popleft() for _ in range(len(self._dropped))}
+        if dropped:
+            self._started -= dropped
+            self._waiting = deque(fetch for fetch in self._waiting if fetch not in dropped)
         while self._waiting:
             n_bytes = self._waiting[0].n_bytes + sum(fetch.n_bytes for fetch in self._started)
             if self._started and (len(self._started) >= self._max_tracks or n_bytes > self._max_bytes):

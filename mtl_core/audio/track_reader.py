@@ -242,8 +242,8 @@ class TrackReader:
                     yield FailedTrack(fetch.row, error)
                 else:
                     yield track
-        finally:
-            self._prefetcher.cancel(fetches)
+        finally:  # also where the garbage collector finds an iterator that nobody has read to its end
+            self._prefetcher.drop(fetches)
 
     def _open(self, fetch: PendingFetch) -> OpenTrack:
         row = fetch.row

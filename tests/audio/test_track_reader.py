@@ -89,6 +89,15 @@ def test_a_caller_that_fails_does_not_block_the_next(reader: TrackReader, tmp_pa
     assert reader.serve_in_order(lambda: three_rows, ids) == ["a0", "a1", "a2"]
 
 
+def test_an_abandoned_iterator_waits_for_no_lock(reader: TrackReader, tmp_path: Path) -> None:
+    """The garbage collector closes it anywhere, for example inside a call that holds a lock of the thread pools."""
+    abandoned = reader.open(rows(tmp_path, "a", 5))
+    next(abandoned)
+    with reader._prefetcher._lock:
+        abandoned.close()
+    assert ids(reader.open(rows(tmp_path, "b", 3))) == ["b0", "b1", "b2"]
+
+
 def test_each_delta_of_the_timer_has_the_cost_since_the_last(reader: TrackReader, tmp_path: Path) -> None:
     deltas = [reader.timer.delta()]
     for name in "abc":
