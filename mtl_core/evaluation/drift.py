@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.special import bdtr, bdtrc, ndtri
 
 from mtl_core.tables.night_columns import NightColumns
 
@@ -81,7 +81,7 @@ def warnings(night: NightSummary, before: Sequence[NightSummary]) -> list[str]:
     names = sorted({name for of in (night, *nights) for name in of.shares})
     errors = sorted({name for of in (night, *nights) for name in of.failures})
     means = sorted(night.means)
-    limit = float(norm.isf(FALSE_WARNINGS / 2 / max(1, len(names) + len(errors) + len(means))))
+    limit = -float(ndtri(FALSE_WARNINGS / 2 / max(1, len(names) + len(errors) + len(means))))
     found: list[tuple[float, str]] = []
     for name in names:
         counts = [of.shares.get(name, of.left_out) for of in (night, *nights)]
@@ -104,13 +104,13 @@ def _share_warning(
     # Of all tracks that are counted, the night's are a binomial sample: exact also for a few tracks.
     all_counted, share_of_night = count + sum(counts_N), total / (total + sum(totals_N))
     if share > share_before:
-        p = float(binom.sf(count - 1, all_counted, share_of_night))
+        p = 1.0 if count == 0 else float(bdtrc(count - 1, all_counted, share_of_night))
     else:
-        p = float(binom.cdf(count, all_counted, share_of_night))
+        p = float(bdtr(count, all_counted, share_of_night))
     pooled = all_counted / (total + sum(totals_N))
     own = pooled * (1 - pooled) * (1 / total + 1 / sum(totals_N))
     between = _between(np.divide(counts_N, totals_N), [pooled * (1 - pooled) / n for n in totals_N])
-    z = float(norm.isf(max(p, 1e-300))) * (own / (own + between)) ** 0.5 if own else 0.0
+    z = -float(ndtri(max(p, 1e-300))) * (own / (own + between)) ** 0.5 if own else 0.0
     change = abs(share - share_before)
     if z < limit or change < max(MIN_SHARE_CHANGE, MIN_CHANGE * share_before):
         return []
