@@ -15,7 +15,7 @@ def comparison_page(result: Mapping[str, Any]) -> str:
         "new": f"{result['new']['model_id']} in {result['new']['model']}",
         "in use": f"{result['old']['model_id']} in {result['old']['model']}",
         "compared on": result["on"],
-        "same trunk": "yes: the next night needs no audio"
+        "same trunk": "yes: the next night tags most tracks from the table"
         if result["same_trunk"]
         else "no: the next night reads audio",
     }

@@ -19,8 +19,8 @@ from mtl_core.tables.night_columns import NightColumns
 NIGHTS = 7  # before, that a night is compared with
 FALSE_WARNINGS = 0.02  # of a night with unchanged tags, over all its tests together
 MIN_TRACKS = 30  # of a night: fewer tell nothing
-#: Smaller changes are of no interest, however certain: of a share against the share before, and of a mean in standard
-#: deviations of a track.
+#: Smaller changes are of no interest, however certain: of a share against the share before, or against the rest where
+#: that is smaller, and of a mean in standard deviations of a track.
 MIN_CHANGE, MIN_SHIFT = 0.2, 0.1
 MIN_SHARE_CHANGE = 0.001
 MAX_LABELS = 1000  # of a task in a summary: the most frequent ones
@@ -45,6 +45,11 @@ class NightSummary:
     left_out: int = 0  # the largest count of a label that is not in `shares`
     means: Mapping[str, Mean] = field(default_factory=dict)  # column -> its mean
     failures: Mapping[str, int] = field(default_factory=dict)  # "stage/error" -> tracks
+
+    @property
+    def planned(self) -> int:
+        """The tracks that were tagged or failed."""
+        return self.tagged + sum(self.failures.values())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -76,19 +81,20 @@ def warnings(night: NightSummary, before: Sequence[NightSummary]) -> list[str]:
         before: nights of the same model, at most `NIGHTS`.
     """
     nights = [of for of in before if of.tagged >= MIN_TRACKS]
-    if not nights or night.tagged < MIN_TRACKS:
-        return []
-    names = sorted({name for of in (night, *nights) for name in of.shares})
-    errors = sorted({name for of in (night, *nights) for name in of.failures})
-    means = sorted(night.means)
+    tells = bool(nights) and night.tagged >= MIN_TRACKS
+    names = sorted({name for of in (night, *nights) for name in of.shares}) if tells else []
+    means = sorted(night.means) if tells else []
+    planned = [of for of in before if of.planned >= MIN_TRACKS]
+    tells_failures = bool(planned) and night.planned >= MIN_TRACKS
+    errors = sorted({name for of in (night, *planned) for name in of.failures}) if tells_failures else []
     limit = -float(ndtri(FALSE_WARNINGS / 2 / max(1, len(names) + len(errors) + len(means))))
     found: list[tuple[float, str]] = []
     for name in names:
         counts = [of.shares.get(name, of.left_out) for of in (night, *nights)]
         found += _share_warning(name, "of the tracks", counts, [of.tagged for of in (night, *nights)], limit)
     for name in errors:
-        counts = [of.failures.get(name, 0) for of in (night, *nights)]
-        totals = [of.tagged + sum(of.failures.values()) for of in (night, *nights)]
+        counts = [of.failures.get(name, 0) for of in (night, *planned)]
+        totals = [of.planned for of in (night, *planned)]
         found += _share_warning(f"failed with {name}", "of the planned tracks", counts, totals, limit)
     for name in means:
         found += _mean_warning(name, night.means[name], [of.means[name] for of in nights if name in of.means], limit)
@@ -112,7 +118,7 @@ def _share_warning(
     between = _between(np.divide(counts_N, totals_N), [pooled * (1 - pooled) / n for n in totals_N])
     z = -float(ndtri(max(p, 1e-300))) * (own / (own + between)) ** 0.5 if own else 0.0
     change = abs(share - share_before)
-    if z < limit or change < max(MIN_SHARE_CHANGE, MIN_CHANGE * share_before):
+    if z < limit or change < max(MIN_SHARE_CHANGE, MIN_CHANGE * min(share_before, 1 - share_before)):
         return []
     return [(z, f"{name}: {share:.1%} {of_what}, {share_before:.1%} in the {len(counts_N)} nights before")]
 

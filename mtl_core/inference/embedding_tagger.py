@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.audio.segments import SEGMENT_SAMPLES
+from mtl_core.audio.segments import FIRST_ROUND, SEGMENT_SAMPLES, WHOLE_TO
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.inference.aggregation import TOP_LABELS, Aggregation, Stop, TopClasses, top_classes
 from mtl_core.inference.early_exit import ExitOptions
@@ -56,7 +56,10 @@ class EmbeddingTagger:
             the other rows mean nothing.
         """
         read_N = rows["n_segments"].to_numpy()
-        whole_N = read_N >= self._most_segments(rows["duration_s"].to_numpy())
+        fewest_N, most_N = self._n_segments(rows["duration_s"].to_numpy())
+        whole_N = read_N >= most_N
+        # Where rounding leaves the number open, and with it whether the row has all segments, the track is decoded.
+        open_N = (fewest_N != most_N) & ~whole_N
         sounds_N = rows["embedding"].is_valid().to_numpy()
         embedding_NE = np.zeros((len(rows), next(iter(self._heads.values())).weight_CE.shape[1]), np.float32)
         values = pc.drop_null(rows["embedding"].combine_chunks()).flatten().to_numpy()
@@ -64,16 +67,17 @@ class EmbeddingTagger:
         most = self._options.segments
         taken_N = whole_N & (True if most is None else read_N <= most)
         if most is not None:
-            taken_N |= read_N == most
+            taken_N |= (read_N == most) & ~open_N
         tags = {task: _TaskTags.empty(len(rows), len(labels)) for task, labels in self._labels.items()}
         for read, whole in sorted({*zip(read_N[sounds_N].tolist(), whole_N[sounds_N].tolist(), strict=True)}):
-            of_N = sounds_N & (read_N == read) & (whole_N == whole)
+            of_N = sounds_N & (read_N == read) & (whole_N == whole) & ~open_N
             of = None if whole else self._aggregation.round_of(read)
             numbers = self._aggregation if of is None else of.numbers
             if whole or not self._options.uses_rule:
                 limits = {task: _Limits.of_threshold(numbers.threshold[task]) for task in tags}
-            elif of is not None and tags.keys() <= of.stop.keys():
+            elif of is not None and tags.keys() <= of.stop.keys() and _ends_a_round(read):
                 limits = {task: _Limits.of_stop(of.stop[task]) for task in tags}
+                of_N &= most_N > WHOLE_TO
                 taken_N |= of_N
             else:
                 continue
@@ -84,12 +88,16 @@ class EmbeddingTagger:
                     taken_N[rows_B] &= is_finite_B & limits[task].decide(found)
         return self._table(rows, tags, sounds_N, model_id, run_id), taken_N
 
-    def _most_segments(self, duration_N: np.ndarray) -> np.ndarray:
-        """(N,) the segments of recordings of so many seconds; the larger one where rounding leaves two open."""
+    def _n_segments(self, duration_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) the fewest and the most segments of recordings of so many seconds, as rounded as these are."""
         if self._front_end.segments is None:  # the sampling `paper` has no rounds
-            return np.zeros(len(duration_N), np.int64)
-        in_rows_N = (duration_N.astype(np.float64) + DURATION_TOLERANCE_S) * SAMPLE_RATE_HZ // SEGMENT_SAMPLES
-        return np.clip(in_rows_N.astype(np.int64), 1, self._front_end.segments)
+            return np.zeros(len(duration_N), np.int64), np.zeros(len(duration_N), np.int64)
+        seconds_N, largest = duration_N.astype(np.float64), self._front_end.segments
+        fewest_N, most_N = (
+            np.clip(((seconds_N + of) * SAMPLE_RATE_HZ // SEGMENT_SAMPLES).astype(np.int64), 1, largest)
+            for of in (-DURATION_TOLERANCE_S, DURATION_TOLERANCE_S)
+        )
+        return fewest_N, most_N
 
     def _table(
         self, rows: pa.Table, tags: Mapping[str, "_TaskTags"], sounds_N: np.ndarray, model_id: str, run_id: str | None
@@ -107,6 +115,11 @@ class EmbeddingTagger:
         return pa.table(
             {field.name: changed.get(field.name, rows[field.name]) for field in TAGS if field.name in rows.column_names}
         ).cast(TAGS)
+
+
+def _ends_a_round(read: int) -> bool:
+    """Whether a track is ever asked after so many segments: 4, 8, 16 …"""
+    return read >= FIRST_ROUND and (read // FIRST_ROUND).bit_count() == 1 and read % FIRST_ROUND == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +177,9 @@ def _find(
     found = top_classes(logits_NC, length_N, task, numbers)
     near = np.flatnonzero(limits.near(found) & is_finite_N)
     if len(near):
-        exact = top_classes(np.stack([head.logits(embedding_NE[i]) for i in near]), length_N[near], task, numbers)
+        alone = [embedding_NE[i] for i in near]
+        lengths = np.concatenate([head.lengths(embedding_E[None]) for embedding_E in alone])
+        exact = top_classes(np.stack([head.logits(embedding_E) for embedding_E in alone]), lengths, task, numbers)
         for name, values in vars(exact).items():
             getattr(found, name)[near] = values
     return found, is_finite_N

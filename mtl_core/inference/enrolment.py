@@ -95,6 +95,7 @@ def _with_classes(artifact: Artifact, task: str, rows: Mapping[str, np.ndarray],
     return replace(
         artifact,
         model=model.eval(),
+        out_of_fold=None,  # what fold models of other classes say is no test of these
         vocabularies={**artifact.vocabularies, task: Vocabulary(tuple(labels))},
         metrics={**artifact.metrics, "changed": [*artifact.metrics.get("changed", []), {"task": task, **change}]},
     )

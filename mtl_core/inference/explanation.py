@@ -103,7 +103,7 @@ def explain(
         segments=sorted(segments, key=lambda segment: segment.start_s),
         rounds=[(of_round.n_read, of_round.tags) for of_round in rounds],
         tags=last.tags,
-        reasons={task: _reason(task, last, numbers) for task in heads},
+        reasons={task: _reason(task, last, numbers, aggregation) for task in heads},
         stopped=stopped,
     )
 
@@ -113,22 +113,21 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def _reason(task: str, last: ReadRound, numbers: Aggregation) -> str:
+def _reason(task: str, last: ReadRound, numbers: Aggregation, final: Aggregation) -> str:
     """Why a tag is a name or null."""
     if task not in last.tags:
         return "null: no segment has sound"
-    score, threshold = last.tags[task].score, numbers.threshold[task]
-    is_named = last.tags[task].label is not None
+    score, is_named = last.tags[task].score, last.tags[task].label is not None
+    threshold = (final if last.is_decided else numbers).threshold[task]
+    if threshold is None:
+        return "named: the model has no threshold"
+    limit = threshold
     if last.is_decided and last.of is not None:
         limit = last.of.stop[task].named_from if is_named else last.of.stop[task].null_below
-    elif threshold is None:
-        return "named: the model has no threshold"
-    else:
-        limit = threshold
     name = numbers.score[task]
     if is_named:
         return f"named: the score ({name}) {score:.4g} is not below {limit:.4g}"
-    if threshold is not None and threshold >= NOTHING_IS_NAMED:
+    if threshold >= NOTHING_IS_NAMED:
         return "null: the model names nothing, because no threshold reached the precision that it was trained for"
     return f"null: the score ({name}) {score:.4g} is below {limit:.4g}"
 

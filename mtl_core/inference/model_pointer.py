@@ -5,7 +5,7 @@ keeps its history. A job reads it once, when it starts.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from mtl_core.errors import InputError
@@ -39,6 +39,7 @@ def find_model(uri: str) -> Location:
     history, _ = _read(location)
     if not history:
         raise InputError(f"{location}: no model pointer is there: `promote` makes one")
+    _check_is(history[-1], location)
     return Location(history[-1].model)
 
 
@@ -48,8 +49,13 @@ def promote(model: Location, pointer: Location) -> Entry:
     Raises:
         InputError: the model is missing or damaged, the pointer cannot be read, or another program changed it.
     """
+    header = read_header(model)
+    header.check_identity(header.read_weights())
     history, version = _read(pointer)
-    return _append(model, pointer, history, version, back=False)
+    if history and (history[-1].model, history[-1].model_id) == (model.uri, header.model_id):
+        return history[-1]  # a step that is repeated changes nothing, and `roll_back` goes behind both
+    entry = Entry(model=model.uri, model_id=header.model_id, at=datetime.now(UTC).isoformat())
+    return _append(entry, pointer, history, version)
 
 
 def roll_back(pointer: Location) -> Entry:
@@ -61,20 +67,28 @@ def roll_back(pointer: Location) -> Entry:
     history, version = _read(pointer)
     in_use: list[Entry] = []
     for entry in history:
-        if entry.back:
-            in_use.pop()
-        else:
+        if not entry.back:
             in_use.append(entry)
+        elif in_use:
+            in_use.pop()
     if len(in_use) < 2:
         raise InputError(f"{pointer}: there is no model before, so there is nothing to go back to")
-    return _append(Location(in_use[-2].model), pointer, history, version, back=True)
+    _check_is(in_use[-2], pointer)
+    return _append(replace(in_use[-2], at=datetime.now(UTC).isoformat(), back=True), pointer, history, version)
 
 
-def _append(model: Location, pointer: Location, history: list[Entry], version: str | None, *, back: bool) -> Entry:
+def _check_is(entry: Entry, pointer: Location) -> None:
+    """Raise InputError unless the model that lies there is the one that the pointer was set to."""
+    found = read_header(Location(entry.model)).model_id
+    if found != entry.model_id:
+        raise InputError(
+            f"{pointer}: {entry.model} was the model {entry.model_id} when it was promoted, and is {found} now: "
+            "promote it, or another one"
+        )
+
+
+def _append(entry: Entry, pointer: Location, history: list[Entry], version: str | None) -> Entry:
     """Add an entry to the history, and write the pointer unless its version has changed."""
-    header = read_header(model)
-    header.check_identity(header.read_weights())
-    entry = Entry(model=model.uri, model_id=header.model_id, at=datetime.now(UTC).isoformat(), back=back)
     values = {"model": entry.model, "model_id": entry.model_id, "history": [asdict(of) for of in [*history, entry]]}
     try:
         with as_input_error(pointer):

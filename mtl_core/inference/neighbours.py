@@ -7,6 +7,7 @@ Source: Douze et al. 2024, "The Faiss library". Legend: N vectors, E values, K n
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,15 @@ CELLS_SEARCHED = 32
 _CELLS_PER_ROOT = 4  # cells of an index of N vectors, times the root of N
 _TRAINING_VECTORS_PER_CELL = 40  # that the cells are made of, drawn at random
 _BLOCK = 16_384  # queries at a time
+
+
+def load_faiss() -> Any:
+    """The module faiss. Raises InputError where it is not installed."""
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        raise InputError("neighbours need faiss: pip install 'mtl-core[neighbours]'") from None
+    return faiss
 
 
 def nearest(embedding_NE: np.ndarray, k: int, *, seed: int = 0) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -34,13 +44,10 @@ def nearest(embedding_NE: np.ndarray, k: int, *, seed: int = 0) -> Iterator[tupl
     Raises:
         InputError: faiss is not installed.
     """
-    try:
-        import faiss
-    except ModuleNotFoundError:
-        raise InputError("neighbours need faiss: pip install 'mtl-core[neighbours]'") from None
+    faiss = load_faiss()
     faiss.normalize_L2(embedding_NE)
     n, size = embedding_NE.shape
-    index: faiss.Index = faiss.IndexFlatIP(size)
+    index = faiss.IndexFlatIP(size)
     if n > EXACT_UP_TO:
         n_cells = round(_CELLS_PER_ROOT * np.sqrt(n))
         cells = faiss.IndexIVFFlat(index, size, n_cells, faiss.METRIC_INNER_PRODUCT)

@@ -36,10 +36,12 @@ def main(options: Options) -> int:
         model, out = find_model(options.model), Location(options.out)
         mels = None if options.mels is None else Location(options.mels)
         in_use = None if options.against is None else find_model(options.against)
-        comparison = ComparisonOptions(
-            margin=options.margin, resamples=options.resamples or 1, seed=options.seed, num_workers=options.num_workers
-        )
-    if in_use is not None:
+        comparison = None
+        if in_use is not None:
+            comparison = ComparisonOptions(
+                margin=options.margin, resamples=options.resamples, seed=options.seed, num_workers=options.num_workers
+            )
+    if in_use is not None and comparison is not None:
         if options.on is not None:
             raise InputError("--on is not for --against: models are compared on tracks that neither was trained on")
         result = compare(model, in_use, mels, out, comparison)

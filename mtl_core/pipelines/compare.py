@@ -1,7 +1,7 @@
 """Compare: a new model against the one in use, on tracks that neither was trained on -> a page to decide by.
 
-Cross-fitted models are compared on the out-of-fold rows of the songs that both have. Other models are compared on mels
-of tracks that are in the splits of neither.
+Without mels, cross-fitted models are compared on the out-of-fold rows of the songs that both have. With mels, models
+are compared on their tracks, which must be in the splits of neither.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def compare(
 
     Args:
         new_at, old_at: folders of the artifacts.
-        mels: of labelled tracks, for models that are not both cross-fitted.
+        mels: of labelled tracks; None: on the out-of-fold rows of cross-fitted models.
         out: folder of the two files.
 
     Returns:
@@ -71,7 +71,7 @@ def compare(
     tasks = [task for task in new.vocabularies if task in old.vocabularies]
     if not tasks:
         raise InputError(f"{new_at} and {old_at} have no task in common")
-    if new.out_of_fold is not None and old.out_of_fold is not None:
+    if mels is None and new.out_of_fold is not None and old.out_of_fold is not None:
         on, pairs = "out-of-fold rows of both", _out_of_fold(new, old, tasks)
     else:
         on, pairs = str(mels), _on_mels(new, new_at, old, old_at, mels, options)

@@ -111,6 +111,8 @@ def evaluate(model: Location, mels: Location, out: Location, options: Evaluation
 def _default_tracks(artifact: Artifact, dataset: MelDataset, model: Location) -> str:
     """What is scored where nothing is said."""
     own = set(artifacts.load_splits(model)["track_id"].to_pylist())
+    if artifact.metrics.get("changed"):
+        return NEW
     if artifact.out_of_fold is None:
         return "test"
     return OUT_OF_FOLD if own.issuperset(dataset.tracks["track_id"].to_pylist()) else NEW

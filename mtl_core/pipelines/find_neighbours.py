@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtl_core.inference.neighbours import nearest
+from mtl_core.inference.neighbours import load_faiss, nearest
 from mtl_core.storage.checks import check_reachable, check_writable
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
@@ -83,6 +83,7 @@ def find_neighbours(tags: Location, out: Location, options: NeighbourOptions) ->
     Raises:
         InputError: there is no table of tags with a trunk, or faiss is not installed.
     """
+    load_faiss()
     check_reachable(tags)
     check_writable(out)
     embeddings = read_newest_trunk(tags)

@@ -6,6 +6,7 @@ It also sums up the night's tags, so that the nights after can say what has chan
 import importlib.metadata
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -64,20 +65,34 @@ def write(
         "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "night": summary.to_dict(),  # what the next nights are compared with
-        "drift": drift.warnings(summary, nights_before(out, plan, source)),
+        "drift": drift.warnings(summary, nights_before(out, plan, source)) if _is_a_night(plan.parameters) else [],
     }
     (out / FOLDER / f"{plan.run_id}.json").write_json(record)
     return record
 
 
 def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSummary]:
-    """The last runs of the same model and source, from their records."""
+    """The last runs of the same model and source, from their records.
+
+    A record that cannot be read is no reason to stop: the run is committed already.
+    """
     nights: list[NightSummary] = []
     for file in reversed((out / FOLDER).files(".json")[-MAX_RECORDS_READ:]):
-        record = json.loads(file.read_bytes())
-        is_alike = "night" in record and record["source"] == source and record["run_id"] != plan.run_id
-        if is_alike and record["asked"]["model_id"] == plan.parameters["model_id"]:
-            nights.append(NightSummary.from_dict(record["night"]))
+        try:
+            record = json.loads(file.read_bytes())
+            is_alike = "night" in record and record["source"] == source and record["run_id"] != plan.run_id
+            is_alike = is_alike and record["asked"]["model_id"] == plan.parameters["model_id"]
+            if is_alike and _is_a_night(record["asked"]):
+                nights.append(NightSummary.from_dict(record["night"]))
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"warning: {file} is not compared with: {error!r}", file=sys.stderr)
         if len(nights) == drift.NIGHTS:
             break
     return nights
+
+
+def _is_a_night(asked: Mapping[str, Any]) -> bool:
+    """Whether a run's tags are those of an ordinary night: not of changed rows alone, nor of tracks that a run before
+    has refused, which are the hard ones."""
+    of_changes = asked.get("only_changed") and asked.get("source") == EMBEDDINGS
+    return not of_changes and not asked.get("refused")

@@ -85,6 +85,8 @@ class TaggingOptions(ExitOptions, ReadLimits):
         ExitOptions.__post_init__(self)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
+        if self.limit is not None and self.only_changed:
+            raise ValueError("limit is not for only-changed: rows that stay as they are would fill it every night")
         if self.num_workers is not None and self.num_workers < 1:
             raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
 
@@ -167,20 +169,22 @@ def tag_catalogue(
             already_done = tracks.count_rows() - len(open_tracks)
             of_run = parameters | {"already_done": already_done}
 
-            def run(planned: pa.Table, source: str) -> pa.ChunkedArray:
+            def run(planned: pa.Table, source: str, refused: int = 0) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
-                plan = _write_plan(planned, out, of_run | {"source": source}, workers)
-                record, refused = _run(plan, chains, out, lock)
+                plan = _write_plan(planned, out, of_run | {"source": source, "refused": refused}, workers)
+                record, refused_ids = _run(plan, chains, out, lock)
                 records.append(record)
-                return refused
+                return refused_ids
 
             to_read = open_tracks.slice(0, options.limit)
+            n_refused = 0
             in_table = planning.find_embeddings(to_read, out, trunk_id=model.trunk_id, model_id=model.model_id)
             if len(in_table):
                 refused = run(in_table, EMBEDDINGS)
                 to_read = planning.without_tracks(to_read, in_table["track_id"], but=refused)
+                n_refused = len(refused)
             if len(to_read):
-                run(to_read, AUDIO)
+                run(to_read, AUDIO, n_refused)
     return TaggingResult(runs=records, already_done=already_done)
 
 

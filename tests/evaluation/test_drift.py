@@ -71,6 +71,15 @@ def test_few_tracks_tell_nothing_and_a_summary_survives_json():
     assert NightSummary.from_dict(before[0].to_dict()) == before[0]
 
 
+def test_a_night_in_which_nearly_all_fails_is_told_and_a_frequent_share_that_rises():
+    before = [NightSummary(tagged=9_900, failures={"decode/crashed": 100}) for _ in range(NIGHTS)]
+    (found,) = warnings(NightSummary(tagged=20, failures={"decode/crashed": 9_980}), before)
+    assert found.startswith("failed with decode/crashed: 99.8% of the planned tracks, 1.0%")
+    null = [NightSummary(tagged=10_000, shares={"artist is null": 8_500}) for _ in range(NIGHTS)]
+    (found,) = warnings(NightSummary(tagged=10_000, shares={"artist is null": 10_000}), null)
+    assert found.startswith("artist is null: 100.0%")
+
+
 def test_a_label_that_a_summary_left_out_is_no_change():
     shares = {"artist is a": 500}
     before = [NightSummary(tagged=1000, shares=shares, left_out=90) for _ in range(NIGHTS)]

@@ -177,3 +177,20 @@ def test_a_row_whose_logits_are_not_finite_is_not_taken():
     table, taken_N = tagger.tag(pa.Table.from_pylist(before, schema=TAGS), model_id="new", run_id="r")
     assert not taken_N.any()
     assert table["language"].null_count == table["language_top"].null_count == len(table), "the model has no such head"
+
+
+def test_a_row_of_segments_that_no_rule_asks_for_is_not_taken():
+    """A fixed number of segments that ends no round; and 4 or 7 of a recording that has one round."""
+    rng = np.random.default_rng(4)
+    new_heads = heads(rng)
+    (row,) = read([Opened(0, rng.normal(size=(32, 96)).astype(np.float32))], new_heads, Aggregation(), NEVER,
+                  model_id="old", run_id="r")  # fmt: skip
+    sure = Stop(odds_from=0, named_from=-1e30, null_below=-1e30)
+    rule = Aggregation(rounds=tuple(
+        Round(segments=n, numbers=Aggregation(), stop=dict.fromkeys(TASKS, sure)) for n in (4, 8)
+    ))  # fmt: skip
+    numbers = [(n, 100.5) for n in (3, 4, 5, 8, 12, 16, 24, 32)] + [(n, 24.5) for n in (4, 7, 8)]
+    rows = [row | {"n_segments": n, "duration_s": s} for n, s in numbers]
+    tagger = EmbeddingTagger(SPREAD, new_heads, VOCABULARIES, rule, RULE)
+    _, taken_N = tagger.tag(pa.Table.from_pylist(rows, schema=TAGS), model_id="new", run_id="r")
+    assert [n for (n, _), taken in zip(numbers, taken_N, strict=True) if taken] == [4, 8, 16, 32, 8]

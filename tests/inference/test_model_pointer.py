@@ -42,6 +42,25 @@ def test_a_pointer_names_a_model_and_goes_back(root: str, models: list[Location]
     assert find_model(first.uri).uri == first.uri, "a folder is itself"
 
 
+def test_a_repeated_promotion_is_one_and_a_model_that_was_replaced_is_told(root: str, models: list[Location]) -> None:
+    pointer, place = Location(root) / "current.json", Location(root) / "in place"
+    aggregation = Aggregation(temperature={"artist": 5.0})
+    save(untrained_artifact(), place)
+    promote(place, pointer)
+    promote(models[0], pointer)
+    assert promote(models[0], pointer).model == models[0].uri
+    assert roll_back(pointer).model == place.uri
+    promote(models[0], pointer)
+    save(untrained_artifact(aggregation=aggregation), place)
+    with pytest.raises(InputError, match=r"was the model .* when it was promoted, and is .* now"):
+        roll_back(pointer)
+    promote(place, pointer)
+    assert find_model(pointer.uri).uri == place.uri
+    save(untrained_artifact(), place)
+    with pytest.raises(InputError, match="when it was promoted"):
+        find_model(pointer.uri)
+
+
 def test_one_of_two_changes_at_the_same_time_is_refused(
     root: str, models: list[Location], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,12 +86,15 @@ def test_one_of_two_changes_at_the_same_time_is_refused(
 def test_what_is_no_pointer_or_no_model_is_refused(root: str, models: list[Location]) -> None:
     at = Location(root)
     (at / "other.json").write_bytes(b"[1]")
+    back_first = [{"model": models[0].uri, "model_id": "x", "at": "", "back": True}]
+    (at / "back.json").write_bytes(json.dumps({"history": back_first}).encode())
     for change, message in (
         (lambda: find_model((at / "gone.json").uri), "no model pointer is there"),
         (lambda: find_model((at / "other.json").uri), "is not a model pointer"),
         (lambda: promote(models[0], at / "current"), "must end with .json"),
         (lambda: promote(at / "nothing", at / "current.json"), "is not a model artifact"),
         (lambda: roll_back(at / "current.json"), "no model before"),
+        (lambda: roll_back(at / "back.json"), "no model before"),
     ):
         with pytest.raises(InputError, match=message):
             change()

@@ -20,6 +20,7 @@ from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader, read_each
 from mtl_core.dataset import mel_files
 from mtl_core.dataset.vocabulary import TASKS
+from mtl_core.errors import RunError
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel
@@ -190,9 +191,13 @@ class RetagShard:
         for path in dict.fromkeys(files):
             of_file = rows_N[files == path]
             for rows in read_rows(self._table / path, of_file, TAGS):
+                if rows["track_id"] != planned["track_id"].slice(first, len(rows)):
+                    raise RunError(f"{self._table / path}: its rows are not those that were planned")
                 uri = planned["uri"].slice(first, len(rows))
                 yield rows.set_column(rows.column_names.index("uri"), TAGS.field("uri"), uri)
                 first += len(rows)
+        if first != len(planned):
+            raise RunError(f"{self._table}: {first:,} of {len(planned):,} planned rows were found")
 
 
 def _differ(before: pa.ChunkedArray, after: pa.ChunkedArray) -> np.ndarray:
