@@ -49,9 +49,9 @@ def promote(model: Location, pointer: Location) -> Entry:
     Raises:
         InputError: the model is missing or damaged, the pointer cannot be read, or another program changed it.
     """
+    history, version = _read(pointer)
     header = read_header(model)
     header.check_identity(header.read_weights())
-    history, version = _read(pointer)
     if history and (history[-1].model, history[-1].model_id) == (model.uri, header.model_id):
         return history[-1]  # a step that is repeated changes nothing, and `roll_back` goes behind both
     entry = Entry(model=model.uri, model_id=header.model_id, at=datetime.now(UTC).isoformat())
