@@ -1,8 +1,8 @@
 """What loss `evaluate --against` detects: python bench/gate_power.py [SONGS [CLASSES [CASES]]]
 
 Simulates pairs of models on SONGS songs (default 340) of CLASSES classes (68). Their logits share four fifths of their
-noise, and the new model's true classes have lower logits, by more from row to row. Prints in how many of CASES cases (40)
-the new model is called worse, and its mean difference of AUC-PR. Takes three minutes.
+noise, and the new model's true classes have lower logits, by more from row to row. Prints in how many of CASES cases
+(40) the new model is called worse, and its mean difference of AUC-PR. Takes three minutes.
 """
 
 import sys
