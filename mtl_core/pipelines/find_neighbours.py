@@ -55,7 +55,7 @@ class NeighbourOptions:
 
     k: int = 10
     """Neighbours of a track, 1 to 1000."""
-    duplicate_similarity: float = 0.99
+    duplicate_similarity: float = 0.97
     """Cosine from which two tracks of equal length count as the same recording, above 0 to 1."""
     duplicate_duration_s: float = 2.0
     """Largest difference of their lengths, 0 or more."""
