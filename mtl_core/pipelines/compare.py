@@ -118,7 +118,14 @@ def _out_of_fold(new: Artifact, old: Artifact, tasks: list[str]) -> list[tuple[s
         assert rows is not None
         rows = rows.filter(pc.and_(rows["known"], pc.greater(rows["n_segments"], 0)))
         found.append({of.track_id: of for of in predictions.out_of_fold_predictions(rows, tasks)})
-    return [(track_id, of, found[1][track_id]) for track_id, of in sorted(found[0].items()) if track_id in found[1]]
+    return _shared(*found)
+
+
+def _shared(
+    new: dict[str, TrackPrediction], old: dict[str, TrackPrediction]
+) -> list[tuple[str, TrackPrediction, TrackPrediction]]:
+    """(track_id, new, old) of the tracks that both have."""
+    return [(track_id, of, old[track_id]) for track_id, of in sorted(new.items()) if track_id in old]
 
 
 def _on_mels(
@@ -145,4 +152,4 @@ def _on_mels(
     for artifact, location in ((new, new_at), (old, old_at)):
         predicted, _ = predict(artifact, dataset, location, mels, on=NEW, num_workers=options.num_workers)
         found.append({of.track_id: of for of in predictions.track_predictions(predicted)})
-    return [(track_id, of, found[1][track_id]) for track_id, of in sorted(found[0].items()) if track_id in found[1]]
+    return _shared(*found)

@@ -272,12 +272,13 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
     A run that reads the table is of no use once the table has changed: its rows may lie in other files.
     """
     plans = []
-    version = table_version(open_table(out, "tags"))
-    for folder in work_plan.runs_in_progress(out):
+    folders = work_plan.runs_in_progress(out)
+    version = table_version(open_table(out, "tags")) if folders else None
+    for folder in folders:
         plan = work_plan.load_plan(folder)
         if plan is not None and (
-            commit.has_committed(out, plan.run_id)
-            or (plan.parameters["model_id"] == model_id and plan.parameters.get("tags_version", version) == version)
+            (plan.parameters["model_id"] == model_id and plan.parameters.get("tags_version", version) == version)
+            or commit.has_committed(out, plan.run_id)
         ):
             plans.append(plan)
         else:

@@ -26,11 +26,8 @@ def read_embeddings(root: Location, track_ids: Sequence[str]) -> pa.Table:
     Raises:
         InputError: there is no table of tags.
     """
-    table = open_table(root, "tags")
-    if table is None:
-        raise InputError(f"{root / 'tags'}: no table of tags is there")
     columns = ["track_id", "trunk_id", "embedding"]
-    dataset = table.to_pyarrow_dataset()
+    dataset = _open_tags(root)
     if "trunk_id" not in dataset.schema.names:
         raise InputError(f"{root / 'tags'} is of version 0.1: its rows do not say which trunk made their embeddings")
     wanted = pa.array(track_ids, dataset.schema.field("track_id").type)
@@ -54,10 +51,7 @@ def read_newest_trunk(root: Location) -> Embeddings:
     Raises:
         InputError: there is no table of tags, or it has no such row.
     """
-    table = open_table(root, "tags")
-    if table is None:
-        raise InputError(f"{root / 'tags'}: no table of tags is there")
-    dataset = table.to_pyarrow_dataset()
+    dataset = _open_tags(root)
     newest: tuple[datetime, str] | None = None
     if "trunk_id" in dataset.schema.names:
         for batch in scan_columns(dataset, ["trunk_id", "tagged_at"]):
@@ -88,3 +82,10 @@ def read_newest_trunk(root: Location) -> Embeddings:
         n_without_sound=n_silent,
         n_of_other_trunks=n_others,
     )
+
+
+def _open_tags(root: Location) -> pyarrow.dataset.Dataset:
+    table = open_table(root, "tags")
+    if table is None:
+        raise InputError(f"{root / 'tags'}: no table of tags is there")
+    return table.to_pyarrow_dataset()
