@@ -22,12 +22,12 @@ from torch.nn import functional
 from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.model.cosine_lda import SCALE, CosineLda
-from mtl_core.model.segment_statistics import SegmentStatistics, n_statistics
+from mtl_core.model.segment_statistics import MODULATION_EDGES, SegmentStatistics, n_statistics
 from mtl_core.model.statistics_trunk import StatisticsTrunk
+from mtl_core.model.typical import EmbeddingLength
 
 FRAMES, BANDS = MEL_SHAPE
 TRUNKS = ("paper", "statistics")
-STEEPNESS = 8  # of the fall of an embedding's length
 EMBEDDING = 96  # 3 frames x 1 band x 32 channels; with "same" padding it would be 5 x 3 x 32
 
 
@@ -126,7 +126,8 @@ class MultitaskCNN(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trunk.apply(_initialise)  # before the heads exist: creating them draws numbers too
         self.statistics = SegmentStatistics(FRAMES, BANDS) if config.statistics else None
-        self.projection = None if config.parts is None else UnitParts(config.n_values, config.parts)
+        modulations = len(MODULATION_EDGES) - 1 if config.statistics else 0
+        self.projection = None if config.parts is None else UnitParts(config.n_values, config.parts, modulations)
         self.classifiers = nn.ModuleDict()
         for task in (task for task in TASKS if task in config.classes):
             self.classifiers[task] = nn.Linear(config.embedding, config.classes[task]).apply(_initialise)
@@ -152,25 +153,20 @@ class MultitaskCNN(nn.Module):
 class UnitParts(nn.Module):
     """The values of segments (B, D) -> embeddings (B, 96): a vector for each task, side by side, then zeros.
 
-    The vectors have unit length where the values are as those of the training segments. Where they are not, as those of
-    noise or of a pure tone, the vectors are the shorter, the less so: the share of `largest` in the root mean square of
-    the standardised values, to the power `STEEPNESS`. A direction says who sings; the length says that somebody does.
+    The vectors have unit length where the segment is as those of the training, and are the shorter, the less it is so:
+    those of noise or of a pure tone (`typical`). A direction says who sings; the length says that somebody does.
     """
 
-    def __init__(self, values: int, parts: Mapping[str, int]) -> None:
+    def __init__(self, values: int, parts: Mapping[str, int], modulations: int) -> None:
         super().__init__()
         self.sizes = [parts[task] for task in TASKS if task in parts]
         self.linear = nn.Linear(values, sum(self.sizes))
-        self.centre_D = nn.Parameter(torch.zeros(values))
-        self.scale_D = nn.Parameter(torch.ones(values))
-        self.largest = nn.Parameter(torch.ones(1))
+        self.length = EmbeddingLength(values, modulations)
 
     def forward(self, X_BD: Tensor) -> Tensor:
         """The embeddings of segments."""
         units = [functional.normalize(part_BP, dim=1) for part_BP in self.linear(X_BD).split(self.sizes, dim=1)]
-        size_B1 = ((X_BD - self.centre_D) / self.scale_D).square().mean(1, keepdim=True).sqrt()
-        length_B1 = (self.largest / size_B1.clamp(min=1e-6)).clamp(max=1) ** STEEPNESS
-        return functional.pad(torch.cat(units, 1) * length_B1, (0, EMBEDDING - sum(self.sizes)))
+        return functional.pad(torch.cat(units, 1) * self.length(X_BD), (0, EMBEDDING - sum(self.sizes)))
 
 
 def with_cosine_heads(model: MultitaskCNN, fitted: CosineLda) -> MultitaskCNN:
@@ -184,9 +180,7 @@ def with_cosine_heads(model: MultitaskCNN, fitted: CosineLda) -> MultitaskCNN:
     with torch.no_grad():
         projection.linear.weight.copy_(torch.from_numpy(np.concatenate([fitted.parts[t].weight_PD for t in tasks])))
         projection.linear.bias.copy_(torch.from_numpy(np.concatenate([fitted.parts[t].bias_P for t in tasks])))
-        projection.centre_D.copy_(torch.from_numpy(fitted.centre_D))
-        projection.scale_D.copy_(torch.from_numpy(fitted.scale_D))
-        projection.largest.fill_(fitted.largest)
+        projection.length.set(fitted.typical)
         for task in tasks:
             head = finished.classifiers[task]
             assert isinstance(head, nn.Linear)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_core.model.class_geometry import Moments, centre_and_scale, class_geometry
+from mtl_core.model.class_geometry import Moments, class_geometry
+from mtl_core.model.typical import Typical, fit_typical
 
 #: Values of the embedding that each task can have at most; a model of one task has all of them.
 PART_VALUES = {"artist": 80, "language": 16}
@@ -26,7 +27,6 @@ SCALE = 15.0
 #: Of the trunk's values beside the fixed statistics, whose weight is 1. The trunk has learnt the training tracks by
 #: heart, so its values look more certain than they are. Shrinkage acts on values of low weight most.
 TRUNK_WEIGHT = 0.3
-TYPICAL_SEGMENTS = 0.99  # share of the training segments whose values count as typical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,7 @@ class CosineLda:
     """The parts of the tasks, and what tells a segment that is unlike the training segments."""
 
     parts: dict[str, Part]
-    centre_D: np.ndarray  # mean of each value
-    scale_D: np.ndarray  # its standard deviation
-    largest: float  # root mean square of standardised values that nearly all training segments are below
+    typical: Typical
 
 
 def fit_cosine_lda(
@@ -60,16 +58,14 @@ def fit_cosine_lda(
         n_trunk: number of the trunk's values, which come first; the other values are fixed statistics.
     """
     values = PART_VALUES if len(classes) > 1 else dict.fromkeys(classes, sum(PART_VALUES.values()))
-    centre_D, scale_D = centre_and_scale(moments)
+    typical = fit_typical(moments, n_trunk)
+    centre_D, scale_D = typical.centre_D, typical.scale_D
     weight_D = np.where((np.arange(len(centre_D)) < n_trunk) & (n_trunk < len(centre_D)), TRUNK_WEIGHT, 1.0)
     parts = {
         task: _fit_part(moments, targets[task], n_classes, values[task], centre_D, scale_D / weight_D)
         for task, n_classes in classes.items()
     }
-    size_K = np.sqrt((((moments.sample_KD - centre_D) / scale_D) ** 2).mean(1))
-    return CosineLda(
-        parts=parts, centre_D=centre_D, scale_D=scale_D, largest=float(np.quantile(size_K, TYPICAL_SEGMENTS))
-    )
+    return CosineLda(parts=parts, typical=typical)
 
 
 def _fit_part(

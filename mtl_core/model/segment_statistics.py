@@ -10,6 +10,7 @@ Legend: B batch, T frames, F bands, C cepstra, K cepstra and their slopes, M mod
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,3 +95,10 @@ def n_statistics(bands: int) -> int:
     """The number of values that `SegmentStatistics` gives."""
     series = 2 * CEPSTRA
     return 3 * bands + series + series * (series - 1) // 2 + CEPSTRA * (len(MODULATION_EDGES) - 1)
+
+
+def modulation_means(bands: int) -> np.ndarray:
+    """(M, D) the matrix that takes the mean of each modulation band over the cepstra out of the D statistics."""
+    n_bands = len(MODULATION_EDGES) - 1
+    of_cepstra_MQ = np.tile(np.eye(n_bands) / CEPSTRA, CEPSTRA)
+    return np.pad(of_cepstra_MQ, ((0, 0), (n_statistics(bands) - of_cepstra_MQ.shape[1], 0)))

@@ -136,7 +136,7 @@ def test_a_model_with_these_heads_gives_unit_vectors_side_by_side(fitted):
 
 def test_a_segment_unlike_the_training_segments_has_a_short_embedding(fitted):
     model, lda, _, _ = fitted
-    values_1D = torch.from_numpy(lda.centre_D + 2 * lda.largest * lda.scale_D).float()[None]
+    values_1D = torch.from_numpy(lda.typical.centre_D + 2 * lda.typical.largest * lda.typical.scale_D).float()[None]
     with torch.no_grad():
         assert model.projection(values_1D)[:, :5].norm().item() == pytest.approx(2**-8, rel=1e-3)
 
