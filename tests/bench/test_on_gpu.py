@@ -25,7 +25,8 @@ def test_all_of_it_runs_on_a_cpu_with_few_packages(tmp_path):
     assert process.returncode == 0, process.stderr
     results = json.loads((tmp_path / "on_gpu.json").read_text())
     assert len(results["training"]) == 8
-    assert len(results["engine"]) == len(results["fed"]) == 4
+    assert len(results["engine"]) == 2
+    assert len(results["fed"]) == 4
     assert results["ddp"][0]["workers"] == 2
     assert all(row["passed"] for part in ("training", "ddp", "engine", "fed") for row in results[part])
     assert all(row["segments_per_s"] > 0 for part in ("training", "ddp", "engine", "fed") for row in results[part])

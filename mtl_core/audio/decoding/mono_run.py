@@ -9,7 +9,6 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 _BUFFER_BYTES = 1 << 17  # of all channels, that are mixed at once: they stay in a core's cache
-_GROWTH = 1 << 16  # samples
 _SAMPLE_TYPES: dict[str, tuple[np.dtype, int, float]] = {  # ffmpeg's name less the p of planar -> type, zero, scale
     "u8": (np.dtype(np.uint8), 128, 2**-7),
     "s16": (np.dtype(np.int16), 0, 2**-15),
@@ -103,7 +102,7 @@ class MonoRun:
     def _mix(self) -> None:
         n, filled = self._n_mono, self._filled
         if n + filled > len(self._mono):
-            self._mono = np.concatenate((self._mono[:n], np.empty(max(n + filled, _GROWTH), np.float32)))
+            self._mono = np.concatenate((self._mono[:n], np.empty(n + filled, np.float32)))
         mono = self._mono[n : n + filled]
         channels = (
             self._buffer[:, :filled] if self._is_planar else self._buffer[0].reshape(-1, self.n_channels)[:filled].T

@@ -26,6 +26,7 @@ _JUMP_S = 0.1  # a larger step in inexact times is damage
 _WHOLE_S = 30  # a shorter recording is decoded once and kept: seeks would cost as much
 _WHOLE_FRAMES = 32_000_000  # the same where every read begins at the recording's start; they take 128 MB
 _INVERTED = 0.01  # the mean's share of the channels' power, -20 dB, below which they cancel each other
+MAX_RUNS = 10_000  # without a gap, of one read: each costs as much as a block of 1,152 samples
 _SILENCE = 1e-6  # of full-scale power, -60 dB
 
 
@@ -139,9 +140,13 @@ class StreamSound:
 
         A run ends at a gap, and where the rate, the channels or the type of the samples change. Samples are kept from
         frame `keep_from` on; None: none are.
+
+        Raises:
+            TrackError: `corrupt`, there are more than `MAX_RUNS`.
         """
         tolerance = 1 if self._stream.rules.exact_times else int(_JUMP_S * self.rate_hz)
         run: MonoRun | None = None
+        n_runs = 0
         enough = float("inf")  # samples of the run, that reach beyond the end
         for block, at in self._stream.blocks(start):
             if at is None and run is not None and run.count > run.skipped and run.count < enough and run.add(block):
@@ -157,6 +162,9 @@ class StreamSound:
                 yield run, self._start_on_grid(run)
                 run = None
             if run is None:
+                n_runs += 1
+                if n_runs > MAX_RUNS:
+                    raise TrackError("decode", "corrupt", f"more than {MAX_RUNS:,} gaps in the sound")
                 run = self._new_run(block, position, start, end)
                 (run.add if keep else run.skip)(block)
                 enough = enough if end is None else _scale(end + tolerance - position, self.rate_hz, run.rate_hz)

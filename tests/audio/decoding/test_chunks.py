@@ -9,6 +9,7 @@ import soundfile
 from builders.sound_files import RATE_HZ, claiming_bytes, encoded, id3_tag, song
 
 from mtl_core.audio.decoding.decode import open_sound
+from mtl_core.errors import TrackError
 
 SONG = song(4)
 N_BYTES = 4 * 4 * RATE_HZ  # of its samples in 16 bits
@@ -99,3 +100,10 @@ def test_joined_files_of_chunks_are_one_recording(container, endian):
 
 def test_a_wav_file_that_claims_half_of_its_bytes_is_read_to_its_end():
     assert open_sound(io.BytesIO(claiming_bytes(encoded(SONG, "WAV", "PCM_16"), 0.5))).n_frames == len(SONG)
+
+
+def test_packets_that_claim_more_samples_than_they_hold_are_refused():
+    """Each packet of one sample claims three: a gap behind every sample."""
+    data = written("CAF")
+    with pytest.raises(TrackError, match=r"corrupt.*more than 10,000 gaps"):
+        open_sound(io.BytesIO(with_size(data, data.index(b"desc") + 32, 3, 4)))
