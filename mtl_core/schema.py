@@ -90,6 +90,16 @@ OUT_OF_FOLD = pa.schema(
     ]
 )
 
+#: Tracks that the tables must not hold again.
+FORGOTTEN = pa.schema(
+    [
+        pa.field("track_hash", pa.binary(32), nullable=False),  # SHA-256 of the salt and the track_id
+        pa.field("forgotten_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+#: Key of the Parquet metadata of FORGOTTEN: the salt, 64 hexadecimal digits.
+SALT = b"salt"
+
 FAILURES = pa.schema(
     [
         ("track_id", pa.string()),

@@ -49,7 +49,10 @@ def main(options: Options) -> int:
         for change in run["drift"]:
             print(f"warning: {change}", file=sys.stderr)
     if not result.runs:
-        print(f"nothing to do: all {result.already_done:,} tracks of the manifest are tagged or failed for good")
+        others = f"; {result.forgotten:,} are forgotten" if result.forgotten else ""
+        print(
+            f"nothing to do: all {result.already_done:,} tracks of the manifest are tagged or failed for good{others}"
+        )
     if export is not None:
         print(f"{export_parquet(out, export):,} rows of tags -> {export}")
     return cli.TOO_MANY_FAILED if result.failed_share > options.max_failed_share else cli.DONE
@@ -60,14 +63,20 @@ def _describe_run(run: dict[str, Any], out: Location) -> str:
     if run["source"] == EMBEDDINGS:
         return (
             f"run {run['run_id']}: {run['planned']:,} tracks with an embedding in the table = {run['tagged']:,} tagged "
-            f"from it + {run['refused']:,} to be read + {run['left'] - run['refused']:,} whose tags stay the same "
-            f"-> {out}\n"
+            f"from it + {run['refused']:,} to be read + {run['left'] - run['refused']:,} whose tags stay the same"
+            f"{_describe_forgotten(run)} -> {out}\n"
             f"{run['wall_s']:.1f} s: {run['tracks_per_s']:,.0f} tracks/s"
         )
     return (
         f"run {run['run_id']}: {run['planned']:,} planned = {run['tagged']:,} tagged + {run['failed']:,} failed; "
-        f"{run['already_done']:,} were done already -> {out}\n"
+        f"{run['already_done']:,} were done already{_describe_forgotten(run)} -> {out}\n"
         f"failures: {failures}\n"
         f"{run['audio_hours']:.2f} h of audio in {run['wall_s']:.1f} s: {run['tracks_per_s']:.1f} tracks/s, "
         f"{run['cpu_s_per_track']:.3f} CPU seconds a track"
     )
+
+
+def _describe_forgotten(run: dict[str, Any]) -> str:
+    """The counts of forgotten tracks, where there are some."""
+    skipped = f", {run['forgotten']:,} are forgotten" if run["forgotten"] else ""
+    return skipped + (f", {run['dropped']:,} were forgotten after they were planned" if run["dropped"] else "")

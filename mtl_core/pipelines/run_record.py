@@ -37,7 +37,7 @@ def write(
     """Write the record of a committed run, and return it.
 
     Args:
-        totals: of `work_plan.sum_results`.
+        totals: of `work_plan.sum_results`, with the committed tracks as `done` and `failed`, and `dropped`.
         cost: other figures of the run.
         refused: of the tracks that the run left as they are, those whose audio must be read.
         night: of the rows that it wrote.
@@ -57,6 +57,8 @@ def write(
         "left": totals["left"],  # of a run that reads the table: rows that stay as they are
         "refused": refused,
         "already_done": plan.parameters["already_done"],
+        "forgotten": plan.parameters.get("forgotten", 0),  # tracks of the manifest that were not planned for that
+        "dropped": totals["dropped"],  # tracks that were forgotten after they were planned
         "failures": dict(failures),
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],

@@ -29,7 +29,7 @@ from mtl_core.errors import InputError
 from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
-from mtl_core.pipelines import run_record
+from mtl_core.pipelines import run_end
 from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
@@ -45,9 +45,8 @@ from mtl_core.storage.work_plan import (
     SHARDS_PER_WORKER,
     WorkPlan,
 )
-from mtl_core.tables import commit, planning
+from mtl_core.tables import commit, forgotten, planning
 from mtl_core.tables.delta import open_table, require_known_columns, table_version
-from mtl_core.tables.night_columns import read_night
 
 if TYPE_CHECKING:
     import ray.data
@@ -93,16 +92,17 @@ class TaggingOptions(ExitOptions, ReadLimits):
 
 @dataclass(frozen=True, kw_only=True)
 class TaggingResult:
-    """The records of the runs that the command finished, and how many tracks were done before."""
+    """The records of the runs that the command finished, and how many tracks were done before or are forgotten."""
 
     runs: list[dict[str, Any]]
     already_done: int
+    forgotten: int = 0
 
     @property
     def failed_share(self) -> float:
-        """Failed of planned tracks, 0 to 1; 0 if nothing was planned. Tracks that a run left do not count."""
-        failed, left, planned = (sum(run[name] for run in self.runs) for name in ("failed", "left", "planned"))
-        return failed / max(1, planned - left)
+        """Failed of planned tracks, 0 to 1; 0 if there are none. Tracks that a run left or dropped do not count."""
+        failed, tagged = (sum(run[name] for run in self.runs) for name in ("failed", "tagged"))
+        return failed / max(1, failed + tagged)
 
 
 def tag_catalogue(
@@ -151,12 +151,22 @@ def tag_catalogue(
         "read_limits": asdict(read_options.limits)
         | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
-    plan_tracks = partial(planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed)
     with lease.acquire(out) as lock:
+        forgotten_tracks = forgotten.find(tracks, out)
+        plan_tracks = partial(
+            planning.plan_tracks,
+            tracks,
+            out,
+            model.model_id,
+            retry_failed=options.retry_failed,
+            forgotten_tracks=forgotten_tracks,
+        )
+        n_forgotten = len(forgotten_tracks)
+        n_tracks = tracks.count_rows() - n_forgotten
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
         if open_tracks is not None and not len(open_tracks):
-            return TaggingResult(runs=[], already_done=tracks.count_rows())  # an unchanged night starts no Ray
+            return TaggingResult(runs=[], already_done=n_tracks, forgotten=n_forgotten)  # and starts no Ray
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:
@@ -166,8 +176,8 @@ def tag_catalogue(
             chains = {AUDIO: read_and_tag, EMBEDDINGS: _from_table(model, out / "tags", workers, options.use_gpu)}
             records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
             open_tracks = plan_tracks() if open_tracks is None else open_tracks
-            already_done = tracks.count_rows() - len(open_tracks)
-            of_run = parameters | {"already_done": already_done}
+            already_done = n_tracks - len(open_tracks)
+            of_run = parameters | {"already_done": already_done, "forgotten": n_forgotten}
 
             def run(planned: pa.Table, source: str, refused: int = 0) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
@@ -185,7 +195,7 @@ def tag_catalogue(
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)
-    return TaggingResult(runs=records, already_done=already_done)
+    return TaggingResult(runs=records, already_done=already_done, forgotten=n_forgotten)
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:
@@ -319,29 +329,5 @@ def _run(
             for _ in counts:
                 lock.raise_if_lost()
     tagging_s = time.monotonic() - start
-    results, failures = work_plan.read_results(plan, range(plan.n_shards))
-    planned = work_plan.read_columns(plan, ["track_id"])
-    files = [(plan.folder / result.output, result.done) for result in results if result.done]
-    totals = work_plan.sum_results(results)
-    verified = commit.verify_and_merge(
-        files,
-        planned,
-        failures,
-        out,
-        run_id=plan.run_id,
-        model_id=plan.parameters["model_id"],
-        left=totals["left"],
-    )
-    refused = work_plan.read_refused(plan, results)
-    night = read_night(out / "tags", verified.tags)
-    commit.commit_run(out, verified, lock.renew)
-    lock.renew()
-    cost = {
-        "wall_s": round(time.monotonic() - start, 2),  # of the try that ended the run, commit included
-        "tracks_per_s": round(n_open / tagging_s, 3),  # of that try
-    }
-    record = run_record.write(
-        out, plan, totals, cost, refused=len(refused), night=night, failures=work_plan.count_errors(failures)
-    )
-    work_plan.delete_plan(plan.folder)
-    return record, refused
+    n_per_s = n_open / tagging_s  # of this try
+    return run_end.end_run(plan, out, lock, start_s=start, tracks_per_s=n_per_s)

@@ -43,6 +43,20 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
         raise InputError(f"{location}: {existing} is not writable")
 
 
+def old_object_versions(location: Location) -> str | None:
+    """A sentence on older versions of objects that the bucket of `location` keeps, or may keep; None for a disk."""
+    if not location.on_s3:
+        return None
+    bucket = location.path.partition("/")[0]
+    try:
+        status = location.filesystem.call_s3("get_bucket_versioning", Bucket=bucket).get("Status")
+    except (PermissionError, NotImplementedError) as error:
+        return f"whether the bucket {bucket} keeps old versions of deleted objects is not known: {one_line(error)}"
+    if status is None:  # versioning was never enabled
+        return None
+    return f"the bucket {bucket} has versioning ({status}): old versions of deleted objects stay; delete them there"
+
+
 @contextlib.contextmanager
 def as_input_error(location: Location) -> Iterator[None]:
     """Turn the errors of a store into an InputError: nothing is there, access is denied, or it cannot be reached."""

@@ -247,6 +247,14 @@ class Location:
         names = sorted(posixpath.basename(path) for path in paths)
         return [self / name for name in names if name.endswith(suffix) and name and not name.startswith(("_", "."))]
 
+    def names(self) -> set[str]:
+        """The names of the files and folders directly inside this folder; empty if it does not exist."""
+        try:
+            paths = self.filesystem.ls(self.path, detail=False)
+        except FileNotFoundError:
+            return set()
+        return {posixpath.basename(path.rstrip("/")) for path in paths}
+
     def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(path relative to this folder, the store's entry) of every file below, sorted by path.
 

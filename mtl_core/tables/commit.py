@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtl_core.errors import RunError
@@ -17,6 +18,7 @@ from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform
 from mtl_core.storage.sql import open_database
+from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, read_track_ids, write_files
 from mtl_core.tables.delta import (
     OTHER_TABLE_VERSION,
@@ -42,6 +44,7 @@ class VerifiedRun:
     tagged: pa.ChunkedArray  # track_ids, string
     tags: list[DataFile]
     failures: pa.Table  # rows of FAILURES
+    n_dropped: int = 0  # rows that are left out: their tracks were forgotten after they were planned
 
 
 def verify_and_merge(
@@ -57,6 +60,7 @@ def verify_and_merge(
     """Verify a run, and merge the files of its shards into a few data files of the tags. The log is not changed.
 
     Shards are small, so that a crash costs little. A table of such small files would be slow to plan and to read.
+    Rows of tracks that have been forgotten since they were planned are verified with the others, then left out.
 
     Args:
         staged: the shards' files of tags, each with its expected number of rows. A file of an older version may lack
@@ -69,11 +73,22 @@ def verify_and_merge(
         VerificationError: a file is missing, unreadable or of another schema, or the tagged and failed tracks are not
             the planned ones, each exactly once.
     """
-    tables = bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES)
+    forgotten_ids = forgotten.find(planned, root)["track_id"].combine_chunks()
+    dropped: list[pa.Array] = []
+
+    def without_forgotten(rows: pa.Table) -> pa.Table:
+        if not len(forgotten_ids):
+            return rows
+        is_forgotten = pc.is_in(rows["track_id"], forgotten_ids)
+        dropped.extend(rows["track_id"].filter(is_forgotten).chunks)
+        return rows.filter(pc.invert(is_forgotten))
+
+    tables = map(without_forgotten, bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES))
     files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
+    failures = without_forgotten(failures)
     tagged = pa.chunked_array(read_track_ids(root / "tags", files), pa.string())
     with open_database() as connection:
-        results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks])
+        results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks, *dropped], pa.string())
         connection.register("results", pa.table({"track_id": results}))
         connection.register("planned", planned)
         n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
@@ -87,7 +102,14 @@ def verify_and_merge(
         n_unplanned, example = connection.sql(unplanned).fetchall()[0]
         if n_unplanned:
             raise VerificationError(f"{n_unplanned:,} tracks were not planned, e.g. {example!r}")
-    return VerifiedRun(run_id=run_id, model_id=model_id, tagged=tagged, tags=files, failures=failures)
+    return VerifiedRun(
+        run_id=run_id,
+        model_id=model_id,
+        tagged=tagged,
+        tags=files,
+        failures=failures,
+        n_dropped=sum(map(len, dropped)),
+    )
 
 
 def _read_staged(staged: tuple[Location, int]) -> pa.Table:

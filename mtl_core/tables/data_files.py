@@ -7,7 +7,7 @@ maximum of each column that is not nested, so that readers and commits can skip 
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -154,6 +154,14 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
     flat = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in unique]
     tops = [field.name for field in schema if pa.types.is_list(field.type) and field.type.value_type.num_fields]
     return [*flat, *(f"{name}.list.element.label" for name in tops)]
+
+
+def delete_files(files: Sequence[Location], check_lease: Callable[[], None]) -> None:
+    """Delete files, a few at a time, roughly in their order. The lease is checked before and once in a while."""
+    check_lease()
+    for number, _ in enumerate(bounded_map(Location.delete, files), start=1):
+        if number % 100 == 0:
+            check_lease()
 
 
 def dataset_of(root: Location, files: Sequence[DataFile]) -> pyarrow.dataset.Dataset:

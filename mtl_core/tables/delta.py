@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, Transaction
 
-from mtl_core.errors import InputError, RunError
+from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FAILURES, SINCE, TAGS
 from mtl_core.storage.location import Location
 from mtl_core.tables.data_files import DataFile, active_files, flat_columns
@@ -29,10 +29,32 @@ OTHER_TABLE_VERSION = "other_table_version"
 
 
 def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
-    """Open a table at a version, or at the latest; None if it does not exist."""
+    """Open a table at a version, or at the latest; None if it does not exist.
+
+    Raises:
+        InputError: the log does not have this version any more.
+    """
     options = storage_options(root)
     uri = (root / name).uri
-    return DeltaTable(uri, version, storage_options=options) if DeltaTable.is_deltatable(uri, options) else None
+    if not DeltaTable.is_deltatable(uri, options):
+        return None
+    try:
+        return DeltaTable(uri, version, storage_options=options)
+    except DeltaError as error:
+        if version is None:
+            raise
+        raise InputError(
+            f"{root / name}: version {version} cannot be opened; if a --purge-now was interrupted, repeat it: "
+            f"{one_line(error)}"
+        ) from None
+
+
+def open_tables(root: Location) -> dict[str, DeltaTable]:
+    """The tables that exist, at their latest versions, in the order of commit. Raises InputError if there is none."""
+    tables = {name: table for name in TABLE_SCHEMAS if (table := open_table(root, name)) is not None}
+    if not tables:
+        raise InputError(f"{root}: there are no tables of tags and failures")
+    return tables
 
 
 def storage_options(root: Location) -> dict[str, str]:
@@ -143,6 +165,24 @@ def commit_actions(
     """
     if not removed and not added:
         return
+    _commit(table, removed, added, check_lease, about=about, transaction=transaction, data_change=data_change)
+
+
+def commit_nothing(table: DeltaTable, check_lease: Callable[[], None], *, about: dict[str, Any]) -> None:
+    """Add a version that changes no row, only to store `about` in the log. Raises RunError as `commit_actions`."""
+    _commit(table, [], [], check_lease, about=about, transaction=None, data_change=False)
+
+
+def _commit(
+    table: DeltaTable,
+    removed: list[DataFile],
+    added: list[DataFile],
+    check_lease: Callable[[], None],
+    *,
+    about: dict[str, Any],
+    transaction: str | None,
+    data_change: bool,
+) -> None:
     check_lease()
     removals = [file.remove(data_change=data_change) for file in removed]
     additions = [file.add(data_change=data_change) for file in added]

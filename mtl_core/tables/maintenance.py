@@ -15,11 +15,30 @@ from deltalake import DeltaTable
 from mtl_core.errors import InputError
 from mtl_core.storage import work_plan
 from mtl_core.storage.checks import as_input_error
-from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
-from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, flat_columns, read_track_ids
-from mtl_core.tables.delta import OTHER_TABLE_VERSION, TABLE_SCHEMAS, commit_actions, open_table, require_known_columns
-from mtl_core.tables.rewriting import FileRemainder, rewrite_files, rewrite_without
+from mtl_core.tables import forgotten
+from mtl_core.tables.data_files import (
+    ROWS_PER_FILE,
+    DataFile,
+    active_files,
+    delete_files,
+    flat_columns,
+    read_track_ids,
+)
+from mtl_core.tables.delta import (
+    OTHER_TABLE_VERSION,
+    commit_actions,
+    open_table,
+    open_tables,
+    require_known_columns,
+)
+from mtl_core.tables.rewriting import (
+    FileRemainder,
+    find_rows,
+    rewrite_files,
+    rewrite_remainders,
+    rewrite_without,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +62,14 @@ def _sizes(files: list[DataFile]) -> list[int]:
 def require_tables(root: Location) -> None:
     """Raise InputError if there are no tables, or if they have a column that this program does not know."""
     with as_input_error(root):
-        _open_all(root)
+        open_tables(root)
         require_known_columns(root)
-
-
-def _open_all(root: Location) -> dict[str, DeltaTable]:
-    tables = {name: table for name in TABLE_SCHEMAS if (table := open_table(root, name)) is not None}
-    if not tables:
-        raise InputError(f"{root}: there are no tables of tags and failures")
-    return tables
 
 
 def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileChange]:
     """Merge the small files of each table, those that are less than half full, in the order of their tracks."""
     changes = {}
-    for name, table in _open_all(root).items():
+    for name, table in open_tables(root).items():
         files = active_files(table)
         small = [file for file in files if 2 * file.n_rows < ROWS_PER_FILE]
         if len(small) > 1:
@@ -75,15 +87,16 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
     Like a commit, this has three transactions: the old failures are added, then the tags change, then the new failures
     are removed. So a track is in at least one table at any moment, and the same call completes an interrupted restore.
     Unfinished runs are deleted: their plans were made from the state that is undone. Columns added since stay; they are
-    null in the restored rows.
+    null in the restored rows. Rows of forgotten tracks are not restored.
 
     Raises:
         InputError: the logs contain no commit of the run, or files of the earlier state have been cleaned.
     """
-    tables = _open_all(root)
+    tables = open_tables(root)
     versions = _versions_before(tables, run_id)
     before = {name: _files_at(root, table, name, versions[name]) for name, table in tables.items()}
     check_lease()
+    before = {name: _without_forgotten(root, tables[name], name, files) for name, files in before.items()}
     for folder in work_plan.runs_in_progress(root):
         work_plan.delete_plan(folder)
 
@@ -102,6 +115,14 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
         name: FileChange(before=_sizes(active_files(table)), after=_sizes(before[name]))
         for name, table in tables.items()
     }
+
+
+def _without_forgotten(root: Location, table: DeltaTable, name: str, files: list[DataFile]) -> list[DataFile]:
+    """Files of an earlier version; those with rows of forgotten tracks are rewritten without them."""
+    ids = pa.table({"track_id": pa.chunked_array(read_track_ids(root / name, files), pa.string())})
+    remainders = find_rows(root / name, files, forgotten.find(ids, root)["track_id"])
+    removed, rewritten = rewrite_remainders(root / name, table, remainders, "restored")
+    return [*_difference(files, removed), *rewritten]
 
 
 def _difference(files: list[DataFile], others: list[DataFile]) -> list[DataFile]:
@@ -162,17 +183,14 @@ def clean(
     changes = {}
     unneeded: list[Location] = []
     since_s = time.time() - keep_days * 24 * 3600
-    for name, table in _open_all(root).items():
+    for name, table in open_tables(root).items():
         needed = _needed_since(root, name, table, since_s)
         files = _walk_files(root, name)
         unneeded += [root / name / path for path, _ in files if path not in needed]
         needed_sizes = [size for path, size in files if path in needed]
         changes[name] = FileChange(before=[size for _, size in files], after=needed_sizes)
     if not dry_run:
-        check_lease()
-        for number, _ in enumerate(bounded_map(Location.delete, unneeded), start=1):
-            if number % 100 == 0:
-                check_lease()
+        delete_files(unneeded, check_lease)
         for folder in work_plan.runs_in_progress(root):
             if work_plan.load_plan(folder) is None:  # its writing was cut short, so no run will resume it
                 folder.delete_tree()

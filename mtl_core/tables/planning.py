@@ -9,25 +9,36 @@ import pyarrow.parquet as pq
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
+from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
 
 
 def plan_tracks(
-    manifest: pa.Table | pyarrow.dataset.Dataset, root: Location, model_id: str, *, retry_failed: bool
+    manifest: pa.Table | pyarrow.dataset.Dataset,
+    root: Location,
+    model_id: str,
+    *,
+    retry_failed: bool,
+    forgotten_tracks: pa.Table | None = None,
 ) -> pa.Table:
     """The tracks that have neither tags nor a permanent failure with the same content and the same model.
+
+    Forgotten tracks are left out.
 
     Args:
         manifest: as `manifest.scan` or `manifest.read` returns it.
         model_id: of the model to tag with.
         retry_failed: include tracks that failed permanently.
+        forgotten_tracks: of `forgotten.find` for this manifest; default: they are found here.
 
     Returns:
         track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model), sorted
         by track_id. The table is memory-mapped from a file.
     """
+    skipped = forgotten.find(manifest, root) if forgotten_tracks is None else forgotten_tracks
     with open_database() as connection:
+        connection.register("skipped", skipped)
         connection.register("manifest", scan_columns(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
         connection.register("tags", _rows_of_model(root, "tags", model_id, ["track_id", "content_id"]))
         columns = ["track_id", "content_id", "attempts", "permanent"]
@@ -37,6 +48,7 @@ def plan_tracks(
             """
             SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
             FROM manifest m
+            ANTI JOIN skipped s ON m.track_id = s.track_id
             ANTI JOIN tags t ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
             LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
             WHERE $retry_failed OR f.permanent IS NOT TRUE

@@ -6,15 +6,17 @@ Files are read one row group at a time. A file that is older than a column of th
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform
-from mtl_core.storage.sql import fetch_table, open_database
+from mtl_core.storage.sql import fetch_table, open_database, scan_columns
 from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, read_track_ids, write_files
 
 _PARALLEL_WRITES = 2
@@ -47,13 +49,19 @@ def rewrite_without(
     Returns:
         The files to remove from the table, and the new files to add to it.
     """
-    remainders = _find_rows(root, active_files(table), track_ids)
+    return rewrite_remainders(root, table, find_rows(root, active_files(table), track_ids), name)
+
+
+def rewrite_remainders(
+    root: Location, table: DeltaTable, remainders: list[FileRemainder], name: str
+) -> tuple[list[DataFile], list[DataFile]]:
+    """Write the rows of some files of a table that stay to new files; arguments and result as in `rewrite_without`."""
     non_empty = [remainder for remainder in remainders if remainder.n_rows]
     new_files = rewrite_files(non_empty, root, name, pa.schema(table.schema().to_arrow()))
     return [remainder.file for remainder in remainders], new_files
 
 
-def _find_rows(root: Location, files: list[DataFile], track_ids: pa.ChunkedArray) -> list[FileRemainder]:
+def find_rows(root: Location, files: list[DataFile], track_ids: pa.ChunkedArray) -> list[FileRemainder]:
     """The files that contain some of these tracks. Only those whose range of track_ids contains one are read."""
     if not files or not len(track_ids):
         return []
@@ -69,17 +77,30 @@ def _find_rows(root: Location, files: list[DataFile], track_ids: pa.ChunkedArray
             "SELECT file FROM ranges ASOF JOIN superseded ON first <= track_id"
             " WHERE last IS NULL OR track_id <= last ORDER BY file"
         ).fetchall()
-        numbers = [number for (number,) in candidates]
-        ids = zip(numbers, read_track_ids(root, [files[number] for number in numbers]), strict=True)
-        schema = pa.schema([("file", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
-        batches = (
-            pa.record_batch([np.full(len(part), number, np.int32), np.arange(len(part), dtype=np.int32), part], schema)
-            for number, part in ids
-        )
-        connection.register("rows", pa.RecordBatchReader.from_batches(schema, batches))
-        matches = fetch_table(
-            connection, "SELECT file, row FROM rows SEMI JOIN superseded USING (track_id) ORDER BY file, row"
-        )
+        may_contain = [files[number] for (number,) in candidates]
+        return _match_rows(connection, root, may_contain, "SEMI JOIN superseded")
+
+
+def find_other_rows(
+    root: Location, files: list[DataFile], kept: pa.Table | pyarrow.dataset.Dataset
+) -> list[FileRemainder]:
+    """The files that contain other tracks than those in the column `track_id` of `kept`. All files are read."""
+    with open_database() as connection:
+        connection.register("kept", scan_columns(kept, ["track_id"]))
+        return _match_rows(connection, root, files, "ANTI JOIN kept")
+
+
+def _match_rows(
+    connection: duckdb.DuckDBPyConnection, root: Location, files: list[DataFile], join: str
+) -> list[FileRemainder]:
+    """The files with rows that a join with another relation of the database, on track_id, leaves."""
+    schema = pa.schema([("file", pa.int32()), ("row", pa.int32()), ("track_id", pa.string())])
+    batches = (
+        pa.record_batch([np.full(len(part), number, np.int32), np.arange(len(part), dtype=np.int32), part], schema)
+        for number, part in enumerate(read_track_ids(root, files))
+    )
+    connection.register("rows", pa.RecordBatchReader.from_batches(schema, batches))
+    matches = fetch_table(connection, f"SELECT file, row FROM rows {join} USING (track_id) ORDER BY file, row")
     file_numbers, starts = np.unique(matches["file"].to_numpy(), return_index=True)
     rows_of_files = np.split(matches["row"].to_numpy(), starts)[1:]
     return [FileRemainder(files[number], rows) for number, rows in zip(file_numbers, rows_of_files, strict=True)]
