@@ -23,6 +23,7 @@ import pyarrow.dataset
 from mtl_core.errors import RunError
 from mtl_core.pipelines import run_end, run_record
 from mtl_core.storage import work_plan
+from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.lease import LEASE_FILE, Lease
 from mtl_core.storage.location import Location
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
@@ -125,17 +126,17 @@ def _result(
     return TakedownResult(
         rows={name: of_table.n_rows for name, of_table in rows.items()},
         n_added=n_added,
-        holding=[folder.name for folder in _runs_that_hold(out, find_gone)],
+        holding=_runs_that_hold(out, find_gone),
         purged=purged,
     )
 
 
-def _runs_that_hold(out: Location, find_gone: FindGone) -> Iterator[Location]:
-    """The folders of the unfinished runs whose plan has a track that left, or that have no plan."""
-    for folder in work_plan.runs_in_progress(out):
-        plan = work_plan.load_plan(folder)
-        if plan is None or len(find_gone(work_plan.read_columns(plan, ["track_id"]))):
-            yield folder
+def _runs_that_hold(out: Location, find_gone: FindGone) -> list[str]:
+    """The ids of the unfinished runs whose plan has a track that left."""
+    plans = [work_plan.load_plan(folder) for folder in work_plan.runs_in_progress(out)]
+    return [
+        plan.run_id for plan in plans if plan is not None and len(find_gone(work_plan.read_columns(plan, ["track_id"])))
+    ]
 
 
 def _purge(out: Location, lock: Lease, find_gone: FindGone, find_gone_texts: FindGone) -> Purged:
@@ -145,13 +146,13 @@ def _purge(out: Location, lock: Lease, find_gone: FindGone, find_gone_texts: Fin
     lock.renew()
     for record in records:
         record.delete()
-    runs = []
-    for folder in _runs_that_hold(out, find_gone):
+    holding = _runs_that_hold(out, find_gone)
+    cut_short = [folder.name for folder in work_plan.runs_in_progress(out) if work_plan.load_plan(folder) is None]
+    for run_id in (*holding, *cut_short):
         lock.renew()
-        work_plan.delete_plan(folder)
-        runs.append(folder.name)
+        work_plan.delete_plan(out / work_plan.RUNS_IN_PROGRESS / run_id)
     files = purge.purge(out, lock.renew)
-    return Purged(files=files, runs=runs, records=[record.name for record in records], others=others)
+    return Purged(files=files, runs=holding, records=[record.name for record in records], others=others)
 
 
 def _others(out: Location) -> list[str]:
@@ -163,20 +164,23 @@ def _others(out: Location) -> list[str]:
 
 def _records_that_hold(out: Location, find_gone_texts: FindGone) -> list[Location]:
     """The run records with the id of a track that left; and drafts, which a killed run leaves beside them."""
-    folder, holding = out / run_record.FOLDER, []
-    for path, _ in folder.walk():
-        file = folder / path
-        if path.endswith(".json"):
-            try:
-                record = json.loads(file.read_bytes())
-            except ValueError as error:
-                raise RunError(f"{file} is no record, delete it and repeat the command: {error}") from None
-            possible = {part for text in _texts(record) for part in _possible_ids(text)}
-            table = pa.table({"track_id": pa.array(sorted(possible), pa.string())})
-            if not len(find_gone_texts(table)):
-                continue
-        holding.append(file)
-    return holding
+    folder = out / run_record.FOLDER
+    files = [folder / path for path, _ in folder.walk()]
+    drafts = [file for file in files if not file.name.endswith(".json")]
+    records = [file for file in files if file.name.endswith(".json")]
+    possible = dict(zip(records, bounded_map(_ids_in_record, records, PARALLEL_SMALL_FILES), strict=True))
+    texts = pa.array(sorted(set().union(*possible.values())), pa.string())
+    gone = set(find_gone_texts(pa.table({"track_id": texts}))["track_id"].to_pylist())
+    return drafts + [record for record in records if not gone.isdisjoint(possible[record])]
+
+
+def _ids_in_record(file: Location) -> set[str]:
+    """The texts in a record that can be an id."""
+    try:
+        record = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{file} is no record, delete it and repeat the command: {error}") from None
+    return {part for text in _texts(record) for part in _possible_ids(text)}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -18,6 +18,15 @@ READ_BYTES = "mtl_core.storage.location:Location.read_bytes"
 DELETE_FILE = "mtl_core.storage.location:Location.delete"
 WATCH_PROGRESS = "mtl_core.pipelines.workers.progress:Progress.watch"
 COUNT_PROGRESS = "mtl_core.pipelines.workers.progress:Progress.add"
+END_BEGUN_COMMITS = "mtl_core.pipelines.run_end:end_begun_commits"
+FIND_ROWS = "mtl_core.tables.takedown:rows_of"
+FIND_OTHER_ROWS = "mtl_core.tables.takedown:rows_of_others"
+ADD_FORGOTTEN = "mtl_core.tables.forgotten:add"
+REWRITE_REMAINDERS = "mtl_core.tables.takedown:rewrite_remainders"
+COMMIT_REMOVAL = "mtl_core.tables.takedown:commit_actions"
+PURGE_TABLE = "mtl_core.tables.purge:purge_table"
+COMMIT_NOTHING = "mtl_core.tables.purge:commit_nothing"
+WRITE_CHECKPOINT = "deltalake:DeltaTable.create_checkpoint"
 WRITE_LOG_ENTRY = "deltalake:DeltaTable.create_write_transaction"
 RENAME_FILE = "pathlib:Path.replace"
 UNLINK_FILE = "os:unlink"
@@ -88,3 +97,45 @@ PHASES: dict[str, list[str]] = {
         f"{DELETE_FILE}@_lease:enter",
     ],
 }
+
+#: phase -> its points, of `maintain_tables --purge-now`, in order as above.
+FORGETTING = [
+    f"{FIND_ROWS}:exit",
+    f"{ADD_FORGOTTEN}:enter",
+    f"{RENAME_FILE}@forgotten.parquet:enter",  # the draft is written, but not yet renamed
+    f"{ADD_FORGOTTEN}:exit",
+]
+PRUNING = [f"{FIND_OTHER_ROWS}:exit"]
+REMOVING = [
+    point
+    for table in ("/failures", "/tags")
+    for point in (
+        f"{REWRITE_REMAINDERS}@{table}:enter",
+        f"{REWRITE_REMAINDERS}@{table}:enter>{WRITE_DATA_FILE}:enter",
+        f"{REWRITE_REMAINDERS}@{table}:exit",
+        f"{REWRITE_REMAINDERS}@{table}:exit>{WRITE_LOG_ENTRY}:enter",
+        f"{REWRITE_REMAINDERS}@{table}:exit>{WRITE_LOG_ENTRY}:1",
+        f"{REWRITE_REMAINDERS}@{table}:exit>{COMMIT_REMOVAL}:exit",
+    )
+]
+PURGING = [
+    f"{DELETE_FILE}@/runs/:enter",
+    f"{DELETE_FILE}@/runs/:exit",
+    f"{DELETE_PLAN}:enter",
+    f"{DELETE_PLAN}:enter>{UNLINK_FILE}@done-:enter",
+    f"{DELETE_PLAN}:exit",
+    *(
+        point
+        for table in ("/failures", "/tags")
+        for point in (
+            f"{PURGE_TABLE}@{table[1:]}:enter>{COMMIT_NOTHING}:enter",
+            f"{PURGE_TABLE}@{table[1:]}:enter>{WRITE_CHECKPOINT}:enter",
+            f"{PURGE_TABLE}@{table[1:]}:enter>{WRITE_CHECKPOINT}:0.5",
+            f"{PURGE_TABLE}@{table[1:]}:enter>{DELETE_FILE}@{table}/_delta_log/:enter",
+            f"{DELETE_FILE}@{table}/_delta_log/:exit:2",
+            f"{DELETE_FILE}@{table}/part-:enter",
+            f"{DELETE_FILE}@{table}/part-:exit",
+        )
+    ),
+    f"{DELETE_FILE}@_lease:enter",
+]

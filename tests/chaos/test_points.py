@@ -7,7 +7,9 @@ import points
 import pytest
 
 TARGETS = {value for name, value in vars(points).items() if name.isupper() and isinstance(value, str)}
-STEPS = {step for name in TARGETS | {p for phase in points.PHASES.values() for p in phase} for step in name.split(">")}
+POINTS = {p for phase in points.PHASES.values() for p in phase}
+POINTS |= {*points.FORGETTING, *points.PRUNING, *points.REMOVING, *points.PURGING}
+STEPS = {step for name in TARGETS | POINTS for step in name.split(">")}
 FUNCTIONS = sorted({":".join(step.split("@")[0].split(":")[:2]) for step in STEPS if not step.startswith("ray::")})
 
 
