@@ -18,7 +18,7 @@ COMMANDS = {
     "tag_catalogue": "tag every track of a manifest that is not tagged yet",
     "enrol": "add, remove or rename classes of a model without training",
     "find_neighbours": "find each track's nearest tracks, and likely duplicates",
-    "maintain_tables": "restore, compact and clean the tables of tags and failures",
+    "maintain_tables": "restore, compact and clean the tables of tags and failures, and remove tracks from them",
     "promote": "let a pointer name the model in use, or the one before",
     "run_experiment": "train many models and compare them (Table 1)",
     "make_demo_catalogue": "make a synthetic catalogue",

@@ -20,7 +20,7 @@ from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
-from mtl_core.tables import delta
+from mtl_core.tables import delta, forgotten
 
 N_GOOD = 12
 
@@ -117,6 +117,28 @@ def test_a_limit_leaves_the_other_tracks_for_the_next_run(tmp_path: Path, untrai
     third = tag_catalogue(at / "m.parquet", model, at / "out", TaggingOptions(retry_failed=True))
     assert [run["planned"] for run in third.runs] == [4], "the failed tracks are planned again"
     assert {row["attempts"] for row in rows(at / "out", "failures")} == {2}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_night_skips_and_counts_forgotten_tracks_until_they_are_allowed_again(
+    tmp_path: Path, untrained: Artifact
+) -> None:
+    at = Location(str(tmp_path))
+    write_catalogue(at / "catalogue", 3)
+    build_manifest(at / "catalogue", None, at / "m.parquet")
+    model, out = save(untrained, at / "model"), at / "out"
+    listed = pa.table({"track_id": ["good/001.flac", sorted(BAD)[0], "unknown"]})
+    forgotten.add(out, listed, lambda: None)
+    first = tag_catalogue(at / "m.parquet", model, out, TaggingOptions())
+    assert [(run["planned"], run["forgotten"], run["dropped"]) for run in first.runs] == [(5, 2, 0)]
+    assert (first.already_done, first.forgotten) == (0, 2)
+    again = tag_catalogue(at / "m.parquet", model, out, TaggingOptions(retry_failed=True))
+    assert [(run["planned"], run["already_done"], run["forgotten"]) for run in again.runs] == [(3, 2, 2)]
+    unchanged = tag_catalogue(at / "m.parquet", model, out, TaggingOptions())
+    assert (unchanged.runs, unchanged.already_done, unchanged.forgotten) == ([], 5, 2)
+    forgotten.remove(out, listed, lambda: None)
+    back = tag_catalogue(at / "m.parquet", model, out, TaggingOptions())
+    assert [(run["planned"], run["tagged"], run["failed"], run["forgotten"]) for run in back.runs] == [(2, 1, 1, 0)]
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -20,6 +20,18 @@ def test_an_unreachable_store_is_an_input_error_that_names_it(s3_server: str, mo
     location.open_filesystem.cache_clear()
 
 
+def test_old_versions_of_objects_are_told_of(bucket: str, tmp_path: Path) -> None:
+    assert checks.old_object_versions(Location(str(tmp_path))) is None
+    at = Location(f"{bucket}/out")
+    assert checks.old_object_versions(at) is None
+    name = bucket.removeprefix("s3://")
+    for status in ("Enabled", "Suspended"):
+        at.filesystem.call_s3("put_bucket_versioning", Bucket=name, VersioningConfiguration={"Status": status})
+        assert f"{name} has versioning ({status}): old versions of deleted objects stay" in str(
+            checks.old_object_versions(at)
+        )
+
+
 def test_a_folder_that_cannot_be_created_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     checks.check_writable(Location(str(tmp_path / "new" / "folder")))
