@@ -74,7 +74,7 @@ def plan(folder: Path, n: int) -> str:
     rows, root = manifest.scan(Location(f"{folder}/manifest.parquet")), Location(f"{folder}/out")
     skipped = forgotten.find(rows, root)
     found_s = time.monotonic() - start
-    planned = planning.plan_tracks(rows, root, OLD, retry_failed=False, forgotten_tracks=skipped)
+    planned = planning.plan_tracks(rows, root, OLD, retry_failed=False, skipped=skipped)
     return f"{len(skipped):,} forgotten, found in {found_s:.1f} s with the check of the manifest; {len(planned):,} open"
 
 

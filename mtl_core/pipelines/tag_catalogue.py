@@ -152,21 +152,15 @@ def tag_catalogue(
         | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
     with lease.acquire(out) as lock:
-        forgotten_tracks = forgotten.find(tracks, out)
+        skipped = forgotten.find(tracks, out)
         plan_tracks = partial(
-            planning.plan_tracks,
-            tracks,
-            out,
-            model.model_id,
-            retry_failed=options.retry_failed,
-            forgotten_tracks=forgotten_tracks,
+            planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed, skipped=skipped
         )
-        n_forgotten = len(forgotten_tracks)
-        n_tracks = tracks.count_rows() - n_forgotten
+        n_tracks = tracks.count_rows() - len(skipped)
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
         if open_tracks is not None and not len(open_tracks):
-            return TaggingResult(runs=[], already_done=n_tracks, forgotten=n_forgotten)  # and starts no Ray
+            return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped))  # and starts no Ray
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:
@@ -177,7 +171,7 @@ def tag_catalogue(
             records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
             open_tracks = plan_tracks() if open_tracks is None else open_tracks
             already_done = n_tracks - len(open_tracks)
-            of_run = parameters | {"already_done": already_done, "forgotten": n_forgotten}
+            of_run = parameters | {"already_done": already_done, "forgotten": len(skipped)}
 
             def run(planned: pa.Table, source: str, refused: int = 0) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
@@ -195,7 +189,7 @@ def tag_catalogue(
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)
-    return TaggingResult(runs=records, already_done=already_done, forgotten=n_forgotten)
+    return TaggingResult(runs=records, already_done=already_done, forgotten=len(skipped))
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:

@@ -87,8 +87,21 @@ def verify_and_merge(
     files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
     failures = without_forgotten(failures)
     tagged = pa.chunked_array(read_track_ids(root / "tags", files), pa.string())
+    results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks, *dropped], pa.string())
+    _verify_ids(results, planned, left)
+    return VerifiedRun(
+        run_id=run_id,
+        model_id=model_id,
+        tagged=tagged,
+        tags=files,
+        failures=failures,
+        n_dropped=sum(map(len, dropped)),
+    )
+
+
+def _verify_ids(results: pa.ChunkedArray, planned: pa.Table, left: int) -> None:
+    """Raise VerificationError unless the results are of planned tracks, each once, and of all but `left` of them."""
     with open_database() as connection:
-        results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks, *dropped], pa.string())
         connection.register("results", pa.table({"track_id": results}))
         connection.register("planned", planned)
         n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
@@ -102,14 +115,6 @@ def verify_and_merge(
         n_unplanned, example = connection.sql(unplanned).fetchall()[0]
         if n_unplanned:
             raise VerificationError(f"{n_unplanned:,} tracks were not planned, e.g. {example!r}")
-    return VerifiedRun(
-        run_id=run_id,
-        model_id=model_id,
-        tagged=tagged,
-        tags=files,
-        failures=failures,
-        n_dropped=sum(map(len, dropped)),
-    )
 
 
 def _read_staged(staged: tuple[Location, int]) -> pa.Table:

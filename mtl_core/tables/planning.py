@@ -20,7 +20,7 @@ def plan_tracks(
     model_id: str,
     *,
     retry_failed: bool,
-    forgotten_tracks: pa.Table | None = None,
+    skipped: pa.Table | None = None,
 ) -> pa.Table:
     """The tracks that have neither tags nor a permanent failure with the same content and the same model.
 
@@ -30,13 +30,13 @@ def plan_tracks(
         manifest: as `manifest.scan` or `manifest.read` returns it.
         model_id: of the model to tag with.
         retry_failed: include tracks that failed permanently.
-        forgotten_tracks: of `forgotten.find` for this manifest; default: they are found here.
+        skipped: the forgotten tracks, of `forgotten.find` for this manifest; default: they are found here.
 
     Returns:
         track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model), sorted
         by track_id. The table is memory-mapped from a file.
     """
-    skipped = forgotten.find(manifest, root) if forgotten_tracks is None else forgotten_tracks
+    skipped = forgotten.find(manifest, root) if skipped is None else skipped
     with open_database() as connection:
         connection.register("skipped", skipped)
         connection.register("manifest", scan_columns(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
