@@ -21,6 +21,7 @@ from mtl_core.tables.data_files import (
     ROWS_PER_FILE,
     DataFile,
     active_files,
+    dataset_of,
     delete_files,
     flat_columns,
     read_track_ids,
@@ -119,8 +120,10 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
 
 def _without_forgotten(root: Location, table: DeltaTable, name: str, files: list[DataFile]) -> list[DataFile]:
     """Files of an earlier version; those with rows of forgotten tracks are rewritten without them."""
-    ids = pa.table({"track_id": pa.chunked_array(read_track_ids(root / name, files), pa.string())})
-    remainders = find_rows(root / name, files, forgotten.find(ids, root)["track_id"])
+    if not files:
+        return []
+    forgotten_tracks = forgotten.find(dataset_of(root / name, files), root)  # reads no file if none is forgotten
+    remainders = find_rows(root / name, files, forgotten_tracks["track_id"])
     removed, rewritten = rewrite_remainders(root / name, table, remainders, "restored")
     return [*_difference(files, removed), *rewritten]
 
