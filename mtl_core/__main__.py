@@ -48,8 +48,7 @@ def main() -> None:
     command = name.replace("-", "_")
     if command not in COMMANDS:
         problem = f"unknown command {name!r}" if name else "no command"
-        print(f"error: {problem}: allowed are {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(cli.WRONG_INPUT)
+        cli.end(cli.WRONG_INPUT, f"error: {problem}: allowed are {', '.join(COMMANDS)}")
     sys.argv[:2] = [f"mtl-core {command}"]
     try:
         job = importlib.import_module(f"mtl_core.jobs.{command}")
@@ -58,8 +57,7 @@ def main() -> None:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        print(f"error: {command} needs {error.name}: pip install 'mtl-core[{extra}]'", file=sys.stderr)
-        sys.exit(cli.WRONG_INPUT)
+        cli.end(cli.WRONG_INPUT, f"error: {command} needs {error.name}: pip install 'mtl-core[{extra}]'")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,11 @@
 1  the run failed; the same command resumes it
 2  arguments or inputs are wrong; one line says which and what is allowed
 3  done, but too many tracks failed
+4  another run is at work; nothing was done
 5  done, and the model that was compared is worse
+143  stopped by SIGTERM; the same command resumes
+
+The last line on stderr names any status but 0, because `ray job submit` passes on only 0 or 1.
 """
 
 import contextlib
@@ -12,15 +16,18 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import NoReturn, TypeVar
 
 import tyro
 
-from mtl_core.errors import InputError, RunError, one_line
+from mtl_core import standard_output, termination
+from mtl_core.errors import InputError, OtherRunError, RunError, one_line
 
 Options = TypeVar("Options")
 
-DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, WORSE = 0, 1, 2, 3, 5
+DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, OTHER_RUN, WORSE = range(6)
+_MEANINGS = {TOO_MANY_FAILED: "done, but too many tracks failed", WORSE: "done, and the model is worse"}
 
 
 def _parse_flags(options: type[Options]) -> Options:
@@ -51,16 +58,31 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
 
     The docstrings of the dataclass `options` are the help.
     """
+    standard_output.install()
+    termination.install()
+    sys.excepthook = _report_bug
     try:
-        status = function(_parse_flags(options)) or DONE
+        end(function(_parse_flags(options)) or DONE)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = WRONG_INPUT
+        end(WRONG_INPUT, f"error: {error}")
+    except OtherRunError as error:
+        end(OTHER_RUN, f"busy: {error}")
     except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        status = FAILED
+        end(FAILED, f"failed: {error}")
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes", file=sys.stderr)
-        status = FAILED
+        end(FAILED, "interrupted: the same command resumes")
+
+
+def end(status: int, message: str | None = None) -> NoReturn:
+    """Exit with a status; the last line on stderr names it, if it is not `DONE`."""
+    if status != DONE:
+        print(f"{message or _MEANINGS[status]} [exit status {status}]", file=sys.stderr)
     sys.stdout.flush()
+    sys.stderr.flush()
     sys.exit(status)
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print the traceback of an error that nothing catches, and the status that Python ends with."""
+    sys.__excepthook__(kind, error, traceback)
+    print(f"failed: {one_line(error)} [exit status {FAILED}]", file=sys.stderr)

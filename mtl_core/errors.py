@@ -2,7 +2,7 @@
 
 A track's failure is data: a `TrackError` becomes one row of the failures table, with a stage, a stable error name from
 `ERRORS` and a message. Wrong inputs of a command are an `InputError`: one line and exit status 2, before any work. The
-failure of a run is a `RunError`: one line and exit status 1.
+failure of a run is a `RunError`: one line and exit status 1. Another run at work is an `OtherRunError`: exit status 4.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,10 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run cannot continue. The same command resumes it. The message is one line."""
+
+
+class OtherRunError(Exception):
+    """Another run is at work on the same folder. The message is one line."""
 
 
 @dataclass

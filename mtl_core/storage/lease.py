@@ -17,7 +17,8 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mtl_core.errors import InputError, RunError
+from mtl_core import termination
+from mtl_core.errors import OtherRunError, RunError
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location, VersionConflict
 
@@ -53,6 +54,7 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_stopped, daemon=True, name="lease")
         self._loss: str | None = None
+        self._cleanup = termination.cleanup(self._give_up)
 
     def renew(self) -> None:
         """Renew the lease, or raise LeaseLostError. If this returns, no other run can take over for `DEAD_AFTER_S`."""
@@ -82,9 +84,11 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         self._thread.start()
+        self._cleanup.__enter__()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._cleanup.__exit__(None, None, None)
         self._stop.set()
         self._thread.join()
         try:
@@ -94,12 +98,21 @@ class Lease:
             if error is not None:  # the loss explains the error: the next run changed the files of this one
                 raise
 
+    def _give_up(self) -> None:
+        """Give the lease up in a process that ends now. If that fails, the next run finds that the holder has ended."""
+        if self._lock.acquire(timeout=termination.GRACE_S / 2):  # not where a renewal was interrupted
+            with contextlib.suppress(VersionConflict, OSError):
+                record = replace(self._record, renewals=self._record.renewals + 1)
+                self._file.compare_and_swap(record.encode(), self._version)  # it is still held
+                self._file.delete()
+
 
 def acquire(folder: Location) -> Lease:
     """Take the lease of `folder`; to be used in a `with` statement, which renews it and gives it up.
 
     Raises:
-        InputError: another run holds it, or it cannot be written.
+        OtherRunError: another run holds it.
+        InputError: it cannot be written.
     """
     file = folder / LEASE_FILE
     record = _LeaseRecord(owner=uuid.uuid4().hex, host=socket.gethostname(), process=_process(os.getpid()), renewals=0)
@@ -114,7 +127,7 @@ def _take(file: Location, record: _LeaseRecord) -> str:
         if data is not None:
             holder = _LeaseRecord(**json.loads(data))
             if not _holder_has_exited(holder) and _is_renewed(file, version):
-                raise InputError(
+                raise OtherRunError(
                     f"{file.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} "
                     f"({holder.process}): wait for it, or stop it"
                 )

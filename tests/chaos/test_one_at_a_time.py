@@ -80,7 +80,7 @@ def test_a_second_command_is_refused_in_one_line(nights: Nights, cluster: dict[s
     second = run("never", "driver", nights.command(out), cluster)
     wall_s = time.monotonic() - start_s
     print(f"refused after {wall_s:.1f} s: {second.stderr.strip()}")
-    assert second.returncode == 2 and second.stderr.startswith("error: ") and second.stderr.count("\n") == 1
+    assert second.returncode == 4 and second.stderr.startswith("busy: ") and second.stderr.count("\n") == 1
     assert wall_s < 30
     _, stderr = first.communicate(timeout=120)
     assert first.returncode == 0, stderr

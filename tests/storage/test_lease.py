@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_core.errors import InputError
+from mtl_core.errors import OtherRunError
 from mtl_core.storage import lease
 from mtl_core.storage.lease import LeaseLostError
 from mtl_core.storage.location import Location, VersionConflict
@@ -40,7 +40,7 @@ def test_one_holder_at_a_time(root: str) -> None:
     folder = Location(root)
     with lease.acquire(folder) as first:
         time.sleep(0.5)  # meanwhile it is renewed
-        with pytest.raises(InputError, match="another run is at work"), lease.acquire(folder):
+        with pytest.raises(OtherRunError, match="another run is at work"), lease.acquire(folder):
             pass
         first.renew()
     assert folder.files() == [] and (folder / lease.LEASE_FILE).read_with_etag() is None

@@ -232,7 +232,7 @@ def test_the_job_refuses_beside_a_run_and_prints_what_it_did(
     bad_night(out)
     with lease.acquire(out):
         monkeypatch.setattr(lease, "DEAD_AFTER_S", 6.0)
-        assert run("--out", out, "--compact", monkeypatch=monkeypatch) == 2
+        assert run("--out", out, "--compact", monkeypatch=monkeypatch) == 4
     assert "another run is at work" in capsys.readouterr().err
     assert run("--out", out, "--restore-before", "x", monkeypatch=monkeypatch) == 2
     assert "contain no commit of run 'x'" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import ray
 
 import mtl_core
+from mtl_core import termination
 from mtl_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
             logging_config=ray.LoggingConfig(log_level="ERROR"),
         )
+    termination.install_again()
     _silence_ray_data()
     try:
         yield
