@@ -113,5 +113,7 @@ FAILURES = pa.schema(
         ("model_id", pa.string()),
         ("run_id", pa.string()),
         ("failed_at", pa.timestamp("us", tz="UTC")),
+        # of the run in which the track failed first, with this content and model
+        pa.field("first_run_id", pa.string(), metadata={SINCE: "0.2"}),
     ]
 )

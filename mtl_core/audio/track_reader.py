@@ -49,11 +49,15 @@ class FailedTrack:
     row: Row
     error: TrackError
 
-    def as_row(self, *, attempts: int, model_id: str | None, run_id: str) -> Row:
+    def as_row(self, *, model_id: str | None, run_id: str, gives_up: bool = False) -> Row:
         """A row of `schema.FAILURES`.
 
-        `attempts` counts the runs in which the track failed, this one included. `model_id` is None in an extraction.
+        Args:
+            model_id: None in an extraction, which counts no attempts of earlier runs.
+            run_id: of this run.
+            gives_up: whether the failure is permanent, even if such an error may pass.
         """
+        first_run_id = None if model_id is None else self.row.get("first_run_id")
         return {
             "track_id": self.row["track_id"],
             "uri": self.row.get("uri"),
@@ -61,11 +65,12 @@ class FailedTrack:
             "stage": self.error.stage,
             "error": self.error.error,
             "message": self.error.message,
-            "attempts": attempts,
-            "permanent": self.error.permanent,
+            "attempts": 1 if model_id is None else self.row.get("attempts", 0) + 1,
+            "permanent": self.error.permanent or gives_up,
             "model_id": model_id,
             "run_id": run_id,
             "failed_at": datetime.now(UTC),
+            "first_run_id": first_run_id or run_id,
         }
 
 

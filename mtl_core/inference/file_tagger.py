@@ -93,5 +93,5 @@ def load_tagger(model: str | PathLike[str]) -> FileTagger:
 
 def failure_columns(track: FailedTrack) -> Row:
     """track_id, uri, content_id, stage, error and message of a track that failed."""
-    row = track.as_row(attempts=1, model_id=None, run_id="")
+    row = track.as_row(model_id=None, run_id="")
     return {name: row[name] for name in ("track_id", "uri", "content_id", "stage", "error", "message")}

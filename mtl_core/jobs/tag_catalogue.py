@@ -10,6 +10,7 @@ from mtl_core import cli
 from mtl_core.inference.model_pointer import find_model
 from mtl_core.pipelines.run_record import EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
+from mtl_core.pipelines.verdict import accept
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.export import export_parquet
@@ -26,7 +27,10 @@ class Options(TaggingOptions):
     out: str
     """Folder of the tables `tags` and `failures` and of the run records in `runs`."""
     max_failed_share: float = 0.05
-    """Exit status 3 when more than this share of the planned tracks failed, 0 to 1."""
+    """Exit status 3 when more than this share of the tracks that were tried for the first time fail, 0 to 1. A command
+    that tries no new track repeats the verdict on the last run that did."""
+    accept_failures: bool = False
+    """Accept the failures of this night: from now on they raise no exit status 3. Written to OUT/runs."""
     export_parquet: str | None = None
     """File to write the tags to as plain Parquet, for readers that know no Delta tables."""
 
@@ -55,7 +59,17 @@ def main(options: Options) -> int:
         )
     if export is not None:
         print(f"{export_parquet(out, export):,} rows of tags -> {export}")
-    return cli.TOO_MANY_FAILED if result.failed_share > options.max_failed_share else cli.DONE
+    verdict = result.verdict
+    if verdict is None or verdict.share <= options.max_failed_share or verdict.accepted:
+        return cli.DONE
+    text = f"{verdict.failed:,} of {verdict.tried:,} tracks that run {' and '.join(verdict.run_ids)} tried first fail"
+    if options.accept_failures:
+        accept(out, verdict)
+        print(f"accepted: {text}")
+        return cli.DONE
+    allowed = f"--max-failed-share allows {options.max_failed_share:.1%}"
+    print(f"{text}: {verdict.share:.1%}, {allowed}; --accept-failures ends the alarm", file=sys.stderr)
+    return cli.TOO_MANY_FAILED
 
 
 def _describe_run(run: dict[str, Any], out: Location) -> str:

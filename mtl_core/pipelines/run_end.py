@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mtl_core.pipelines import run_record
 from mtl_core.storage import work_plan
@@ -30,7 +31,7 @@ def end_run(
         VerificationError: the results do not match the plan; nothing is committed.
     """
     results, failures = work_plan.read_results(plan, range(plan.n_shards))
-    planned = work_plan.read_columns(plan, ["track_id"])
+    planned = work_plan.read_columns(plan, ["track_id", "attempts"])
     files = [(plan.folder / result.output, result.done) for result in results if result.done]
     totals = work_plan.sum_results(results)
     verified = commit.verify_and_merge(
@@ -46,7 +47,12 @@ def end_run(
     night = read_night(out / "tags", verified.tags)
     commit.commit_run(out, verified, lock.renew)
     lock.renew()
-    committed = {"done": len(verified.tagged), "failed": len(verified.failures), "dropped": verified.n_dropped}
+    committed = {
+        "done": len(verified.tagged),
+        "failed": len(verified.failures),
+        "dropped": verified.n_dropped,
+        "first_tried": pc.sum(pc.equal(planned["attempts"], 0)).as_py(),
+    }
     cost = {
         "wall_s": round(time.monotonic() - start_s, 2),  # commit included
         "tracks_per_s": round(tracks_per_s, 3),

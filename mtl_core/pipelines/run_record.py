@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.tables.night_columns import NightColumns
 
 FOLDER = "runs"
+ACCEPTED = ".accepted.json"  # behind the id of a run whose failures a person has accepted
 #: The sources of a run's tags.
 AUDIO, EMBEDDINGS = "audio", "embeddings"
 MAX_RECORDS_READ = 50  # to find the nights before
@@ -37,7 +38,7 @@ def write(
     """Write the record of a committed run, and return it.
 
     Args:
-        totals: of `work_plan.sum_results`, with the committed tracks as `done` and `failed`, and `dropped`.
+        totals: of `work_plan.sum_results`, with the committed tracks as `done` and `failed`, `dropped`, and `first_tried`.
         cost: other figures of the run.
         refused: of the tracks that the run left as they are, those whose audio must be read.
         night: of the rows that it wrote.
@@ -54,6 +55,7 @@ def write(
         "planned": totals["planned"],
         "tagged": totals["done"],
         "failed": totals["failed"],
+        "first_tried": totals["first_tried"],  # tracks that had not failed before
         "left": totals["left"],  # of a run that reads the table: rows that stay as they are
         "refused": refused,
         "already_done": plan.parameters["already_done"],
@@ -73,21 +75,34 @@ def write(
     return record
 
 
-def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSummary]:
-    """The last runs of the same model and source, from their records.
+def newest_records(out: Location) -> Iterator[dict[str, Any]]:
+    """The records of the last `MAX_RECORDS_READ` finished runs, the newest first.
 
-    A record that cannot be read is no reason to stop: the run is committed already.
+    A record that cannot be read is passed over with a warning: it is no reason to stop a run that is committed.
     """
-    nights: list[NightSummary] = []
-    for file in reversed((out / FOLDER).files(".json")[-MAX_RECORDS_READ:]):
+    files = [file for file in (out / FOLDER).files(".json") if not file.name.endswith(ACCEPTED)]
+    for file in reversed(files[-MAX_RECORDS_READ:]):
         try:
             record = json.loads(file.read_bytes())
+            if not isinstance(record, dict) or "run_id" not in record:
+                raise ValueError("it is no record of a run")
+        except ValueError as error:
+            print(f"warning: {file} is passed over: {error}", file=sys.stderr)
+        else:
+            yield record
+
+
+def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSummary]:
+    """The last runs of the same model and source, from their records."""
+    nights: list[NightSummary] = []
+    for record in newest_records(out):
+        try:
             is_alike = "night" in record and record["source"] == source and record["run_id"] != plan.run_id
             is_alike = is_alike and record["asked"]["model_id"] == plan.parameters["model_id"]
             if is_alike and _is_a_night(record["asked"]):
                 nights.append(NightSummary.from_dict(record["night"]))
         except (ValueError, KeyError, TypeError) as error:
-            print(f"warning: {file} is not compared with: {error!r}", file=sys.stderr)
+            print(f"warning: run {record.get('run_id')} is not compared with: {error!r}", file=sys.stderr)
         if len(nights) == drift.NIGHTS:
             break
     return nights

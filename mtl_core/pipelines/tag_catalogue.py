@@ -12,11 +12,9 @@ read, its tags are computed from that. A night has two runs then: the first read
 """
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.pipelines import run_end
 from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
+from mtl_core.pipelines.verdict import Verdict, read_verdict
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard, RetagShard
@@ -38,6 +37,7 @@ from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
+from mtl_core.storage.run_id import new_run_id
 from mtl_core.storage.work_plan import (
     MAX_TRACKS_PER_SHARD,
     RUNS_IN_PROGRESS,
@@ -68,6 +68,9 @@ class TaggingOptions(ExitOptions, ReadLimits):
 
     retry_failed: bool = False
     """Try tracks again whose failure is permanent."""
+    retry_days: float = 7
+    """A failure that may pass, such as a store that does not answer, is tried again every night until its first one is
+    so many days old, 0 or more; then it is permanent."""
     only_changed: bool = False
     """Where tags follow from the embeddings in the table, write those rows alone whose artist or language changes. The
     other rows keep the model_id of the model that wrote them."""
@@ -82,6 +85,8 @@ class TaggingOptions(ExitOptions, ReadLimits):
     def __post_init__(self) -> None:
         ReadLimits.__post_init__(self)
         ExitOptions.__post_init__(self)
+        if not self.retry_days >= 0:
+            raise ValueError(f"retry_days must be 0 or more, got {self.retry_days}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
         if self.limit is not None and self.only_changed:
@@ -96,13 +101,8 @@ class TaggingResult:
 
     runs: list[dict[str, Any]]
     already_done: int
-    forgotten: int = 0
-
-    @property
-    def failed_share(self) -> float:
-        """Failed of planned tracks, 0 to 1; 0 if there are none. Tracks that a run left or dropped do not count."""
-        failed, tagged = (sum(run[name] for run in self.runs) for name in ("failed", "tagged"))
-        return failed / max(1, failed + tagged)
+    forgotten: int  # tracks of the manifest that were taken down
+    verdict: Verdict | None  # on the failures; None: no run has read audio
 
 
 def tag_catalogue(
@@ -145,6 +145,7 @@ def tag_catalogue(
         "model_id": model.model_id,
         "limit": options.limit,
         "retry_failed": options.retry_failed,
+        "retry_days": options.retry_days,
         "exit": options.exit,
         "segments": options.segments,
         "only_changed": options.only_changed,
@@ -160,7 +161,8 @@ def tag_catalogue(
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
         if open_tracks is not None and not len(open_tracks):
-            return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped))  # and starts no Ray
+            verdict = read_verdict(out, [])
+            return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict)  # no Ray starts
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:
@@ -189,7 +191,8 @@ def tag_catalogue(
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)
-    return TaggingResult(runs=records, already_done=already_done, forgotten=len(skipped))
+        verdict = read_verdict(out, [record["run_id"] for record in records])
+    return TaggingResult(runs=records, already_done=already_done, forgotten=len(skipped), verdict=verdict)
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:
@@ -291,7 +294,7 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
 
 
 def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: int) -> WorkPlan:
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    run_id = new_run_id()
     most, shards_per_file = MAX_TRACKS_PER_SHARD, SHARDS_PER_FILE
     if parameters["source"] == EMBEDDINGS:
         most, shards_per_file = ROWS_PER_SHARD, 4

@@ -33,20 +33,21 @@ def plan_tracks(
         skipped: the forgotten tracks, of `forgotten.find` for this manifest; default: they are found here.
 
     Returns:
-        track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model), sorted
-        by track_id. The table is memory-mapped from a file.
+        track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model) and
+        first_run_id (of the first of these, or null), sorted by track_id. The table is memory-mapped from a file.
     """
     skipped = forgotten.find(manifest, root) if skipped is None else skipped
     with open_database() as connection:
         connection.register("skipped", skipped)
         connection.register("manifest", scan_columns(manifest, ["track_id", "uri", "content_id", "size_bytes"]))
         connection.register("tags", _rows_of_model(root, "tags", model_id, ["track_id", "content_id"]))
-        columns = ["track_id", "content_id", "attempts", "permanent"]
+        columns = ["track_id", "content_id", "attempts", "permanent", "run_id", "first_run_id"]
         connection.register("failed", _rows_of_model(root, "failures", model_id, columns))
         return fetch_table(
             connection,
             """
-            SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts
+            SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts,
+                   coalesce(f.first_run_id, f.run_id) AS first_run_id
             FROM manifest m
             ANTI JOIN skipped s ON m.track_id = s.track_id
             ANTI JOIN tags t ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
@@ -125,5 +126,6 @@ def without_tracks(tracks: pa.Table, track_ids: pa.ChunkedArray, *, but: pa.Chun
 
 def _rows_of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
     table = open_table(root, name)
-    rows = TABLE_SCHEMAS[name].empty_table() if table is None else table.to_pyarrow_dataset()
+    schema = TABLE_SCHEMAS[name]  # a column that the table has not yet gained is null
+    rows = schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
     return scan_columns(rows, columns, pyarrow.dataset.field("model_id") == model_id)

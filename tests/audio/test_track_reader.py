@@ -134,7 +134,7 @@ def test_mels_are_those_of_version_0_1() -> None:
 
 def test_bad_bytes_and_an_empty_row_fail_as_data(reader: TrackReader) -> None:
     failed = list(reader.read([{"track_id": "a", "bytes": b"words"}, {"track_id": "b"}]))
-    rows = [track.as_row(attempts=1, model_id=None, run_id="r") for track in failed if isinstance(track, FailedTrack)]
+    rows = [track.as_row(model_id=None, run_id="r") for track in failed if isinstance(track, FailedTrack)]
     assert [(row["track_id"], row["uri"], row["stage"], row["error"]) for row in rows] == [
         ("a", None, "decode", "not_audio"),
         ("b", None, "fetch", "not_found"),

@@ -185,7 +185,7 @@ def test_a_track_whose_output_is_not_finite_fails_alone(level):
     with np.errstate(over="ignore"):
         before, failed, after = wide.tag(tracks, model_id="m", run_id="r")
     assert isinstance(failed, FailedTrack)
-    failure = failed.as_row(attempts=1, model_id="m", run_id="r")
+    failure = failed.as_row(model_id="m", run_id="r")
     assert (failure["track_id"], failure["stage"], failure["error"]) == ("bad", "model", "failed")
     assert not failure["permanent"], "the next night tries it again"
     assert (before["track_id"], after["track_id"]) == ("x", "y")

@@ -69,7 +69,8 @@ def tag_a_small_catalogue(at: Location, untrained: Artifact) -> list[dict]:
     (run,) = tagged.runs
     assert (run["planned"], run["tagged"], run["failed"], run["already_done"]) == (N_GOOD + 4, N_GOOD, 4, 0)
     assert json.loads((out / "runs" / f"{run['run_id']}.json").read_bytes()) == run
-    assert tagged.failed_share == pytest.approx(4 / (N_GOOD + 4))
+    assert tagged.verdict is not None and not tagged.verdict.accepted
+    assert (tagged.verdict.failed, tagged.verdict.tried) == (4, N_GOOD + 4)
     assert not list((out / "_run").walk()), "a finished run leaves no plan"
     assert (run["night"]["tagged"], run["night"]["shares"]["no segment has sound"]) == (N_GOOD, 0)
     assert sum(n for name, n in run["night"]["shares"].items() if name.startswith("artist is")) == N_GOOD
@@ -77,7 +78,7 @@ def tag_a_small_catalogue(at: Location, untrained: Artifact) -> list[dict]:
     assert run["drift"] == []
 
     again = tag_catalogue(at / "manifest.parquet", at / "model", out, TaggingOptions())
-    assert (again.runs, again.already_done, again.failed_share) == ([], N_GOOD + 4, 0)
+    assert (again.runs, again.already_done, again.verdict) == ([], N_GOOD + 4, tagged.verdict)
     assert rows(out, "tags") == tags
     return tags
 

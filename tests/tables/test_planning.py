@@ -19,7 +19,7 @@ def test_the_plan_has_the_tracks_without_tags_or_permanent_failure(root: str) ->
     assert planned(manifest("dcba")) == "abcd"
     night(out, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
     plan = planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=False)
-    assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts"]
+    assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts", "first_run_id"]
     assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
     assert planned(manifest("abcd"), retry_failed=True) == "bcd"
     assert planned(manifest("abcd"), model="other") == "abcd"

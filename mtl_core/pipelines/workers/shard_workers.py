@@ -29,6 +29,7 @@ from mtl_core.schema import TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import to_bytes
+from mtl_core.storage.run_id import days_between
 from mtl_core.storage.work_plan import ShardResult, WorkPlan
 from mtl_core.tables.rewriting import read_rows
 from mtl_core.timing import ZERO, StageTimer, StageTimes
@@ -247,13 +248,15 @@ def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | R
     """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
     model_id = plan.parameters.get("model_id")  # an extraction has none, and counts no attempts of earlier runs
     failures = [
-        track.as_row(
-            attempts=1 if model_id is None else track.row.get("attempts", 0) + 1,
-            model_id=model_id,
-            run_id=plan.run_id,
-        )
+        track.as_row(model_id=model_id, run_id=plan.run_id, gives_up=_lasts_too_long(track, plan))
         for track in tracks
         if isinstance(track, FailedTrack)
     ]
     work_plan.complete_shard(plan, result, failures)
     return {"done": np.array([result.done]), "failed": np.array([result.failed])}
+
+
+def _lasts_too_long(track: FailedTrack, plan: WorkPlan) -> bool:
+    """Whether the track failed first so long before this run that later nights shall not try it again."""
+    first, days = track.row.get("first_run_id"), plan.parameters.get("retry_days")
+    return first is not None and days is not None and days_between(first, plan.run_id) >= days
