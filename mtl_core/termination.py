@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 TERMINATED = 128 + signal.SIGTERM  # the exit status
-GRACE_S = 1.5  # for the handler, which runs only between two steps of the main thread's Python code
+GRACE_S = 1.0  # for the handler; half as much again for a thread that does its work
 
 _cleanups: list[Callable[[], None]] = []
 _is_installed = False
@@ -22,7 +22,7 @@ _is_installed = False
 
 @contextlib.contextmanager
 def cleanup(function: Callable[[], None]) -> Iterator[None]:
-    """Call a function if SIGTERM comes while the body runs. It must not raise, and must take less than `GRACE_S`."""
+    """Call a function if SIGTERM comes while the body runs; it must not raise. Another thread may call it again."""
     _cleanups.append(function)
     try:
         yield
@@ -42,30 +42,43 @@ def install() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-def install_again() -> None:
-    """Undo that `ray.init` has set a handler of its own; nothing where `install` was not called."""
+@contextlib.contextmanager
+def handler_replaced() -> Iterator[None]:
+    """Run a body that sets a handler of its own, which raises SystemExit, as `ray.init` does. Afterwards ours is back.
+
+    Where `install` was not called, this does nothing.
+    """
+    try:
+        yield
+    except SystemExit:
+        if _is_installed:
+            _terminate()
+        raise
     if _is_installed:
         signal.signal(signal.SIGTERM, _terminate)
 
 
 def _terminate(*_: object) -> None:
-    for function in reversed(_cleanups):
-        function()
-    print(f"stopped by SIGTERM: the same command resumes [exit status {TERMINATED}]", file=sys.stderr)
-    _end()
-
-
-def _end_when_stuck(reader: int) -> None:
-    """End the process where the main thread does not come to the handler: it is in a library's code, or writes to a
-    terminal that nobody reads. Then the next run finds that the holder of the lease has ended."""
-    while os.read(reader, 1) != bytes([signal.SIGTERM]):
-        pass
-    time.sleep(GRACE_S)
+    """The handler. Python runs it in the main thread, between two steps of its code."""
+    _clean_up()
     os._exit(TERMINATED)
 
 
-def _end() -> None:
+def _clean_up() -> None:
+    for function in reversed(_cleanups):
+        function()
+    print(f"stopped by SIGTERM: the same command resumes [exit status {TERMINATED}]", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+
+
+def _end_when_stuck(reader: int) -> None:
+    """End the process where the main thread is long in a library's code, such as `ray.init`, and runs no handler."""
+    while os.read(reader, 1) != bytes([signal.SIGTERM]):
+        pass
+    time.sleep(GRACE_S)
+    cleaner = threading.Thread(target=_clean_up, daemon=True)
+    cleaner.start()
+    cleaner.join(GRACE_S / 2)  # a store may not answer
     os._exit(TERMINATED)

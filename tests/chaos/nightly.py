@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 JOB = HERE.parents[1] / "jobs" / "tag_catalogue.py"
 RATE_HZ = 16_000
 COUNTING = "counting_decoder"
+RUN_FIELDS = ("run_id", "tagged_at", "failed_at", "first_run_id")  # of a row: they differ from run to run
 
 
 def write_track(file: Location, number: int, seconds: float = 0.2) -> None:
@@ -159,7 +160,7 @@ def assert_exact(nights: Nights, out: Path) -> None:
 
 def without_run_fields(rows: list[dict]) -> list[dict]:
     """Rows without the fields that differ from run to run."""
-    return [{k: v for k, v in row.items() if k not in ("run_id", "tagged_at", "failed_at")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in RUN_FIELDS} for row in rows]
 
 
 def decode_counts(nights: Nights) -> Counter[str]:

@@ -56,6 +56,14 @@ def test_a_cluster_that_does_not_answer(manifest: Path) -> None:
     assert wall_s < 30
 
 
+def test_a_temporary_folder_whose_name_is_too_long_for_sockets(manifest: Path) -> None:
+    folder = manifest.parent / ("x" * 90)
+    folder.mkdir()
+    flags = ("--manifest", manifest, "--out", manifest.parent / "out")
+    status, stderr, _ = run_job("jobs/extract_mels.py", *flags, TMPDIR=str(folder))
+    assert status == 2 and stderr.count("\n") == 1 and f"TMPDIR={folder}" in stderr, stderr
+
+
 def test_wrong_credentials(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

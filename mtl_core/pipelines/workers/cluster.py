@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: the least number of logical CPUs of a local Ray, which has at least 2 and as many as the machine.
 
     Raises:
-        InputError: `RAY_ADDRESS` names a cluster that does not answer.
+        InputError: `RAY_ADDRESS` names a cluster that does not answer, or the temporary folder's name is too long.
     """
     if ray.is_initialized():
         _silence_ray_data()
@@ -52,28 +53,45 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     # Ray Data takes half a second to import, and Ray takes longer to start: do both at the same time.
     threading.Thread(target=importlib.import_module, args=("ray.data",)).start()
-    if address:
-        _check_answers(address)
-        # There is no public way to ask whether `ray job submit` started this process. If it did, the submission's
-        # working folder is on the path of every worker; if not, this package is sent to them.
-        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
-        ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level="ERROR")
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(2, os.cpu_count() or 1, num_cpus or 0),
-            include_dashboard=False,
-            logging_level="ERROR",
-            # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-        )
-    termination.install_again()
+    with termination.handler_replaced():
+        if address:
+            _join(address)
+        else:
+            _start_local(max(2, os.cpu_count() or 1, num_cpus or 0))
     _silence_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    _check_answers(address)
+    # There is no public way to ask whether `ray job submit` started this process. If it did, the submission's working
+    # folder is on the path of every worker; if not, this package is sent to them.
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
+    ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level="ERROR")
+
+
+def _start_local(num_cpus: int) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level="ERROR",
+            # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
+        )
+    except OSError as error:
+        if "AF_UNIX path length" not in str(error):
+            raise
+        folder = tempfile.gettempdir()
+        raise InputError(
+            f"TMPDIR={folder}: its {len(folder)} characters are too many for the paths of Ray's sockets; allowed are "
+            "about 40"
+        ) from error
 
 
 def _check_answers(address: str) -> None:

@@ -1,0 +1,64 @@
+"""SIGTERM at any moment: the job ends within two seconds with 143, its lease is free, and the next run is exact."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from nightly import Nights, assert_exact, run, start, two_nights, wait_for
+
+TIMES = 20
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return two_nights(tmp_path_factory.mktemp("nights"), 192)
+
+
+def processes_of(session: int) -> list[str]:
+    """The command lines of the processes of a session that still run."""
+    alive = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    alive.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+    return alive
+
+
+@pytest.mark.slow
+def test_the_job_is_stopped_at_random_moments(nights: Nights) -> None:
+    out = nights.out("undisturbed")
+    begin = time.monotonic()
+    ended = run("never", "driver", nights.command(out))
+    whole_s = time.monotonic() - begin
+    assert ended.returncode == 0, ended.stderr
+    moments, stopped = random.Random(SEED), 0
+    for number in range(TIMES):
+        out = nights.out(f"stopped {number}")
+        command = nights.command(out)
+        wait_s = moments.uniform(1, whole_s)
+        job = start("never", "driver", command)
+        time.sleep(wait_s)
+        job.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        _, errors = job.communicate(timeout=60)
+        took_s = time.monotonic() - begin
+        print(f"stopped after {wait_s:.1f} s of {whole_s:.1f}: status {job.returncode} within {took_s:.2f} s")
+        if job.returncode == 0:  # it had ended before
+            continue
+        stopped += 1
+        assert job.returncode in (143, -signal.SIGTERM) and took_s < 2, errors  # -15: before the job handles signals
+        if job.returncode == 143:
+            assert errors.splitlines()[-1].endswith("[exit status 143]"), errors
+        assert not (out / "_lease.json").exists()
+        resumed = run("never", "driver", command)
+        assert resumed.returncode == 0, resumed.stderr
+        assert_exact(nights, out)
+        wait_for(lambda session=job.pid: not processes_of(session))  # an agent of Ray looks for its parent now and then
+    assert stopped >= TIMES // 2
