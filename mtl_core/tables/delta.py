@@ -8,6 +8,7 @@ In this package, `root` is the folder of both tables, a table's `name` is a key 
 raises if the lease is lost.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,14 +27,18 @@ TABLE_SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
 APPLICATION = "tag_catalogue"
 #: Key in the log, with each commit of a run: the version of the other table at that moment.
 OTHER_TABLE_VERSION = "other_table_version"
+_REFUSED = r"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}"
+_REFUSED_ON_DISK, _REFUSED_ON_S3 = rf"{_REFUSED}|\\", rf"{_REFUSED}|[#?]|//"
 
 
 def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
     """Open a table at a version, or at the latest; None if it does not exist.
 
     Raises:
-        InputError: the log does not have this version any more.
+        InputError: the log does not have this version any more, or deltalake would take the name of the folder for that
+            of another place.
     """
+    _check_name(root)
     options = storage_options(root)
     uri = (root / name).uri
     if not DeltaTable.is_deltatable(uri, options):
@@ -55,6 +60,17 @@ def open_tables(root: Location) -> dict[str, DeltaTable]:
     if not tables:
         raise InputError(f"{root}: there are no tables of tags and failures")
     return tables
+
+
+def _check_name(root: Location) -> None:
+    """deltalake takes a location for a URL, though not wholly: it decodes, drops or cuts off these characters."""
+    refused = _REFUSED_ON_S3 if root.on_s3 else _REFUSED_ON_DISK
+    if found := re.search(refused, root.path):
+        raise InputError(
+            f"{root}: {found[0]!r} cannot be in the name of a folder of tables, because other programs would look for "
+            "them elsewhere; allowed are names without control characters, %20 and its like, and "
+            + ("#, ? and //" if root.on_s3 else "backslashes")
+        )
 
 
 def storage_options(root: Location) -> dict[str, str]:
