@@ -32,8 +32,8 @@ Plan = Callable[[int, int], Sequence[tuple[float, float]]]
 
 
 def is_audio_file(path: str) -> bool:
-    """Whether a path has one of `AUDIO_EXTENSIONS`."""
-    return path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+    """Whether a path has one of `AUDIO_EXTENSIONS`, and is none of the `._NAME` that macOS writes beside each NAME."""
+    return not path.rpartition("/")[2].startswith("._") and path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
 
 
 def open_track(

@@ -1,5 +1,7 @@
 """List the audio files of a catalogue and join their labels: the content of a new manifest."""
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,6 +23,8 @@ class CatalogueListing:
     #: The `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an empty label is null.
     table: pa.Table
     labels_without_file: list[str]  # paths in the labels that are not in the catalogue, sorted
+    labels_by_likeness: list[str]  # files that got the labels of a path that is written in another way, sorted
+    unreadable_folders: list[str]  # on a disk; what lies below them is not in the table
     undecodable_names: list[str]  # names of files that are not UTF-8, as `repr` prints them
     outside_layout: list[str]  # paths whose folders give no labels, if labels come from folders
 
@@ -44,7 +48,8 @@ def list_catalogue(
     with as_input_error(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():
             raise FileNotFoundError
-        entries = list(catalogue.walk())
+        unreadable: list[str] = []
+        entries = list(catalogue.walk(on_error=lambda error: unreadable.append(str(error.filename))))
     undecodable_names = [repr(path) for path, _ in entries if not _is_text(path)]
     files = {path: entry for path, entry in entries if _is_text(path)}
     outside_layout: list[str] = []
@@ -52,6 +57,10 @@ def list_catalogue(
         label_rows, outside_layout = labels_from_paths(filter(is_audio_file, files))
         if outside_layout and not label_rows:
             raise InputError(f"{catalogue}: no file lies in LANGUAGE/ARTIST/, e.g. {outside_layout[0]!r}")
+    alike = (
+        {} if labels_from_folders else match_alike(label_rows.keys() - files.keys(), files.keys() - label_rows.keys())
+    )
+    label_rows |= {path: label_rows.pop(named) for named, path in alike.items()}
     carried = [name for name in next(iter(label_rows.values()), {}) if name not in LABEL_COLUMNS]
     tracks = {path: entry for path, entry in files.items() if path in label_rows or is_audio_file(path)}
     if not tracks:
@@ -68,9 +77,25 @@ def list_catalogue(
     return CatalogueListing(
         table=table,
         labels_without_file=sorted(label_rows.keys() - tracks.keys()),
+        labels_by_likeness=sorted(alike.values()),
+        unreadable_folders=sorted(unreadable),
         undecodable_names=undecodable_names,
         outside_layout=outside_layout,
     )
+
+
+def match_alike(named: Iterable[str], files: Iterable[str]) -> dict[str, str]:
+    """Path in the labels -> path of a file, where the two are the same but for how they are written.
+
+    They are alike in Unicode's composed form, without spaces at the ends, and without `./`. Only pairs count of which
+    each path has one partner: of two files that are alike, neither is the one that was meant.
+    """
+    by_form: dict[str, tuple[list[str], list[str]]] = {}
+    for side, paths in enumerate((named, files)):
+        for path in paths:
+            form = unicodedata.normalize("NFC", path).strip().removeprefix("./")
+            by_form.setdefault(form, ([], []))[side].append(path)
+    return {left[0]: right[0] for left, right in by_form.values() if len(left) == len(right) == 1}
 
 
 def _is_text(path: str) -> bool:

@@ -1,12 +1,12 @@
 """labels.csv: the labels of a catalogue's files as one UTF-8 CSV file.
 
-The column `path` is relative to the catalogue. `track_id`, `artist`, `language` and `album` are optional; all other
-columns are carried into the manifest. An empty cell is None.
+The column `path` is relative to the catalogue, and taken as it is. `track_id`, `artist`, `language` and `album` are
+optional; all other columns are carried into the manifest. Of their cells, spaces at the ends do not count, and an empty
+cell is None.
 """
 
 import csv
 import io
-import posixpath
 from collections import Counter
 
 from mtl_core.errors import InputError
@@ -28,11 +28,13 @@ def read_label_file(location: Location) -> dict[str, dict[str, str | None]]:
     check_reachable(location)
     with as_input_error(location):
         content = location.read_bytes()
+    csv.field_size_limit(len(content) + 1)  # a cell may hold lyrics; by default 128 KiB are allowed
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
+        header, *lines = [line for line in reader if line] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{location} is not a UTF-8 CSV file: {error}") from None
+    header = [name.strip() for name in header]
     if "path" not in header:
         raise InputError(f"{location} has no column 'path': its columns are {header}")
     if "" in header:
@@ -47,8 +49,8 @@ def read_label_file(location: Location) -> dict[str, dict[str, str | None]]:
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise InputError(f"{location}, row {number}: {len(line)} cells, but the header has {len(header)}")
-        row: dict[str, str | None] = {name: cell or None for name, cell in zip(header, line, strict=True)}
-        path = posixpath.normpath(row.pop("path") or "")
+        path = line[header.index("path")]
+        row = {name: cell.strip() or None for name, cell in zip(header, line, strict=True) if name != "path"}
         if path in rows:
             raise InputError(f"{location}, row {number}: the path {path!r} occurs twice")
         rows[path] = row

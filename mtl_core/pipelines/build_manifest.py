@@ -40,6 +40,11 @@ def _summary(listing: CatalogueListing, out: Location) -> str:
         labels = table[task].drop_null()
         lines.append(f"{task}: {len(labels):,} labelled, {len(labels.unique()):,} classes")
     for examples, message in (
+        (listing.unreadable_folders, "folders cannot be read; what lies in them is left out"),
+        (
+            listing.labels_by_likeness,
+            "files have the labels of a path that is written in another way (accents, spaces)",
+        ),
         (listing.labels_without_file, "label rows have no file"),
         (listing.outside_layout, "files do not lie in LANGUAGE/ARTIST/ and have no labels"),
         (listing.undecodable_names, "files have names that are not UTF-8 and are left out"),

@@ -15,7 +15,7 @@ import posixpath
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,21 @@ def open_filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractF
     if attempts != ATTEMPTS:
         filesystem.retries = 1  # s3fs adds its own retries to those of botocore
     return filesystem
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _disk_entry(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
+    """fsspec's entry of a file. A link that leads nowhere, or in a circle, has its own; a file just deleted has none."""
+    try:
+        return dict(filesystem.info(path))
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            return {"type": "link", "size": status.st_size, "mtime": status.st_mtime}
+        return {}
 
 
 class VersionConflict(Exception):  # noqa: N818 (an outcome, not an error: another writer was faster)
@@ -255,19 +270,28 @@ class Location:
             return set()
         return {posixpath.basename(path.rstrip("/")) for path in paths}
 
-    def walk(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def walk(self, on_error: Callable[[OSError], None] = _raise) -> Iterator[tuple[str, dict[str, Any]]]:
         """(path relative to this folder, the store's entry) of every file below, sorted by path.
 
-        A link to a file gives the entry of that file. A broken link gives its own entry. Links to folders are not
-        followed.
+        A link to a file gives the entry of that file. A link that cannot be followed gives its own entry. Links to
+        folders are not followed.
+
+        Args:
+            on_error: gets the error of a folder on a disk that cannot be read; it is left out. By default it is raised.
         """
-        entries = self.filesystem.find(self.path, detail=True, withdirs=False)
+
+        def report(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):  # the folder has just been deleted, or was never there
+                on_error(error)
+
+        if self.on_s3:
+            entries = self.filesystem.find(self.path, detail=True, withdirs=False)
+        else:  # fsspec passes over the errors of folders further below
+            files = (f"{folder}/{name}" for folder, _, names in os.walk(self.path, onerror=report) for name in names)
+            entries = dict.fromkeys(files)
         for path in sorted(entries):
-            entry = entries[path]
-            if entry.get("islink"):
-                with contextlib.suppress(FileNotFoundError):
-                    entry = self.filesystem.info(path)
-            if entry["type"] in ("file", "other", "link"):
+            entry = entries[path] or _disk_entry(self.filesystem, path)
+            if entry and entry["type"] in ("file", "other", "link"):
                 yield path[len(self.path) + 1 :], entry
 
     def delete(self) -> None:

@@ -92,3 +92,53 @@ def test_folders_may_give_the_labels(root: str) -> None:
 def test_a_catalogue_without_files_is_refused(root: str) -> None:
     with pytest.raises(InputError, match=r"nothing is there|no audio file"):
         list_catalogue(Location(root), None)
+
+
+def test_labels_join_by_the_path_as_it_is(bucket: str) -> None:
+    catalogue = Location(bucket)
+    for key in ("c//double.mp3", "c/double.mp3", " lead.mp3", "lead.mp3"):
+        catalogue.filesystem.pipe_file(f"{catalogue.path}/{key}", b"x")
+    (catalogue / "labels.csv").write_bytes(b"path,artist\nc//double.mp3,Two\n lead.mp3,Space\n")
+    listing = list_catalogue(catalogue, catalogue / "labels.csv")
+    artists = {row["track_id"]: row["artist"] for row in listing.table.to_pylist()}
+    assert artists == {"c//double.mp3": "Two", "c/double.mp3": None, " lead.mp3": "Space", "lead.mp3": None}
+    assert listing.labels_by_likeness == []
+
+
+def test_labels_join_a_path_that_is_written_in_another_way_if_it_is_the_only_one(tmp_path: Path) -> None:
+    composed, decomposed = "Bj\u00f6rk.mp3", "Bjo\u0308rk.mp3"
+    for name in (f"a/{decomposed}", f"b/{composed}", f"b/{decomposed}", "c.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text(f"path,artist\na/{composed},A\nb/{composed},B\n./c.mp3 ,C\n")
+    listing = list_catalogue(Location(str(tmp_path)), Location(str(tmp_path / "labels.csv")))
+    artists = {row["track_id"]: row["artist"] for row in listing.table.to_pylist()}
+    assert artists == {f"a/{decomposed}": "A", f"b/{composed}": "B", f"b/{decomposed}": None, "c.mp3": "C"}
+    assert listing.labels_by_likeness == [f"a/{decomposed}", "c.mp3"] and listing.labels_without_file == []
+
+
+def test_what_macos_writes_beside_files_is_no_track(root: str) -> None:
+    catalogue, _ = write_catalogue(root)
+    (catalogue / "a" / "._one.flac").write_bytes(b"x")
+    assert list_catalogue(catalogue, None).table["track_id"].to_pylist() == ["a/one.flac", "b/two.MP3"]
+
+
+def test_a_link_that_cannot_be_followed_is_a_track_that_will_fail(tmp_path: Path) -> None:
+    catalogue, _ = write_catalogue(str(tmp_path))
+    (tmp_path / "loop.flac").symlink_to(tmp_path / "loop.flac")
+    assert "loop.flac" in list_catalogue(catalogue, None).table["track_id"].to_pylist()
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue, _ = write_catalogue(str(tmp_path))
+    listed = os.scandir
+
+    def refuse(path: str) -> object:  # as a mode would, which root does not heed
+        if str(path).rstrip("/").endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listing = list_catalogue(catalogue, None)
+    assert listing.unreadable_folders == [f"{tmp_path}/b"]
+    assert listing.table["track_id"].to_pylist() == ["a/one.flac"]
