@@ -21,7 +21,7 @@ class Options(TaggingOptions):
     """Tag every track of a manifest that is not tagged yet with artist and language; the same command resumes."""
 
     manifest: str
-    """Manifest, as build_manifest writes it: a Parquet file or a folder of them."""
+    """Manifest, as build_manifest writes it: a Parquet file, a folder of them, Hive partitions, or a Delta table."""
     model: str
     """Model artifact, as train writes it: a folder; or a model pointer, see promote."""
     out: str

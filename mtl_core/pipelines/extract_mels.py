@@ -76,7 +76,7 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     """Extract the mels of all tracks of a manifest.
 
     Args:
-        manifest_at: the manifest, a Parquet file or a folder of them.
+        manifest_at: the manifest, see `dataset.manifest`.
         out: folder of the mels.
         options: how they are extracted.
         decoder: the module that runs as the decoder process. A deployment can name its own, see `decoder_child.serve`.

@@ -74,6 +74,8 @@ class TaggingOptions(ExitOptions, ReadLimits):
     only_changed: bool = False
     """Where tags follow from the embeddings in the table, write those rows alone whose artist or language changes. The
     other rows keep the model_id of the model that wrote them."""
+    allow_empty: bool = False
+    """Whether a manifest without tracks is right. Otherwise it ends with exit status 2: a list that was not made."""
     limit: int | None = None
     """Plan the first N open tracks by track_id, 1 or more; the rest wait. Default: all."""
     num_workers: int | None = None
@@ -117,7 +119,7 @@ def tag_catalogue(
     """Tag every track of a manifest that the tables under `out` have no tags and no permanent failure for.
 
     Args:
-        manifest_at: the manifest, a Parquet file or a folder of them.
+        manifest_at: the manifest, see `dataset.manifest`.
         model_at: folder of the model artifact.
         out: folder of the tables and records.
         options: how the catalogue is tagged.
@@ -135,12 +137,16 @@ def tag_catalogue(
         raise InputError(
             f"segments is of models of the sampling spread, and {model_at} is of {model.front_end.sampling}"
         )
-    tracks = manifest.scan(manifest_at)
+    manifest_version = manifest.delta_version(manifest_at)
+    tracks = manifest.scan(manifest_at, manifest_version)
+    if not options.allow_empty and not tracks.count_rows():
+        raise InputError(f"{manifest_at}: the manifest has no tracks; --allow-empty allows that")
     check_writable(out)
     require_known_columns(out)
     read_options = ReadOptions(limits=options.read_limits(), decoder=decoder)
     parameters = {
         "manifest": manifest_at.uri,
+        "manifest_version": manifest_version,  # of a Delta table
         "model": model_at.uri,
         "model_id": model.model_id,
         "limit": options.limit,

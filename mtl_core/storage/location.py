@@ -62,7 +62,7 @@ def _raise(error: OSError) -> None:
 
 
 def _disk_entry(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
-    """fsspec's entry of a file. A link that leads nowhere, or in a circle, has its own; a file just deleted has none."""
+    """fsspec's entry of a file. A link that leads nowhere, or in a circle, has its own; one that is gone has none."""
     try:
         return dict(filesystem.info(path))
     except OSError:

@@ -32,24 +32,28 @@ _REFUSED_ON_DISK, _REFUSED_ON_S3 = rf"{_REFUSED}|\\", rf"{_REFUSED}|[#?]|//"
 
 
 def open_table(root: Location, name: str, version: int | None = None) -> DeltaTable | None:
-    """Open a table at a version, or at the latest; None if it does not exist.
+    """Open one of our tables at a version, or at the latest; None if it does not exist. Raises as `open_delta`."""
+    return open_delta(root / name, version)
+
+
+def open_delta(location: Location, version: int | None = None) -> DeltaTable | None:
+    """Open any Delta table at a version, or at the latest; None if it does not exist.
 
     Raises:
         InputError: the log does not have this version any more, or deltalake would take the name of the folder for that
             of another place.
     """
-    _check_name(root)
-    options = storage_options(root)
-    uri = (root / name).uri
-    if not DeltaTable.is_deltatable(uri, options):
+    _check_name(location)
+    options = storage_options(location)
+    if not DeltaTable.is_deltatable(location.uri, options):
         return None
     try:
-        return DeltaTable(uri, version, storage_options=options)
+        return DeltaTable(location.uri, version, storage_options=options)
     except DeltaError as error:
         if version is None:
             raise
         raise InputError(
-            f"{root / name}: version {version} cannot be opened; if a --purge-now was interrupted, repeat it: "
+            f"{location}: version {version} cannot be opened; if a --purge-now was interrupted, repeat it: "
             f"{one_line(error)}"
         ) from None
 
@@ -62,14 +66,14 @@ def open_tables(root: Location) -> dict[str, DeltaTable]:
     return tables
 
 
-def _check_name(root: Location) -> None:
+def _check_name(location: Location) -> None:
     """deltalake takes a location for a URL, though not wholly: it decodes, drops or cuts off these characters."""
-    refused = _REFUSED_ON_S3 if root.on_s3 else _REFUSED_ON_DISK
-    if found := re.search(refused, root.path):
+    refused = _REFUSED_ON_S3 if location.on_s3 else _REFUSED_ON_DISK
+    if found := re.search(refused, location.path):
         raise InputError(
-            f"{root}: {found[0]!r} cannot be in the name of a folder of tables, because other programs would look for "
-            "them elsewhere; allowed are names without control characters, %20 and its like, and "
-            + ("#, ? and //" if root.on_s3 else "backslashes")
+            f"{location}: {found[0]!r} cannot be in the name of a folder of tables, because other programs would look "
+            "for them elsewhere; allowed are names without control characters, %20 and its like, and "
+            + ("#, ? and //" if location.on_s3 else "backslashes")
         )
 
 

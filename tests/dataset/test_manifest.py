@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
@@ -24,6 +25,7 @@ from mtl_core.storage.location import Location
         ({"track_id": ["a"], "uri": ["gs://b/c"]}, "uri 'gs://b/c': allowed"),
         ({"track_id": [["a"]], "uri": ["/a"]}, "column 'track_id' is list"),
         ({"track_id": ["a"], "uri": ["/a"], "size_bytes": ["many"]}, "column 'size_bytes' is string"),
+        ({"track_id": ["a"], "uri": ["/a"], "size_bytes": [1.5]}, "1.5"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
@@ -54,3 +56,36 @@ def test_what_is_not_a_manifest_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             manifest.read(Location(str(tmp_path / name)))
+
+
+def test_sizes_may_be_whole_floats(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"track_id": ["a", "b"], "uri": ["/a", "/b"], "size_bytes": [3.0, None]}), tmp_path / "m.parquet"
+    )
+    assert manifest.read(Location(str(tmp_path / "m.parquet")))["size_bytes"].to_pylist() == [3, None]
+
+
+def test_a_manifest_may_be_hive_partitions(root: str) -> None:
+    folder = Location(root) / "m"
+    for path, ids in (("language=xx/day=1/a.parquet", ["a"]), ("language=y%20y/day=2/b.parquet", ["b", "c"])):
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table({"track_id": ids, "uri": ["s3://x/y"] * len(ids)}), buffer)
+        (folder / path).write_bytes(buffer.getvalue().to_pybytes())
+    (folder / "_temporary" / "b.parquet").write_bytes(b"no parquet")
+    rows = {row["track_id"]: (row["language"], row["day"]) for row in manifest.read(folder).to_pylist()}
+    assert rows == {"a": ("xx", "1"), "b": ("y y", "2"), "c": ("y y", "2")}
+    assert manifest.delta_version(folder) is None
+
+
+@pytest.mark.parametrize("partitions", [None, ["language"]])
+def test_a_manifest_may_be_a_delta_table_of_which_deleted_rows_do_not_come_back(
+    tmp_path: Path, partitions: list[str] | None
+) -> None:
+    rows = {"track_id": ["a", "b"], "uri": ["/a", "/b"], "language": ["xx", "yy"], "mood": ["calm", "wild"]}
+    write_deltalake(tmp_path / "m", pa.table(rows), partition_by=partitions)
+    DeltaTable(tmp_path / "m").delete("track_id = 'a'")
+    at = Location(str(tmp_path / "m"))
+    assert manifest.delta_version(at) == 1
+    (row,) = manifest.read(at).to_pylist()
+    assert (row["track_id"], row["language"], row["mood"], row["artist"]) == ("b", "yy", "wild", None)
+    assert sorted(manifest.scan(at, 0).to_table()["track_id"].to_pylist()) == ["a", "b"]
