@@ -38,7 +38,8 @@ def write(
     """Write the record of a committed run, and return it.
 
     Args:
-        totals: of `work_plan.sum_results`, with the committed tracks as `done` and `failed`, `dropped`, and `first_tried`.
+        totals: of `work_plan.sum_results`, with the committed tracks as `done` and `failed`; `dropped` and
+            `first_tried`.
         cost: other figures of the run.
         refused: of the tracks that the run left as they are, those whose audio must be read.
         night: of the rows that it wrote.
