@@ -56,8 +56,9 @@ def unfinished(
     out: Location, run: str, tagged: list[int], failed: list[int], parameters: dict | None = None
 ) -> WorkPlan:
     """A run whose one shard is complete and whose commit has not begun."""
+    tracks = conform(table_of(np.array([*tagged, *failed]), run, MANIFEST), MANIFEST)
     plan = work_plan.write_plan(
-        conform(table_of(np.array([*tagged, *failed]), run, MANIFEST), MANIFEST),
+        tracks.append_column("attempts", pa.array([0] * len(tracks), pa.int32())),
         out / RUNS_IN_PROGRESS / run,
         run_id=run,
         tracks_per_shard=len(tagged) + len(failed),

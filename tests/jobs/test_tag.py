@@ -105,7 +105,7 @@ def test_a_missing_extra_is_one_line_also_when_the_job_has_begun(
 
     monkeypatch.setattr("mtl_core.jobs.tag.main", needs_torch)
     status, _, error = run("tag", SONG, *MODEL)
-    assert (status, error) == (2, "error: tag needs torch: pip install 'mtl-core[train]'\n")
+    assert (status, error) == (2, "error: tag needs torch: pip install 'mtl-core[train]' [exit status 2]\n")
 
 
 def test_help_lists_every_command_and_each_has_its_own(run: Callable[..., tuple[int, str, str]]) -> None:

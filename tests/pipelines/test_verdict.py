@@ -72,7 +72,9 @@ def test_a_person_accepts_failures_of_one_run(tmp_path):
 
 
 def status(out, verdict, monkeypatch, *flags):
-    monkeypatch.setattr(job, "tag_catalogue", lambda *_: TaggingResult(runs=[], already_done=3, verdict=verdict))
+    monkeypatch.setattr(
+        job, "tag_catalogue", lambda *_: TaggingResult(runs=[], already_done=3, forgotten=0, verdict=verdict)
+    )
     monkeypatch.setattr(job, "find_model", Location)
     arguments = ["--manifest", f"{out}/m.parquet", "--model", f"{out}/model", "--out", f"{out}", *flags]
     monkeypatch.setattr(sys, "argv", ["tag_catalogue", *arguments])
