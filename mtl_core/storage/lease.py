@@ -120,6 +120,24 @@ def acquire(folder: Location) -> Lease:
         return Lease(file, record, _take(file, record))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lease."""
+
+    host: str  # name of its machine
+    process: str
+    has_ended: bool  # only known of processes on this machine
+
+
+def read_holder(folder: Location) -> Holder | None:
+    """Who holds the lease of `folder`, without waiting whether it is renewed; None: nobody."""
+    found = (folder / LEASE_FILE).read_with_etag()
+    if found is None:
+        return None
+    record = _LeaseRecord(**json.loads(found[0]))
+    return Holder(host=record.host, process=record.process, has_ended=_holder_has_exited(record))
+
+
 def _take(file: Location, record: _LeaseRecord) -> str:
     """Write the lease file. Returns its version."""
     while True:

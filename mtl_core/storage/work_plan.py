@@ -168,6 +168,16 @@ def completed_shards(plan: WorkPlan) -> set[int]:
     return {int(file.name[5:11]) for file in plan.folder.files() if file.name.startswith("done-")}
 
 
+def completion_times(plan: WorkPlan) -> dict[int, float]:
+    """Each completed shard, and when its result was written, in seconds since 1970 by the store's clock."""
+    times = {}
+    for path, entry in plan.folder.walk():
+        if path.startswith("done-"):
+            written = entry.get("LastModified")
+            times[int(path[5:11])] = entry["mtime"] if written is None else written.timestamp()
+    return times
+
+
 def open_shards(plan: WorkPlan) -> list[int]:
     """The shards that are not complete yet, in order."""
     completed = completed_shards(plan)

@@ -59,6 +59,7 @@ REQUIRED = {
     "enrol": ENROL,
     "find_neighbours": NEIGHBOURS,
     "promote": PROMOTE,
+    "status": "--out {p}/out",
     "maintain_tables": MAINTAIN,
     "make_demo_catalogue": DEMO,
 }
@@ -139,6 +140,7 @@ CASES = [
     ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),
     ("promote", PROMOTE + " --back", "give --model or --back"),
+    ("status", "--out {p}/out", "no run of tag_catalogue was ever here"),
     ("promote", "--current {p}/current --model {p}/empty", "must end with .json"),
     ("promote", PROMOTE, "is not a model artifact"),
     ("maintain_tables", MAINTAIN, "nothing to do"),
