@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from mtl_core import cli
 from mtl_core.inference.model_pointer import find_model
+from mtl_core.pipelines.forecast import describe, forecast
 from mtl_core.pipelines.run_record import EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.pipelines.verdict import accept
@@ -34,6 +35,9 @@ class Options(TaggingOptions):
     export_parquet: str | None = None
     """File to write the tags to as plain Parquet, for readers that know no Delta tables."""
 
+    plan_only: bool = False
+    """Print what a night would do, why, and what it would cost; write nothing. Works beside a run."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.max_failed_share <= 1:
@@ -44,6 +48,9 @@ def main(options: Options) -> int:
     with cli.flag_errors():
         manifest, model, out = Location(options.manifest), find_model(options.model), Location(options.out)
         export = None if options.export_parquet is None else Location(options.export_parquet)
+    if options.plan_only:
+        print(describe(forecast(manifest, model, out, options)))
+        return cli.DONE
     if export is not None:
         check_writable(export, folder=False)
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps about 50 MB that a phase no longer needs

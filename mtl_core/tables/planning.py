@@ -59,6 +59,34 @@ def plan_tracks(
         )
 
 
+def summarise(tracks: pa.Table, root: Location, model_id: str) -> dict[str, tuple[int, int, float]]:
+    """Why tracks are planned: reason -> tracks, those of them whose length an earlier run has found, and their hours.
+
+    Args:
+        tracks: of `plan_tracks`.
+        model_id: of the model to tag with.
+    """
+    with open_database() as connection:
+        connection.register("tracks", scan_columns(tracks, ["track_id", "content_id", "attempts"]))
+        for name, columns in (("tags", ["track_id", "content_id", "model_id", "duration_s"]),
+                              ("failures", ["track_id", "content_id", "model_id"])):  # fmt: skip
+            connection.register(name, scan_columns(_rows(root, name), columns))
+        rows = connection.execute(
+            """
+            SELECT CASE WHEN p.attempts > 0 THEN 'failed before'
+                        WHEN t.track_id IS NULL AND f.track_id IS NULL THEN 'new'
+                        WHEN p.content_id IS NOT DISTINCT FROM coalesce(t.content_id, f.content_id)
+                             AND coalesce(t.model_id, f.model_id) <> $model THEN 'of another model'
+                        ELSE 'of other content' END AS reason,
+                   count(*), count(t.duration_s), coalesce(sum(t.duration_s::DOUBLE) / 3600, 0)
+            FROM tracks p LEFT JOIN tags t ON p.track_id = t.track_id LEFT JOIN failures f ON p.track_id = f.track_id
+            GROUP BY reason ORDER BY reason
+            """,
+            {"model": model_id},
+        ).fetchall()
+    return {reason: (n, n_known, hours) for reason, n, n_known, hours in rows}
+
+
 def find_embeddings(tracks: pa.Table, root: Location, *, trunk_id: str, model_id: str) -> pa.Table:
     """Those of the tracks whose embedding is in the table of tags, for the same content and of the same trunk.
 
@@ -125,7 +153,10 @@ def without_tracks(tracks: pa.Table, track_ids: pa.ChunkedArray, *, but: pa.Chun
 
 
 def _rows_of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
+    return scan_columns(_rows(root, name), columns, pyarrow.dataset.field("model_id") == model_id)
+
+
+def _rows(root: Location, name: str) -> pa.Table | pyarrow.dataset.Dataset:
     table = open_table(root, name)
     schema = TABLE_SCHEMAS[name]  # a column that the table has not yet gained is null
-    rows = schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
-    return scan_columns(rows, columns, pyarrow.dataset.field("model_id") == model_id)
+    return schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
