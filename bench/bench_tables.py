@@ -128,6 +128,16 @@ def plan(root: Location, n: int) -> str:
     return f"{n:,} manifest rows against {n:,} tagged: {len(planned):,} open"
 
 
+def forecast(root: Location, n: int) -> str:
+    """What `--plan-only` reads for a new model, which is to tag all tracks again."""
+    rows = manifest.scan(root / "manifest.parquet")
+    planned = planning.plan_tracks(rows, root, NEW, retry_failed=False)
+    in_table = planning.find_embeddings(planned, root, trunk_id="another", model_id=NEW)
+    reasons = planning.summarise(planned, root, NEW)
+    assert sum(tracks for tracks, _, _ in reasons.values()) == n and not len(in_table)
+    return ", ".join(f"{tracks:,} {reason}" for reason, (tracks, _, _) in reasons.items())
+
+
 def first_night(root: Location, n: int) -> str:
     """Plan all tracks, freeze the plan, and read it back."""
     rows = manifest.scan(root / "manifest.parquet")
@@ -211,7 +221,8 @@ def clean(root: Location, n: int) -> str:
 
 
 STAGES: dict[str, Callable[[Location, int], str]] = {
-    stage.__name__: stage for stage in (plan, first_night, new_tracks, clustered, scattered, retag, compact, clean)
+    stage.__name__: stage
+    for stage in (plan, forecast, first_night, new_tracks, clustered, scattered, retag, compact, clean)
 }
 
 
