@@ -6,7 +6,7 @@
 import importlib
 import sys
 
-from mtl_core import cli
+from mtl_core import cli, standard_output
 
 COMMANDS = {
     "tag": "tag files and print their artists and languages",
@@ -42,10 +42,11 @@ USAGE = "usage: mtl-core COMMAND [--help] …\n\n" + "".join(
 
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its status."""
+    standard_output.install()
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help"):
         print(USAGE, end="")
-        sys.exit(cli.DONE)
+        cli.end(cli.DONE)
     command = name.replace("-", "_")
     if command not in COMMANDS:
         problem = f"unknown command {name!r}" if name else "no command"

@@ -66,3 +66,12 @@ def test_an_error_that_nothing_catches_names_its_status(tmp_path: Path) -> None:
     assert "Traceback" in ended.stderr and ended.stderr.endswith("failed: 'a bug' [exit status 1]\n"), json.dumps(
         ended.stderr
     )
+
+
+def test_wrong_commands_and_the_usage_heed_the_streams_too() -> None:
+    command = [sys.executable, "-m", "mtl_core"]
+    for arguments, shell, status in ((["bogus"], SHELLS["closed"], 2), (["--help"], SHELLS["full"], 0)):
+        ended = subprocess.run(
+            ["bash", "-c", shell, "bash", *command, *arguments], cwd=Path(__file__).parents[1], check=False
+        )
+        assert ended.returncode == status

@@ -1,8 +1,10 @@
 """List the audio files of a catalogue and join their labels: the content of a new manifest."""
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -48,8 +50,16 @@ def list_catalogue(
     with as_input_error(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():
             raise FileNotFoundError
-        unreadable: list[str] = []
-        entries = list(catalogue.walk(on_error=lambda error: unreadable.append(str(error.filename))))
+        unreadable: set[str] = set()
+
+        def leave_out(error: OSError) -> None:
+            path = str(error.filename)
+            if path == catalogue.path:
+                raise error
+            is_folder = os.path.isdir(path)  # noqa: PTH112 (that of Path raises the same error again)
+            unreadable.add(path if is_folder else str(Path(path).parent))
+
+        entries = list(catalogue.walk(on_error=leave_out))
     undecodable_names = [repr(path) for path, _ in entries if not _is_text(path)]
     files = {path: entry for path, entry in entries if _is_text(path)}
     outside_layout: list[str] = []

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
 
 from mtl_core.errors import InputError, one_line
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED
@@ -40,14 +41,14 @@ def read(location: Location) -> pa.Table:
             occurs twice.
     """
     rows = scan(location)
-    with _as_input_error(location):
+    with _as_wrong_manifest(location):
         return rows.to_table()
 
 
 def delta_version(location: Location) -> int | None:
     """The latest version of a manifest that is a Delta table; None: it is none. Raises InputError as `read`."""
     check_reachable(location)
-    with as_input_error(location):
+    with as_input_error(location), _as_wrong_manifest(location):
         table = open_delta(location) if (location / "_delta_log").exists() else None
     return None if table is None else int(table.version())
 
@@ -60,7 +61,7 @@ def scan(location: Location, version: int | None = None) -> pyarrow.dataset.Data
     """
     if version is None:
         version = delta_version(location)
-    with as_input_error(location), _as_input_error(location):
+    with as_input_error(location), _as_wrong_manifest(location):
         rows = _scan_files(location) if version is None else _scan_delta(location, version)
         check_ids(rows, location)
     return rows
@@ -93,21 +94,24 @@ def _scan_files(location: Location) -> pyarrow.dataset.Dataset:
         filesystem=location.arrow_filesystem,
         format="parquet",
         partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive") if keys else None,
+        partition_base_dir=location.path,  # the folders above may look like partitions, too
     )
 
 
 def _read_schema(file: Location, partitions: pa.Schema) -> pa.Schema:
     """The columns of a file, and those that the names of its folders give."""
     schema = pq.read_schema(file.path, filesystem=file.arrow_filesystem)
-    return pa.schema([*schema, *(field for field in partitions if field.name not in schema.names)])
+    if both := set(schema.names) & set(partitions.names):
+        raise InputError(f"{file}: {min(both)!r} is a column and the key of a folder: rename one")
+    return pa.schema([*schema, *partitions])
 
 
 @contextlib.contextmanager
-def _as_input_error(location: Location) -> Iterator[None]:
+def _as_wrong_manifest(location: Location) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, duckdb.Error) as error:
-        raise InputError(f"{location} is not a Parquet manifest: {one_line(error)}") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, duckdb.Error, DeltaError) as error:
+        raise InputError(f"{location} cannot be read as a manifest: {one_line(error)}") from None
 
 
 def _carried_columns(schema: pa.Schema, file: Location) -> pa.Schema:
@@ -141,16 +145,16 @@ _WRONG_URI = f"NOT regexp_matches(uri, '^(/|file://|{S3}[^/])')"
 
 
 def check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> None:
-    """Check that every row has a track_id and a uri, that no track_id occurs twice, and the form of the uris.
+    """Check that every row has a track_id and a uri, that no track_id occurs twice, and the form of uris and sizes.
 
     Raises InputError, which names the location, where a check fails.
     """
     with open_database() as connection:
-        connection.register("manifest", scan_columns(rows, list(MANIFEST_REQUIRED)))
+        connection.register("manifest", scan_columns(rows, [*MANIFEST_REQUIRED, "size_bytes"]))
         # Counting ten million hashes takes a third of the time and memory of counting as many strings.
-        columns = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_WRONG_URI})"
-        query = f"SELECT {columns}, {', '.join(_COUNT_EMPTY.values())} FROM manifest"
-        n_rows, n_hashes, wrong_uri, *n_empty = connection.sql(query).fetchall()[0]
+        columns = f"count(*), count(DISTINCT hash(track_id)), min(uri) FILTER ({_WRONG_URI}), max(size_bytes)"
+        query = f"SELECT {columns}, {', '.join(_COUNT_EMPTY.values())} FROM manifest"  # reading a size checks it
+        n_rows, n_hashes, wrong_uri, _, *n_empty = connection.sql(query).fetchall()[0]
         for name, n in zip(MANIFEST_REQUIRED, n_empty, strict=True):
             if n:
                 raise InputError(f"{location}: {n} rows without {name}: every row needs one")

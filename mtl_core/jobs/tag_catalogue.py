@@ -11,7 +11,7 @@ from mtl_core.inference.model_pointer import find_model
 from mtl_core.pipelines.forecast import describe, forecast
 from mtl_core.pipelines.run_record import EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
-from mtl_core.pipelines.verdict import accept
+from mtl_core.pipelines.verdict import Verdict, accept, note_told
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.export import export_parquet
@@ -66,7 +66,13 @@ def main(options: Options) -> int:
         )
     if export is not None:
         print(f"{export_parquet(out, export):,} rows of tags -> {export}")
-    verdict = result.verdict
+    status = _status(result.verdict, out, options)
+    if result.verdict is not None:
+        note_told(out, result.verdict)
+    return status
+
+
+def _status(verdict: Verdict | None, out: Location, options: Options) -> int:
     if verdict is None or verdict.share <= options.max_failed_share or verdict.accepted:
         return cli.DONE
     text = f"{verdict.failed:,} of {verdict.tried:,} tracks that run {' and '.join(verdict.run_ids)} tried first fail"

@@ -1,12 +1,10 @@
 """Forecast: what a night would do and cost. Nothing is written, and no lease is taken."""
 
+import contextlib
 from dataclasses import dataclass
 
-from mtl_core.dataset import manifest
-from mtl_core.errors import InputError
-from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.pipelines.run_record import AUDIO, newest_records
-from mtl_core.pipelines.tag_catalogue import TaggingOptions
+from mtl_core.pipelines.tag_catalogue import TaggingOptions, load_model, scan_manifest
 from mtl_core.storage import work_plan
 from mtl_core.storage.checks import check_reachable
 from mtl_core.storage.location import Location
@@ -15,6 +13,7 @@ from mtl_core.tables.delta import require_known_columns
 
 #: Without a run to learn from: CPU seconds of a track of which eight segments are read (docs/speed.md), rounded up.
 CPU_S_PER_TRACK = 0.1
+LEARNT_TRACKS = 1_000
 CPU_S_PER_ROW = 0.0003  # of a row that is tagged from its embedding (bench/bench_retag.py)
 DOLLARS_PER_CPU_HOUR = 0.045  # of a c7i.4xlarge, on demand (docs/planning.md)
 
@@ -29,7 +28,7 @@ class Forecast:
     from_table: int  # of the open tracks, those whose embedding is in the table
     unfinished: dict[str, tuple[int, int]]  # runs that would be resumed: run id -> tracks done, planned
     cpu_s_per_track: float  # to read a track
-    learnt_from: str | None  # the run that this is of; None: it is built in
+    learnt_from: list[str]  # the runs that this is the mean of; empty: it is built in
 
     @property
     def planned(self) -> int:
@@ -51,34 +50,42 @@ def forecast(manifest_at: Location, model_at: Location, out: Location, options: 
     Raises:
         InputError: as `tag_catalogue`.
     """
-    model = load_cpu_model(model_at)
-    tracks = manifest.scan(manifest_at)
+    model = load_model(model_at, options)
+    tracks = scan_manifest(manifest_at, options)
     check_reachable(out)
     require_known_columns(out)
-    n_tracks = tracks.count_rows()
-    if not options.allow_empty and not n_tracks:
-        raise InputError(f"{manifest_at}: the manifest has no tracks; --allow-empty allows that")
     skipped = forgotten.find(tracks, out)
     planned = planning.plan_tracks(
         tracks, out, model.model_id, retry_failed=options.retry_failed, skipped=skipped
     ).slice(0, options.limit)
     in_table = planning.find_embeddings(planned, out, trunk_id=model.trunk_id, model_id=model.model_id)
-    plans = [work_plan.load_plan(folder) for folder in work_plan.runs_in_progress(out)]
-    unfinished = {
-        plan.run_id: (work_plan.count_tracks(plan, work_plan.completed_shards(plan)), plan.n_tracks)
-        for plan in plans
-        if plan is not None
-    }
-    last = next((run for run in newest_records(out) if run.get("source", AUDIO) == AUDIO and run.get("planned")), None)
+    unfinished = {}
+    for folder in work_plan.runs_in_progress(out):
+        with contextlib.suppress(FileNotFoundError):  # the run has just ended
+            if plan := work_plan.load_plan(folder):
+                done = work_plan.count_tracks(plan, work_plan.completed_shards(plan))
+                unfinished[plan.run_id] = (done, plan.n_tracks)
+    cpu_s, runs = _cpu_s_per_track(out)
     return Forecast(
-        in_manifest=n_tracks,
+        in_manifest=tracks.count_rows(),
         forgotten=len(skipped),
         reasons=planning.summarise(planned, out, model.model_id),
         from_table=len(in_table),
         unfinished=unfinished,
-        cpu_s_per_track=CPU_S_PER_TRACK if last is None else last["cpu_s_per_track"],
-        learnt_from=None if last is None else last["run_id"],
+        cpu_s_per_track=cpu_s,
+        learnt_from=runs,
     )
+
+
+def _cpu_s_per_track(out: Location) -> tuple[float, list[str]]:
+    """Of the newest runs that read audio, as many as planned `LEARNT_TRACKS` together: a retry of one is no measure."""
+    cpu_s, n, runs = 0.0, 0, []
+    for record in newest_records(out):
+        if record.get("source", AUDIO) == AUDIO and "cpu_s_per_track" in record and n < LEARNT_TRACKS:
+            cpu_s += record["cpu_s_per_track"] * record["planned"]
+            n += record["planned"]
+            runs.append(record["run_id"])
+    return (cpu_s / n, runs) if n else (CPU_S_PER_TRACK, [])
 
 
 def describe(found: Forecast) -> str:
@@ -93,7 +100,7 @@ def describe(found: Forecast) -> str:
         lines.append(f"{found.forgotten:,} tracks of the manifest are forgotten")
     for run_id, (done, n) in found.unfinished.items():
         lines.append(f"unfinished: run {run_id}, {done:,} of {n:,} tracks done; it would be resumed or deleted first")
-    source = f"as run {found.learnt_from}" if found.learnt_from else "built in: no run to learn from"
+    source = f"as run {', '.join(found.learnt_from)}" if found.learnt_from else "built in: no run to learn from"
     dollars = found.cpu_hours * DOLLARS_PER_CPU_HOUR
     lines.append(f"about {found.cpu_hours:,.2f} CPU hours, {dollars:,.2f} dollars at {DOLLARS_PER_CPU_HOUR} a CPU hour")
     lines.append(f"  {found.cpu_s_per_track:.3f} CPU seconds a track that is read, {source}")

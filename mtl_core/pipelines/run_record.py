@@ -76,13 +76,14 @@ def write(
     return record
 
 
-def newest_records(out: Location) -> Iterator[dict[str, Any]]:
-    """The records of the last `MAX_RECORDS_READ` finished runs, the newest first.
+def newest_records(out: Location, after: str = "") -> Iterator[dict[str, Any]]:
+    """The records of finished runs, the newest first: those after a run, or the last `MAX_RECORDS_READ`.
 
     A record that cannot be read is passed over with a warning: it is no reason to stop a run that is committed.
     """
     files = [file for file in (out / FOLDER).files(".json") if not file.name.endswith(ACCEPTED)]
-    for file in reversed(files[-MAX_RECORDS_READ:]):
+    newest = [file for file in files if file.name > f"{after}.json"] if after else files[-MAX_RECORDS_READ:]
+    for file in reversed(newest):
         try:
             record = json.loads(file.read_bytes())
             if not isinstance(record, dict) or "run_id" not in record:

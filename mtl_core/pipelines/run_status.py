@@ -1,5 +1,8 @@
 """Run status: what a run of `tag_catalogue` is doing, read from its files, on any machine that reaches OUT."""
 
+import contextlib
+import itertools
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +16,7 @@ from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.tables.delta import open_table
 
-RECENT_S = 600  # the rate is that of the shards of the last ten minutes
+RECENT_S = 600  # the rate is that of the shards of the last ten minutes; without any there is none
 MAX_RESULTS = 2_000  # that are read for the names of failures: the newest
 LAST_RUNS = 5
 
@@ -24,12 +27,13 @@ class OpenRun:
 
     run_id: str
     source: str
-    model_id: str
+    model_id: str | None  # None: of an extraction of mels
     planned: int  # tracks
     done: int  # of these, tagged or failed
     failures: dict[str, int]  # "stage/error" -> tracks
     counted: int  # the tracks that the failures are counted in: `done`, or the newest of them
-    tracks_per_s: float | None  # None: too few shards are complete
+    newest_s_ago: float | None  # since the last shard was complete, by this machine's clock
+    tracks_per_s: float | None  # None: too few shards are complete, or none lately
     left_s: float | None
 
 
@@ -49,12 +53,14 @@ def read_status(out: Location) -> Status:
         InputError: OUT cannot be reached, or no run was ever here.
     """
     check_reachable(out)
-    plans = [work_plan.load_plan(folder) for folder in work_plan.runs_in_progress(out)]
-    records = [record for record, _ in zip(newest_records(out), range(LAST_RUNS), strict=False)]
-    status = Status(
-        holder=lease.read_holder(out), open_runs=[_open_run(plan) for plan in plans if plan], last_runs=records
-    )
-    if not (status.holder or plans or records or open_table(out, "tags")):
+    open_runs = []
+    for folder in work_plan.runs_in_progress(out):
+        with contextlib.suppress(FileNotFoundError):  # the run has just ended
+            plan = work_plan.load_plan(folder)
+            open_runs += [] if plan is None else [_open_run(plan)]
+    records = list(itertools.islice(newest_records(out), LAST_RUNS))
+    status = Status(holder=lease.read_holder(out), open_runs=open_runs, last_runs=records)
+    if not (status.holder or open_runs or records or open_table(out, "tags")):
         raise InputError(f"{out}: no run of tag_catalogue was ever here")
     return status
 
@@ -64,27 +70,29 @@ def _open_run(plan: WorkPlan) -> OpenRun:
     newest = sorted(times, key=times.__getitem__)[-MAX_RESULTS:]
     results, failures = work_plan.read_results(plan, newest)
     done = work_plan.count_tracks(plan, times)
-    rate = _rate(plan, times)
+    now = time.time()
+    rate = _rate(plan, {shard: at for shard, at in times.items() if at > now - RECENT_S})
     return OpenRun(
         run_id=plan.run_id,
         source=plan.parameters.get("source", AUDIO),
-        model_id=plan.parameters["model_id"],
+        model_id=plan.parameters.get("model_id"),
         planned=plan.n_tracks,
         done=done,
         failures=work_plan.count_errors(failures),
         counted=sum(result.done + result.failed + result.left for result in results),
+        newest_s_ago=now - max(times.values()) if times else None,
         tracks_per_s=rate,
         left_s=None if rate is None else (plan.n_tracks - done) / rate,
     )
 
 
 def _rate(plan: WorkPlan, times: dict[int, float]) -> float | None:
-    """Tracks a second between the first and the last of the shards that were completed in the last `RECENT_S`."""
-    last = max(times.values(), default=0.0)
-    recent = {shard: time for shard, time in times.items() if time > last - RECENT_S}
-    first = min(recent, key=recent.__getitem__, default=0)
-    took_s = last - recent.get(first, last)
-    return work_plan.count_tracks(plan, recent.keys() - {first}) / took_s if took_s > 0 else None
+    """Tracks a second between the first and the last of these shards; without the first, where the time begins."""
+    if len(times) < 2:
+        return None
+    first = min(times, key=times.__getitem__)
+    took_s = max(times.values()) - times[first]
+    return work_plan.count_tracks(plan, times.keys() - {first}) / took_s if took_s > 0 else None
 
 
 def describe(status: Status, out: Location) -> str:
@@ -96,14 +104,19 @@ def _lines(status: Status, out: Location) -> Iterable[str]:
     if status.holder is None:
         yield f"{out}: no command is at work"
     else:
-        ended = ", which has ended; the next command takes over" if status.holder.has_ended else ""
-        yield f"{out}: a command is at work on {status.holder.host} ({status.holder.process}){ended}"
+        holder, state = status.holder, "is at work"
+        if holder.has_ended or holder.renewed_s_ago > lease.DEAD_AFTER_S:
+            state = "was at work and has ended or stands still; the next command takes over"
+        renewed = f"{holder.renewed_s_ago:,.0f} s since it renewed the lease"
+        yield f"{out}: a command {state}: {holder.host} ({holder.process}), {renewed}"
     for run in status.open_runs:
         share = run.done / max(1, run.planned)
         rate = "" if run.tracks_per_s is None else f", {run.tracks_per_s:,.1f} tracks/s"
         left = "" if run.left_s is None else f", {_duration(run.left_s)} left"
         yield f"run {run.run_id} from {run.source}: {run.done:,} of {run.planned:,} tracks ({share:.0%}){rate}{left}"
         names = ", ".join(f"{name} {count:,}" for name, count in sorted(run.failures.items())) or "none"
+        if run.newest_s_ago is not None:
+            yield f"  the last shard was complete {_duration(run.newest_s_ago)} ago"
         yield f"  failures among {run.counted:,} of these: {names}"
     if not status.open_runs:
         yield "no run is unfinished"

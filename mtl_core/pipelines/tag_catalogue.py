@@ -11,6 +11,7 @@ read, its tags are computed from that. A night has two runs then: the first read
     OUT/runs/RUN_ID.json      the record of a finished run
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.dataset
 
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
@@ -87,8 +89,8 @@ class TaggingOptions(ExitOptions, ReadLimits):
     def __post_init__(self) -> None:
         ReadLimits.__post_init__(self)
         ExitOptions.__post_init__(self)
-        if not self.retry_days >= 0:
-            raise ValueError(f"retry_days must be 0 or more, got {self.retry_days}")
+        if not 0 <= self.retry_days < math.inf:
+            raise ValueError(f"retry_days must be 0 or more, and finite, got {self.retry_days}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
         if self.limit is not None and self.only_changed:
@@ -132,15 +134,9 @@ def tag_catalogue(
         VerificationError: the results of a run do not match its plan; nothing is committed.
         LeaseLostError: another run has taken over; it commits what this one did.
     """
-    model = load_cpu_model(model_at)
-    if options.segments is not None and model.front_end.segments is None:
-        raise InputError(
-            f"segments is of models of the sampling spread, and {model_at} is of {model.front_end.sampling}"
-        )
+    model = load_model(model_at, options)
     manifest_version = manifest.delta_version(manifest_at)
-    tracks = manifest.scan(manifest_at, manifest_version)
-    if not options.allow_empty and not tracks.count_rows():
-        raise InputError(f"{manifest_at}: the manifest has no tracks; --allow-empty allows that")
+    tracks = scan_manifest(manifest_at, options, manifest_version)
     check_writable(out)
     require_known_columns(out)
     read_options = ReadOptions(limits=options.read_limits(), decoder=decoder)
@@ -167,7 +163,7 @@ def tag_catalogue(
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
         if open_tracks is not None and not len(open_tracks):
-            verdict = read_verdict(out, [])
+            verdict = read_verdict(out)
             return TaggingResult(
                 runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict
             )  # no Ray starts
@@ -199,8 +195,28 @@ def tag_catalogue(
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)
-        verdict = read_verdict(out, [record["run_id"] for record in records])
+        verdict = read_verdict(out)
     return TaggingResult(runs=records, already_done=already_done, forgotten=len(skipped), verdict=verdict)
+
+
+def load_model(model_at: Location, options: TaggingOptions) -> CpuModel:
+    """The model. Raises InputError where it is wrong, or the options do not fit it."""
+    model = load_cpu_model(model_at)
+    if options.segments is not None and model.front_end.segments is None:
+        raise InputError(
+            f"segments is of models of the sampling spread, and {model_at} is of {model.front_end.sampling}"
+        )
+    return model
+
+
+def scan_manifest(
+    manifest_at: Location, options: TaggingOptions, version: int | None = None
+) -> pyarrow.dataset.Dataset:
+    """The tracks of the manifest. Raises InputError where it is wrong, or empty and that is not allowed."""
+    tracks = manifest.scan(manifest_at, version)
+    if not options.allow_empty and not tracks.count_rows():
+        raise InputError(f"{manifest_at}: the manifest has no tracks; --allow-empty allows that")
+    return tracks
 
 
 def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:

@@ -184,11 +184,13 @@ def _ids_in_record(file: Location) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All keys and texts of a JSON value."""
+    """The texts of a JSON value, and the keys that are no names of this program; without what it says of itself."""
     if isinstance(value, dict):
         for key, part in value.items():
-            yield key
-            yield from _texts(part)
+            if not key.isidentifier():
+                yield key
+            if key not in _OWN_TEXTS:
+                yield from _texts(part)
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
@@ -197,13 +199,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
-_WORD = re.compile(r"[^\s'\"`,;()\[\]{}<>=]+")
+#: Keys of a record whose texts cannot hold a track_id, though some could be one: "audio".
+_OWN_TEXTS = ("run_id", "source", "exit", "model_id", "versions", "ended_at")
 
 
 def _possible_ids(text: str) -> Iterator[str]:
-    """The parts of a text that can be an id: the whole, what is in quotes, words, and the end of each after a slash."""
+    """The parts of a text that can be an id: the whole, what is in quotes, and the end of each after a slash."""
     quoted = [part for pair in _QUOTED.findall(text) for part in pair if part]
-    for part in (text, *quoted, *_WORD.findall(text)):
+    for part in (text, *quoted):
         for stripped in {part, part.rstrip(".:")}:
             yield stripped
             yield from (stripped[match.end() :] for match in re.finditer("/", stripped))

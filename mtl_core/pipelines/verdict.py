@@ -6,15 +6,19 @@ tries no new track repeats the verdict on the last run that did. So a retry in t
 unless the tracks are tagged now.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import json
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow.dataset as ds
 
 from mtl_core.pipelines.run_record import ACCEPTED, AUDIO, FOLDER, newest_records
 from mtl_core.storage.location import Location
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
+
+TOLD_FILE = "_verdict.json"  # in the folder of the records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +36,54 @@ class Verdict:
         return self.failed / self.tried
 
 
-def read_verdict(out: Location, run_ids: Sequence[str]) -> Verdict | None:
-    """The verdict on those of these runs that read audio; where they tried no new track, on the last run that did.
+def read_verdict(out: Location) -> Verdict | None:
+    """The verdict on the runs that no command has told of yet; without any, on those that were told of last.
 
-    None: no run has tried a track.
+    A command that is killed after its run was committed tells nothing, so the next one must. Runs that read the table
+    of tags are left out. None: no run has tried a new track.
     """
-    judged: list[str] = []
-    tried = 0
-    for record in newest_records(out):
-        if tried and record["run_id"] not in run_ids:
-            break
-        n_tried = record.get("first_tried", record.get("planned", 0))  # a record of version 0.1 has no first_tried
-        if record.get("source", AUDIO) == AUDIO and n_tried:
-            judged, tried = [record["run_id"], *judged], tried + n_tried
-    if not tried:
+    told = _Told.read(out)
+    runs = {record["run_id"]: _first_tried(record) for record in newest_records(out, after=told.last)}
+    if told.last == "":  # no command of this version has told of a run
+        runs = dict(itertools.islice(((run, tried) for run, tried in runs.items() if tried), 1))
+    tried = sum(runs.values())
+    judged = _Told(run_ids=sorted(run for run, n in runs.items() if n), tried=tried) if tried else told
+    if not judged.tried:
         return None
-    accepted = all(_accepted_file(out, run_id).exists() for run_id in judged)
-    return Verdict(run_ids=judged, failed=_count_failed(out, judged), tried=tried, accepted=accepted)
+    accepted = all(_accepted_file(out, run_id).exists() for run_id in judged.run_ids)
+    failed = _count_failed(out, judged.run_ids)
+    return Verdict(run_ids=judged.run_ids, failed=failed, tried=judged.tried, accepted=accepted)
+
+
+def note_told(out: Location, verdict: Verdict) -> None:
+    """Note that a command's exit status tells of this verdict."""
+    told = _Told(run_ids=verdict.run_ids, tried=verdict.tried)
+    if _Told.read(out) != told:
+        (out / FOLDER / TOLD_FILE).write_json(asdict(told))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """The runs that the last exit status told of, as OUT/runs/_verdict.json."""
+
+    run_ids: list[str] = field(default_factory=list)
+    tried: int = 0
+
+    @property
+    def last(self) -> str:
+        return max(self.run_ids, default="")
+
+    @classmethod
+    def read(cls, out: Location) -> "_Told":
+        file = out / FOLDER / TOLD_FILE
+        return cls(**json.loads(file.read_bytes())) if file.exists() else cls()
+
+
+def _first_tried(record: dict[str, Any]) -> int:
+    """The tracks that a run was the first to try; a record of version 0.1 does not tell them from others."""
+    if record.get("source", AUDIO) != AUDIO:
+        return 0
+    return int(record.get("first_tried", record.get("planned", 0)))
 
 
 def accept(out: Location, verdict: Verdict) -> None:

@@ -127,6 +127,7 @@ class Holder:
     host: str  # name of its machine
     process: str
     has_ended: bool  # only known of processes on this machine
+    renewed_s_ago: float  # by this machine's clock; a holder at work renews every `RENEW_S`
 
 
 def read_holder(folder: Location) -> Holder | None:
@@ -135,7 +136,12 @@ def read_holder(folder: Location) -> Holder | None:
     if found is None:
         return None
     record = _LeaseRecord(**json.loads(found[0]))
-    return Holder(host=record.host, process=record.process, has_ended=_holder_has_exited(record))
+    try:
+        age_s = (folder / LEASE_FILE).age_s()
+    except FileNotFoundError:  # it has just been given up
+        return None
+    ended = _holder_has_exited(record)
+    return Holder(host=record.host, process=record.process, has_ended=ended, renewed_s_ago=age_s)
 
 
 def _take(file: Location, record: _LeaseRecord) -> str:

@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def _disk_entry(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, A
         return dict(filesystem.info(path))
     except OSError:
         with contextlib.suppress(FileNotFoundError):
-            status = os.lstat(path)
+            status = os.lstat(path)  # PermissionError: so it is with all files of the folder
             return {"type": "link", "size": status.st_size, "mtime": status.st_mtime}
         return {}
 
@@ -290,9 +291,17 @@ class Location:
             files = (f"{folder}/{name}" for folder, _, names in os.walk(self.path, onerror=report) for name in names)
             entries = dict.fromkeys(files)
         for path in sorted(entries):
-            entry = entries[path] or _disk_entry(self.filesystem, path)
+            try:
+                entry = entries[path] or _disk_entry(self.filesystem, path)
+            except PermissionError as error:  # the folder can be listed, but not entered
+                report(error)
+                continue
             if entry and entry["type"] in ("file", "other", "link"):
                 yield path[len(self.path) + 1 :], entry
+
+    def age_s(self) -> float:
+        """Seconds since the file was written, by this machine's clock. Raises FileNotFoundError where there is none."""
+        return time.time() - written_at(self.filesystem.info(self.path))
 
     def delete(self) -> None:
         """Delete the file, if it exists."""
@@ -303,6 +312,11 @@ class Location:
         """Delete everything below here, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(self.path, recursive=True)
+
+
+def written_at(entry: dict[str, Any]) -> float:
+    """When a file was written, in seconds since 1970, by the clock of its store."""
+    return float(entry["LastModified"].timestamp() if "LastModified" in entry else entry["mtime"])
 
 
 def content_id(entry: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mtl_core.schema import FAILURES
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
-from mtl_core.storage.location import Location
+from mtl_core.storage.location import Location, written_at
 from mtl_core.storage.parquet import conform, to_bytes
 from mtl_core.timing import ZERO, StageTimes
 
@@ -105,8 +105,7 @@ def delete_plan(folder: Location) -> None:
 
 def runs_in_progress(root: Location) -> list[Location]:
     """The folders of the runs under the tables' root that are not finished, sorted by run id."""
-    run_ids = {path.split("/")[0] for path, _ in (root / RUNS_IN_PROGRESS).walk()}
-    return [root / RUNS_IN_PROGRESS / run_id for run_id in sorted(run_ids)]
+    return [root / RUNS_IN_PROGRESS / run_id for run_id in sorted((root / RUNS_IN_PROGRESS).names())]
 
 
 def _plan_file(folder: Location, number: int) -> Location:
@@ -170,12 +169,7 @@ def completed_shards(plan: WorkPlan) -> set[int]:
 
 def completion_times(plan: WorkPlan) -> dict[int, float]:
     """Each completed shard, and when its result was written, in seconds since 1970 by the store's clock."""
-    times = {}
-    for path, entry in plan.folder.walk():
-        if path.startswith("done-"):
-            written = entry.get("LastModified")
-            times[int(path[5:11])] = entry["mtime"] if written is None else written.timestamp()
-    return times
+    return {int(path[5:11]): written_at(entry) for path, entry in plan.folder.walk() if path.startswith("done-")}
 
 
 def open_shards(plan: WorkPlan) -> list[int]:

@@ -142,3 +142,30 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     listing = list_catalogue(catalogue, None)
     assert listing.unreadable_folders == [f"{tmp_path}/b"]
     assert listing.table["track_id"].to_pylist() == ["a/one.flac"]
+
+
+def test_a_folder_that_can_be_listed_but_not_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue, _ = write_catalogue(str(tmp_path))
+    for name in ("stat", "lstat"):
+        known = getattr(os, name)
+
+        def refuse(path, *args, known=known, **kwargs):
+            if "/b/" in str(path):
+                raise PermissionError(13, "Permission denied", str(path))
+            return known(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, refuse)
+    listing = list_catalogue(catalogue, None)
+    assert listing.unreadable_folders == [f"{tmp_path}/b"]
+    assert listing.table["track_id"].to_pylist() == ["a/one.flac"]
+
+
+def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue, _ = write_catalogue(str(tmp_path))
+
+    def refuse(path: str) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="access denied"):
+        list_catalogue(catalogue, None)

@@ -26,12 +26,14 @@ from mtl_core.storage.location import Location
         ({"track_id": [["a"]], "uri": ["/a"]}, "column 'track_id' is list"),
         ({"track_id": ["a"], "uri": ["/a"], "size_bytes": ["many"]}, "column 'size_bytes' is string"),
         ({"track_id": ["a"], "uri": ["/a"], "size_bytes": [1.5]}, "1.5"),
+        ({"track_id": ["a"], "uri": ["/a"], "size_bytes": [float("nan")]}, "cannot be read as a manifest"),
+        ({"track_id": ["a"], "uri": ["/a"], "size_bytes": [1e30]}, "cannot be read as a manifest"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "m.parquet")
     with pytest.raises(InputError, match=message):
-        manifest.read(Location(str(tmp_path / "m.parquet")))
+        manifest.scan(Location(str(tmp_path / "m.parquet")))
 
 
 def test_a_manifest_may_be_a_folder_of_files_with_only_the_required_columns(root: str) -> None:
@@ -50,7 +52,7 @@ def test_what_is_not_a_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no parquet")
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("text.parquet", "is not a Parquet manifest"),
+        ("text.parquet", "cannot be read as a manifest"),
         ("folder", "without Parquet"),
         ("gone", "nothing is there"),
     ):
@@ -66,7 +68,7 @@ def test_sizes_may_be_whole_floats(tmp_path: Path) -> None:
 
 
 def test_a_manifest_may_be_hive_partitions(root: str) -> None:
-    folder = Location(root) / "m"
+    folder = Location(root) / "language=above" / "m"
     for path, ids in (("language=xx/day=1/a.parquet", ["a"]), ("language=y%20y/day=2/b.parquet", ["b", "c"])):
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table({"track_id": ids, "uri": ["s3://x/y"] * len(ids)}), buffer)
@@ -89,3 +91,18 @@ def test_a_manifest_may_be_a_delta_table_of_which_deleted_rows_do_not_come_back(
     (row,) = manifest.read(at).to_pylist()
     assert (row["track_id"], row["language"], row["mood"], row["artist"]) == ("b", "yy", "wild", None)
     assert sorted(manifest.scan(at, 0).to_table()["track_id"].to_pylist()) == ["a", "b"]
+
+
+def test_a_delta_table_that_deltalake_does_not_read_is_refused(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "m", pa.table({"track_id": ["a"], "uri": ["/a"]}))
+    log = tmp_path / "m/_delta_log/00000000000000000000.json"
+    log.write_text(log.read_text()[:-40])
+    with pytest.raises(InputError, match="cannot be read as a manifest"):
+        manifest.scan(Location(str(tmp_path / "m")))
+
+
+def test_a_folder_s_key_that_is_also_a_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "language=de").mkdir()
+    pq.write_table(pa.table({"track_id": ["a"], "uri": ["/a"], "language": ["fr"]}), tmp_path / "language=de/a.parquet")
+    with pytest.raises(InputError, match="'language' is a column and the key of a folder"):
+        manifest.scan(Location(str(tmp_path)))

@@ -140,6 +140,7 @@ CASES = [
     ("tag_catalogue", TAG + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("tag_catalogue", TAG + " --export-parquet {p}/empty", "{p}/empty is a folder"),
     ("promote", PROMOTE + " --back", "give --model or --back"),
+    ("tag_catalogue", TAG + " --retry-days inf", "retry_days must be 0 or more, and finite, got inf"),
     ("status", "--out {p}/out", "no run of tag_catalogue was ever here"),
     ("promote", "--current {p}/current --model {p}/empty", "must end with .json"),
     ("promote", PROMOTE, "is not a model artifact"),

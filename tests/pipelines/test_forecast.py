@@ -39,7 +39,7 @@ def test_the_first_night_has_only_new_tracks(at: Location) -> None:
     before = files(at)
     found = look(at)
     assert (found.in_manifest, found.planned, found.reasons) == (7, 7, {"new": (7, 0, 0.0)})
-    assert (found.cpu_s_per_track, found.learnt_from) == (CPU_S_PER_TRACK, None)
+    assert (found.cpu_s_per_track, found.learnt_from) == (CPU_S_PER_TRACK, [])
     assert found.cpu_hours == pytest.approx(7 * CPU_S_PER_TRACK / 3600)
     assert look(at, limit=3).planned == 3
     assert files(at) == before
@@ -70,13 +70,23 @@ def test_each_track_has_a_reason_and_an_earlier_run_tells_cost_and_hours(at: Loc
         "of another model": (2, 1, 0.5),
         "of other content": (1, 1, 1.0),
     }
-    assert (found.planned, found.cpu_s_per_track, found.learnt_from) == (5, 0.5, "run-1")
+    assert (found.planned, found.cpu_s_per_track, found.learnt_from) == (5, 0.5, ["run-1"])
     assert look(at, retry_failed=True).reasons["failed before"] == (2, 0, 0.0)
     assert files(at) == before
     text = describe(found)
     assert text.startswith("5 of 7 tracks of the manifest would be tagged\n  1 failed before\n  1 new\n")
     assert "  2 of another model, 0.5 hours of audio in 1 of them" in text
     assert text.endswith("0.500 CPU seconds a track that is read, as run run-1")
+
+
+def test_a_retry_of_few_tracks_is_no_measure_of_the_cost(at: Location) -> None:
+    for run, planned, cpu_s in (("run-1", 5_000, 9.0), ("run-2", 990, 0.1), ("run-3", 9, 0.2), ("run-4", 1, 20.0)):
+        record = {"run_id": run, "source": "audio", "planned": planned, "cpu_s_per_track": cpu_s}
+        (at / "out" / "runs" / f"{run}.json").write_json(record)
+    (at / "out" / "runs" / "run-5.json").write_json({"run_id": "run-5", "source": "audio", "planned": 3})
+    found = look(at)
+    assert found.learnt_from == ["run-4", "run-3", "run-2"]
+    assert found.cpu_s_per_track == pytest.approx((20 + 1.8 + 99) / 1_000)
 
 
 def test_tracks_whose_embedding_is_in_the_table_cost_next_to_nothing(

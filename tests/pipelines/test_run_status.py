@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,15 +60,54 @@ def test_an_open_run_says_how_far_it_is_and_what_failed(root: str) -> None:
     assert read_status(out).holder is None
 
 
+def set_times(tmp_path: Path, ages_s: dict[int, float]) -> None:
+    for shard, age_s in ages_s.items():
+        at_s = time.time() - age_s
+        os.utime(tmp_path / RUNS_IN_PROGRESS / "run-1" / f"done-{shard:06}.parquet", (at_s, at_s))
+
+
 def test_the_rate_is_that_of_the_last_ten_minutes(tmp_path: Path) -> None:
     out = Location(str(tmp_path))
     half_a_run(out)
-    for shard, at_s in ((0, 1_000), (1, 5_000), (2, 5_100), (5, 5_200)):
-        os.utime(tmp_path / RUNS_IN_PROGRESS / "run-1" / f"done-{shard:06}.parquet", (at_s, at_s))
+    set_times(tmp_path, {0: 5_000, 1: 300, 2: 200, 5: 100})
     (run,) = read_status(out).open_runs
-    assert run.tracks_per_s == pytest.approx(20 / 200)  # of two shards in 200 s: the first is where the time begins
-    assert run.left_s == pytest.approx(60 / 0.1)
-    assert "0.1 tracks/s, 0:10 h left" in describe(read_status(out), out)
+    assert run.tracks_per_s == pytest.approx(20 / 200, rel=0.01)  # the first shard is where the time begins
+    assert run.left_s == pytest.approx(60 / 0.1, rel=0.01)
+    text = describe(read_status(out), out)
+    assert "0.1 tracks/s, 0:10 h left" in text and "the last shard was complete 0:02 h ago" in text
+
+
+def test_a_run_that_stands_still_has_no_rate_and_its_holder_is_called_out(tmp_path: Path) -> None:
+    out = Location(str(tmp_path))
+    half_a_run(out)
+    set_times(tmp_path, dict.fromkeys((0, 1, 2, 5), 90_000.0))
+    with lease.acquire(out) as lock:
+        lock._stop.set()  # as if its machine was gone
+        lock._thread.join()
+        os.utime(tmp_path / lease.LEASE_FILE, (time.time() - 3_600,) * 2)
+        status = read_status(out)
+    assert status.open_runs[0].tracks_per_s is None and status.open_runs[0].left_s is None
+    text = describe(status, out)
+    assert "a command was at work and has ended or stands still" in text and "3,600 s since it renewed" in text
+    assert "the last shard was complete 25:00 h ago" in text
+
+
+def test_a_run_that_ends_meanwhile_is_passed_over_and_an_extraction_has_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Location(str(tmp_path))
+    half_a_run(out)
+    (out / "runs" / "run-0.json").write_json({"run_id": "run-0"})
+
+    def ends(plan: work_plan.WorkPlan, shards: object) -> None:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work_plan, "read_results", ends)
+        assert read_status(out).open_runs == []
+    plan = json.loads((out / RUNS_IN_PROGRESS / "run-1" / "plan.json").read_bytes())
+    (out / RUNS_IN_PROGRESS / "run-1" / "plan.json").write_json(plan | {"parameters": {}})
+    assert read_status(out).open_runs[0].model_id is None
 
 
 def test_the_command_prints_words_or_json(
