@@ -260,4 +260,5 @@ def test_gpus_that_are_not_there(local_ray, mels, tmp_path, monkeypatch, capsys)
         pytest.skip("there is a GPU")
     flags = ["--mels", mels.uri, "--out", str(tmp_path / "model"), "--use-gpu", "--split", "none"]
     code, error = _run_job(monkeypatch, capsys, *flags)
-    assert (code, error) == (2, "error: 1 workers of 1 GPU each: the cluster has room for 0 (4 CPUs, 0 GPUs in all)\n")
+    expected = "error: 1 workers of 1 GPU each: the cluster has room for 0 (4 CPUs, 0 GPUs in all) [exit status 2]\n"
+    assert (code, error) == (2, expected)
