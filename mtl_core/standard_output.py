@@ -1,7 +1,7 @@
 """Standard output: nothing that happens to stdout or stderr changes what a job does.
 
 They can be closed, full, a pipe whose reader has ended, or unable to write a letter. Reports are lost then; the work
-is not. A reader that lives but does not read stops a job, as any program.
+is not. A reader that lives but does not read stops a job, as it stops any program.
 """
 
 import os

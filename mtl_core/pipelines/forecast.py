@@ -1,6 +1,5 @@
 """Forecast: what a night would do and cost. Nothing is written, and no lease is taken."""
 
-import contextlib
 from dataclasses import dataclass
 
 from mtl_core.pipelines.run_record import AUDIO, newest_records
@@ -59,12 +58,12 @@ def forecast(manifest_at: Location, model_at: Location, out: Location, options: 
         tracks, out, model.model_id, retry_failed=options.retry_failed, skipped=skipped
     ).slice(0, options.limit)
     in_table = planning.find_embeddings(planned, out, trunk_id=model.trunk_id, model_id=model.model_id)
-    unfinished = {}
-    for folder in work_plan.runs_in_progress(out):
-        with contextlib.suppress(FileNotFoundError):  # the run has just ended
-            if plan := work_plan.load_plan(folder):
-                done = work_plan.count_tracks(plan, work_plan.completed_shards(plan))
-                unfinished[plan.run_id] = (done, plan.n_tracks)
+    plans = [work_plan.load_plan(folder) for folder in work_plan.runs_in_progress(out)]
+    unfinished = {
+        plan.run_id: (work_plan.count_tracks(plan, work_plan.completed_shards(plan)), plan.n_tracks)
+        for plan in plans
+        if plan is not None
+    }
     cpu_s, runs = _cpu_s_per_track(out)
     return Forecast(
         in_manifest=tracks.count_rows(),
@@ -81,7 +80,9 @@ def _cpu_s_per_track(out: Location) -> tuple[float, list[str]]:
     """Of the newest runs that read audio, as many as planned `LEARNT_TRACKS` together: a retry of one is no measure."""
     cpu_s, n, runs = 0.0, 0, []
     for record in newest_records(out):
-        if record.get("source", AUDIO) == AUDIO and "cpu_s_per_track" in record and n < LEARNT_TRACKS:
+        if n >= LEARNT_TRACKS:
+            break
+        if record.get("source", AUDIO) == AUDIO and "cpu_s_per_track" in record:
             cpu_s += record["cpu_s_per_track"] * record["planned"]
             n += record["planned"]
             runs.append(record["run_id"])

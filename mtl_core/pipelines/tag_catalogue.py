@@ -162,11 +162,9 @@ def tag_catalogue(
         n_tracks = tracks.count_rows() - len(skipped)
         unfinished = _runs_to_resume(out, model.model_id)
         open_tracks = None if unfinished else plan_tracks()
-        if open_tracks is not None and not len(open_tracks):
+        if open_tracks is not None and not len(open_tracks):  # an unchanged night starts no Ray
             verdict = read_verdict(out)
-            return TaggingResult(
-                runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict
-            )  # no Ray starts
+            return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict)
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:

@@ -89,9 +89,10 @@ def write_plan(
 
 def load_plan(folder: Location) -> WorkPlan | None:
     """The plan in `folder`; None if there is none or its writing was cut short."""
-    if not (folder / _PLAN).exists():
+    try:
+        fields = json.loads((folder / _PLAN).read_bytes())
+    except FileNotFoundError:
         return None
-    fields = json.loads((folder / _PLAN).read_bytes())
     if "asked" in fields:  # version 0.1
         fields["parameters"] = fields.pop("asked")
     return WorkPlan(**fields | {"folder": folder})

@@ -51,14 +51,7 @@ def find(tracks: pa.Table | pyarrow.dataset.Dataset, root: Location) -> pa.Table
     file = _read(root)
     if not len(file.rows):
         return pa.table({"track_id": pa.array([], pa.string())})
-    with open_database() as connection:
-        connection.register("forgotten", file.rows)
-        connection.register("tracks", scan_columns(tracks, ["track_id"]))
-        return fetch_table(
-            connection,
-            f"SELECT track_id FROM tracks SEMI JOIN forgotten ON {_HASH} = forgotten.track_hash",
-            {"salt": file.salt},
-        )
+    return _query(file, tracks, f"SELECT track_id FROM tracks SEMI JOIN forgotten ON {_HASH} = forgotten.track_hash")
 
 
 def add(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) -> int:
@@ -69,15 +62,12 @@ def add(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) -> in
         RunError: another program changed it.
     """
     file = _read(root)
-    with open_database() as connection:
-        connection.register("forgotten", file.rows)
-        connection.register("tracks", scan_columns(tracks, ["track_id"]))
-        hashes = fetch_table(
-            connection,
-            f"WITH hashes AS (SELECT DISTINCT {_HASH} AS track_hash FROM tracks)"
-            " SELECT track_hash FROM hashes ANTI JOIN forgotten USING (track_hash)",
-            {"salt": file.salt},
-        )["track_hash"]
+    hashes = _query(
+        file,
+        tracks,
+        f"WITH hashes AS (SELECT DISTINCT {_HASH} AS track_hash FROM tracks)"
+        " SELECT track_hash FROM hashes ANTI JOIN forgotten USING (track_hash)",
+    )["track_hash"]
     if len(hashes):
         now = pa.repeat(pa.scalar(datetime.now(UTC), FORGOTTEN.field("forgotten_at").type), len(hashes))
         added = pa.table([hashes.cast(FORGOTTEN.field("track_hash").type), now], schema=FORGOTTEN)
@@ -88,19 +78,24 @@ def add(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) -> in
 def remove(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) -> int:
     """Allow tracks (column `track_id`) again. Returns how many of them were forgotten. Raises errors as `add`."""
     file = _read(root)
-    with open_database() as connection:
-        connection.register("forgotten", file.rows)
-        connection.register("tracks", scan_columns(tracks, ["track_id"]))
-        stay = fetch_table(
-            connection,
-            f"WITH hashes AS (SELECT {_HASH} AS track_hash FROM tracks)"
-            " SELECT track_hash, forgotten_at FROM forgotten ANTI JOIN hashes USING (track_hash)",
-            {"salt": file.salt},
-        )
+    stay = _query(
+        file,
+        tracks,
+        f"WITH hashes AS (SELECT {_HASH} AS track_hash FROM tracks)"
+        " SELECT track_hash, forgotten_at FROM forgotten ANTI JOIN hashes USING (track_hash)",
+    )
     n_removed = len(file.rows) - len(stay)
     if n_removed:
         _replace(root, file, stay.cast(FORGOTTEN), check_lease)
     return n_removed
+
+
+def _query(file: _ForgottenFile, tracks: pa.Table | pyarrow.dataset.Dataset, query: str) -> pa.Table:
+    """The rows of an SQL query over `tracks` (column `track_id`), `forgotten` and $salt, memory-mapped from a file."""
+    with open_database() as connection:
+        connection.register("forgotten", file.rows)
+        connection.register("tracks", scan_columns(tracks, ["track_id"]))
+        return fetch_table(connection, query, {"salt": file.salt})
 
 
 def _read(root: Location) -> _ForgottenFile:

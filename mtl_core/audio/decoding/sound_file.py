@@ -26,7 +26,7 @@ _JUMP_S = 0.1  # a larger step in inexact times is damage
 _WHOLE_S = 30  # a shorter recording is decoded once and kept: seeks would cost as much
 _WHOLE_FRAMES = 32_000_000  # the same where every read begins at the recording's start; they take 128 MB
 _INVERTED = 0.01  # the mean's share of the channels' power, -20 dB, below which they cancel each other
-MAX_RUNS = 10_000  # without a gap, of one read: each costs as much as a block of 1,152 samples
+MAX_RUNS = 10_000  # of one read, with gaps between them; a run costs Python as much time as several blocks
 _SILENCE = 1e-6  # of full-scale power, -60 dB
 
 
