@@ -1,0 +1,105 @@
+"""Identity: as whom this process talks to S3, and at which endpoint and region.
+
+One botocore session finds all three, the way the AWS command line does: environment variables, `AWS_PROFILE` with keys,
+SSO, `credential_process`, a role to assume or an `endpoint_url`, a web identity (IRSA), a container's or an instance's
+role. Every client of S3 takes them from here, so a check and a commit are never two identities. `AWS_REGION` goes
+before `AWS_DEFAULT_REGION`, as in deltalake; botocore alone ignores it.
+
+Credentials that expire are renewed by botocore when they have less than 15 minutes left. What `current_identity`
+returns is therefore valid for 10 minutes or more, if the credentials live as long. A client that cannot renew them
+takes new ones for each transaction.
+"""
+
+import functools
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtl_core.errors import one_line
+
+ALLOWED = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with the role of an instance or pod"
+
+
+class CredentialsError(OSError):
+    """No credentials can be had. The message is one line, without any of their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Identity:
+    """Credentials of this moment, and where they are used. Its `repr` shows no credential."""
+
+    endpoint_url: str  # http://… or https://…, without a bucket: buckets are in the path
+    region: str
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)  # of temporary credentials
+
+
+@functools.lru_cache
+def open_session() -> Any:
+    """The botocore session of this process. Raises CredentialsError if the profile of `AWS_PROFILE` does not exist."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session()
+    if region := os.environ.get("AWS_REGION"):
+        session.set_config_variable("region", region)
+    try:
+        session.get_scoped_config()
+    except BotoCoreError as error:  # the profile or a file of profiles
+        raise CredentialsError(f"{one_line(error)}: {ALLOWED}") from None
+    return session
+
+
+@functools.lru_cache
+def open_client(connect_timeout_s: float = 5, read_timeout_s: float = 5, attempts: int = 3) -> Any:
+    """A botocore client of S3 with this identity, for requests of which the answer is needed within seconds."""
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "total_max_attempts": attempts}
+    config = Config(connect_timeout=connect_timeout_s, read_timeout=read_timeout_s, retries=retries)
+    find_credentials()  # otherwise the client would look for them, and its errors are of many kinds
+    return open_session().create_client("s3", config=config)
+
+
+def find_credentials() -> Any:
+    """The credentials of the session, a `botocore.credentials.Credentials` that renews itself where it expires.
+
+    Raises:
+        CredentialsError: there are none, or their source fails.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        credentials = open_session().get_credentials()
+    except (BotoCoreError, ClientError) as error:
+        raise CredentialsError(f"the credentials cannot be had: {one_line(error)}") from None
+    if credentials is None:
+        raise CredentialsError(f"there are no credentials for S3: {ALLOWED}")
+    return credentials
+
+
+def freeze_credentials() -> Any:
+    """The credentials of this moment: `access_key`, `secret_key` and `token`. Raises CredentialsError as above."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return find_credentials().get_frozen_credentials()
+    except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: the renewed ones have expired, too
+        raise CredentialsError(f"the credentials cannot be renewed: {one_line(error)}") from None
+
+
+def current_identity() -> S3Identity:
+    """The identity of this moment; nothing is requested unless credentials have to be found or renewed.
+
+    Raises:
+        CredentialsError: there are no credentials, or they cannot be renewed.
+    """
+    frozen, meta = freeze_credentials(), open_client().meta
+    return S3Identity(
+        endpoint_url=meta.endpoint_url,
+        region="us-east-1" if meta.region_name == "aws-global" else meta.region_name,
+        access_key=frozen.access_key,
+        secret_key=frozen.secret_key,
+        token=frozen.token,
+    )
