@@ -1,37 +1,49 @@
-"""Checks of a location before a job starts work: a location that cannot be used is an `InputError`."""
+"""Checks of a location before a job starts work: a location that cannot be used is an `InputError`.
+
+On S3 each permission is asked for by a request that cannot change anything: an object that is not there is read and
+deleted, and an object is written under a condition that does not hold. S3 decides about the permission first (403), and
+about the rest only then.
+"""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mtl_core.errors import InputError, one_line
-from mtl_core.storage.location import Location, open_filesystem
+from mtl_core.storage import identity
+from mtl_core.storage.location import Location
 
-CHECK_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to give up on a dead one within 30 s
+#: A name below a folder of which no object exists.
+_ABSENT = "_access_check"
+#: The answers to a request that is allowed: there is no such object, the condition does not hold, or the store does not
+#: know conditions.
+_ALLOWED_STATUSES = (404, 409, 412, 501)
+_ALLOWED_CODES = ("BadDigest", "InvalidDigest")
+#: A digest that no body of one byte has. A store that ignores conditions refuses the write because of it.
+_WRONG_MD5 = "AAAAAAAAAAAAAAAAAAAAAA=="
+_NO_VERSION = '"00000000000000000000000000000000"'
 
 
 def check_reachable(location: Location) -> None:
-    """List one object with short timeouts, so that a dead endpoint or wrong credentials end a job within seconds.
+    """Find out whether a file or folder can be listed and read, with short timeouts: three requests on S3.
 
     Raises:
-        InputError: the store cannot be reached, refuses the credentials, or has no such bucket.
+        InputError: the store cannot be reached, has no such bucket, refuses the credentials, or does not allow
+            `s3:ListBucket` or `s3:GetObject`; the message names each permission that is missing.
     """
-    if not location.on_s3:
-        return
-    filesystem = open_filesystem("s3", CHECK_ATTEMPTS)
-    bucket, _, key = location.path.partition("/")
-    with as_input_error(location):
-        try:
-            filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
-        except FileNotFoundError:
-            raise InputError(f"{location}: there is no bucket {bucket!r}") from None
+    if location.on_s3:
+        _require([*_missing_to_read(location)], location)
 
 
 def check_writable(location: Location, *, folder: bool = True) -> None:
-    """Raise InputError unless a folder, or a file, can be created here. Nothing is created."""
-    check_reachable(location)
+    """Raise InputError unless a folder, or a file, can be created here, read, and in a folder deleted.
+
+    Nothing is created. On S3 this takes five requests, for a file four; else as `check_reachable`.
+    """
     if location.on_s3:
+        _require([*_missing_to_read(location), *_missing_to_write(location, folder)], location)
         return
     path = Path(location.path)
     if path.exists() and path.is_dir() != folder:
@@ -41,6 +53,58 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
         raise InputError(f"{location}: {existing} is not a folder")
     if not os.access(existing, os.W_OK):
         raise InputError(f"{location}: {existing} is not writable")
+
+
+def _require(missing: list[str], location: Location) -> None:
+    if missing:
+        raise InputError(f"{location}: the identity of this process may not {', '.join(missing)}")
+
+
+def _missing_to_read(location: Location) -> Iterator[str]:
+    bucket, _, key = location.path.partition("/")
+    prefix = f"{key}/" if key else ""
+    with as_input_error(location):
+        if not _may(location, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1):
+            yield f"s3:ListBucket on arn:aws:s3:::{bucket}"
+        for name in filter(None, (key, f"{prefix}{_ABSENT}")):  # s3fs asks for both: is it a file or a folder?
+            if not _may(location, "head_object", Bucket=bucket, Key=name):
+                yield f"s3:GetObject on {_arn(bucket, name)}"
+
+
+def _missing_to_write(location: Location, folder: bool) -> Iterator[str]:
+    bucket, _, key = location.path.partition("/")
+    if folder:
+        key = f"{key}/{_ABSENT}" if key else _ABSENT
+    with as_input_error(location):
+        # Only where nothing is: a store that ignores the condition would delete the file.
+        if folder and not _may(location, "delete_object", Bucket=bucket, Key=key, IfMatch=_NO_VERSION):
+            yield f"s3:DeleteObject on {_arn(bucket, key)}"
+        write = {"Body": b"0", "IfMatch": _NO_VERSION, "ContentMD5": _WRONG_MD5}
+        if not _may(location, "put_object", Bucket=bucket, Key=key, **write):
+            yield f"s3:PutObject on {_arn(bucket, key)}"
+
+
+def _arn(bucket: str, key: str) -> str:
+    return f"arn:aws:s3:::{bucket}/{key.removesuffix(_ABSENT)}{'*' if key.endswith(_ABSENT) else ''}"
+
+
+def _may(location: Location, request: str, **arguments: Any) -> bool:
+    """Whether a request is allowed. Raises InputError or OSError where the answer says something else."""
+    from botocore.exceptions import ClientError
+
+    try:
+        getattr(identity.open_client(), request)(**arguments)
+    except ClientError as error:
+        status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+        if code == "NoSuchBucket":
+            raise InputError(f"{location}: there is no bucket {arguments['Bucket']!r}") from None
+        if status == 403 and code in ("AccessDenied", "403"):  # the answer to a HEAD has no code
+            return False
+        if status == 403:
+            raise PermissionError(one_line(error)) from None
+        if status not in _ALLOWED_STATUSES and code not in _ALLOWED_CODES:
+            raise OSError(one_line(error)) from None
+    return True
 
 
 def old_object_versions(location: Location) -> str | None:
@@ -62,14 +126,19 @@ def as_input_error(location: Location) -> Iterator[None]:
     """Turn the errors of a store into an InputError: nothing is there, access is denied, or it cannot be reached."""
     from botocore.exceptions import BotoCoreError  # not an OSError: the base class of the client's own errors
 
-    endpoint = f" at {os.environ['AWS_ENDPOINT_URL']}" if location.on_s3 and "AWS_ENDPOINT_URL" in os.environ else ""
     try:
         yield
+    except identity.IdentityError as error:
+        raise InputError(f"{location}: {error}") from None
     except FileNotFoundError:
         raise InputError(f"{location}: nothing is there") from None
     except PermissionError as error:
         raise InputError(
-            f"{location}: access denied{endpoint} ({one_line(error)}): check the credentials and permissions"
+            f"{location}: access denied{_endpoint(location)} ({one_line(error)}): check the credentials and permissions"
         ) from None
     except (BotoCoreError, OSError) as error:
-        raise InputError(f"{location}: cannot be reached{endpoint}: {one_line(error)}") from None
+        raise InputError(f"{location}: cannot be reached{_endpoint(location)}: {one_line(error)}") from None
+
+
+def _endpoint(location: Location) -> str:
+    return f" at {identity.open_client().meta.endpoint_url}" if location.on_s3 else ""

@@ -20,8 +20,8 @@ from mtl_core.errors import one_line
 ALLOWED = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with the role of an instance or pod"
 
 
-class CredentialsError(OSError):
-    """No credentials can be had. The message is one line, without any of their values."""
+class IdentityError(OSError):
+    """There are no credentials, or the configuration of S3 is wrong. The message is one line without any credential."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class S3Identity:
 
 @functools.lru_cache
 def open_session() -> Any:
-    """The botocore session of this process. Raises CredentialsError if the profile of `AWS_PROFILE` does not exist."""
+    """The botocore session of this process. Raises IdentityError if the profile of `AWS_PROFILE` does not exist."""
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
@@ -47,53 +47,69 @@ def open_session() -> Any:
     try:
         session.get_scoped_config()
     except BotoCoreError as error:  # the profile or a file of profiles
-        raise CredentialsError(f"{one_line(error)}: {ALLOWED}") from None
+        raise IdentityError(f"{one_line(error)}: {ALLOWED}") from None
     return session
 
 
 @functools.lru_cache
 def open_client(connect_timeout_s: float = 5, read_timeout_s: float = 5, attempts: int = 3) -> Any:
-    """A botocore client of S3 with this identity, for requests of which the answer is needed within seconds."""
+    """A botocore client of S3 with this identity, for requests of which the answer is needed within seconds.
+
+    Raises:
+        IdentityError: there are no credentials, or the endpoint or the region is wrong.
+    """
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     retries = {"mode": "standard", "total_max_attempts": attempts}
     config = Config(connect_timeout=connect_timeout_s, read_timeout=read_timeout_s, retries=retries)
     find_credentials()  # otherwise the client would look for them, and its errors are of many kinds
-    return open_session().create_client("s3", config=config)
+    try:
+        return open_session().create_client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
+        raise IdentityError(f"the configuration of S3 is wrong: {one_line(error)}") from None
 
 
 def find_credentials() -> Any:
     """The credentials of the session, a `botocore.credentials.Credentials` that renews itself where it expires.
 
     Raises:
-        CredentialsError: there are none, or their source fails.
+        IdentityError: there are none, or their source fails.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         credentials = open_session().get_credentials()
     except (BotoCoreError, ClientError) as error:
-        raise CredentialsError(f"the credentials cannot be had: {one_line(error)}") from None
+        raise IdentityError(f"the credentials cannot be had: {one_line(error)}") from None
     if credentials is None:
-        raise CredentialsError(f"there are no credentials for S3: {ALLOWED}")
+        raise IdentityError(f"there are no credentials for S3: {ALLOWED}")
     return credentials
 
 
+def must_renew() -> bool:
+    """Whether the next `freeze_credentials` finds or renews credentials, which may take seconds."""
+    from botocore.credentials import RefreshableCredentials
+
+    credentials = find_credentials()
+    return isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed()
+
+
 def freeze_credentials() -> Any:
-    """The credentials of this moment: `access_key`, `secret_key` and `token`. Raises CredentialsError as above."""
+    """The credentials of this moment: `access_key`, `secret_key` and `token`. Raises IdentityError as above."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         return find_credentials().get_frozen_credentials()
     except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: the renewed ones have expired, too
-        raise CredentialsError(f"the credentials cannot be renewed: {one_line(error)}") from None
+        raise IdentityError(f"the credentials cannot be renewed: {one_line(error)}") from None
 
 
 def current_identity() -> S3Identity:
     """The identity of this moment; nothing is requested unless credentials have to be found or renewed.
 
     Raises:
-        CredentialsError: there are no credentials, or they cannot be renewed.
+        IdentityError: there are no credentials, or they cannot be renewed.
     """
     frozen, meta = freeze_credentials(), open_client().meta
     return S3Identity(

@@ -1,8 +1,8 @@
 """Location: a file or folder on a disk or on S3. No other module distinguishes the two.
 
-A URI is a path, `file:///path` or `s3://bucket/key`. It is used as it is: never percent-decoded, never globbed. S3 is
-configured by the standard AWS environment variables, including `AWS_ENDPOINT_URL`. Every write is atomic: on S3 an
-object appears when its upload ends, on a disk a file is renamed into place.
+A URI is a path, `file:///path` or `s3://bucket/key`. It is used as it is: never percent-decoded, never globbed.
+Credentials, region and endpoint of S3 come from `storage.identity`. Every write is atomic: on S3 an object appears when
+its upload ends, on a disk a file is renamed into place.
 """
 
 import contextlib
@@ -25,37 +25,23 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 S3 = "s3://"
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-#: Attempts per request, with exponential backoff and jitter. 5xx, throttling, resets and timeouts are retried; 403 and
-#: 404 are not.
-ATTEMPTS = 8
-CONNECTIONS = 32  # kept open per process; more than a worker's concurrent downloads
+ALLOWED = "allowed are a path, file:///path and s3://bucket/key"
+_GOOGLE, _AZURE, _S3A = "Google Cloud Storage", "Azure Blob Storage", "another spelling of s3://"
+_OTHER_STORES = {
+    **dict.fromkeys(("gs", "gcs"), _GOOGLE),
+    **dict.fromkeys(("az", "azure", "abfs", "abfss", "adl", "wasb", "wasbs"), _AZURE),
+    **dict.fromkeys(("s3a", "s3n"), _S3A),
+}
 
 
 @functools.lru_cache
-def open_filesystem(protocol: str, attempts: int = ATTEMPTS) -> fsspec.AbstractFileSystem:
-    """The filesystem of a protocol, "file" or "s3"; one per process.
-
-    With fewer `attempts` per request than `ATTEMPTS` the read timeout is short too.
-    """
+def open_filesystem(protocol: str) -> fsspec.AbstractFileSystem:
+    """The filesystem of a protocol, "file" or "s3"; one per process. Raises IdentityError as `storage.identity`."""
     if protocol == "file":
         return LocalFileSystem()
-    import s3fs  # takes 0.5 s to import
+    from mtl_core.storage.s3_filesystem import S3FileSystem  # takes 0.5 s to import
 
-    filesystem = s3fs.S3FileSystem(
-        use_listings_cache=False,  # writes of other machines must be visible
-        config_kwargs={
-            "max_pool_connections": CONNECTIONS,
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S if attempts == ATTEMPTS else CONNECT_TIMEOUT_S,
-            "retries": {"mode": "standard", "max_attempts": attempts},
-        },
-        skip_instance_cache=True,
-    )
-    if attempts != ATTEMPTS:
-        filesystem.retries = 1  # s3fs adds its own retries to those of botocore
-    return filesystem
+    return S3FileSystem()
 
 
 def _raise(error: OSError) -> None:
@@ -92,13 +78,14 @@ class Location:
         if uri.startswith(S3):
             normal = S3 + uri[len(S3) :].rstrip("/")
             if not normal[len(S3) :].split("/")[0]:
-                raise ValueError(f"{uri!r} names no bucket: allowed is s3://bucket/key")
-        elif re.match(r"(?!file:///)\w+:/", uri):
-            raise ValueError(f"{uri!r}: allowed are a path, file:///path and s3://bucket/key")
+                raise ValueError(f"{uri!r} names no bucket: {ALLOWED}")
+        elif scheme := re.match(r"(?!file:///)(\w+):/", uri):
+            store = _OTHER_STORES.get(scheme[1].lower())
+            raise ValueError(f"{uri!r}{f' is {store}' if store else ''}: {ALLOWED}")
         elif "\0" in uri:
             raise ValueError(f"{uri!r} contains a NUL: file names cannot")
         elif not uri:
-            raise ValueError("an empty location: allowed are a path, file:///path and s3://bucket/key")
+            raise ValueError(f"an empty location: {ALLOWED}")
         elif uri.startswith("~"):
             raise ValueError(f"{uri!r}: ~ is not expanded; give the full path")
         else:
@@ -309,7 +296,7 @@ class Location:
             self.filesystem.rm_file(self.path)
 
     def delete_tree(self) -> None:
-        """Delete everything below here, if it exists."""
+        """Delete everything below here, if it exists. Raises OSError if something stays."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(self.path, recursive=True)
 

@@ -19,6 +19,7 @@ from deltalake.transaction import CommitProperties, Transaction
 
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FAILURES, SINCE, TAGS
+from mtl_core.storage.identity import current_identity
 from mtl_core.storage.location import Location
 from mtl_core.tables.data_files import DataFile, active_files, flat_columns
 
@@ -78,8 +79,21 @@ def _check_name(location: Location) -> None:
 
 
 def storage_options(root: Location) -> dict[str, str]:
-    """What deltalake needs in addition to the AWS variables: permission to use endpoints without TLS."""
-    return {"allow_http": "true"} if root.on_s3 else {}
+    """What deltalake needs to open a table: the identity of this moment. It cannot renew it, see `_commit`.
+
+    deltalake adds the AWS variables of the environment that are not named here. Without this, it would find other
+    credentials than s3fs, or another endpoint: it does not know `endpoint_url` of a profile.
+    """
+    if not root.on_s3:
+        return {}
+    now = current_identity()
+    return {
+        "AWS_ENDPOINT_URL": now.endpoint_url,
+        "AWS_REGION": now.region,
+        "AWS_ACCESS_KEY_ID": now.access_key,
+        "AWS_SECRET_ACCESS_KEY": now.secret_key,
+        "allow_http": "true",  # an endpoint without TLS
+    } | ({"AWS_SESSION_TOKEN": now.token} if now.token else {})
 
 
 class Snapshot(NamedTuple):

@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from builders.identities import forget_identity
 from builders.sound_files import encoded, song
 
 from mtl_core.audio import source
@@ -48,11 +49,11 @@ def test_a_body_that_was_cut_short_is_requested_again(s3_server: str, monkeypatc
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        storage.open_filesystem.cache_clear()
+        forget_identity()
         assert open_track("s3://bucket/track", "e") == b"audio and more"
         assert not bodies
         server.shutdown()
-    storage.open_filesystem.cache_clear()
+    forget_identity()
 
 
 def test_audio_that_has_changed_since_the_manifest_fails(root: str) -> None:

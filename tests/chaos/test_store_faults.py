@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from builders.identities import forget_identity
 from builders.models import save
 from faulty_proxy import Proxy, proxy_of
 from nightly import JOB, rows, run, small_artifact, write_track
@@ -11,8 +12,7 @@ from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.source import open_track
 from mtl_core.errors import TrackError
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.storage import location
-from mtl_core.storage.location import Location
+from mtl_core.storage.location import Location, content_id
 
 
 @pytest.mark.slow
@@ -39,9 +39,9 @@ def test_a_run_through_a_bad_network_is_exact(bucket: str, s3_server: str) -> No
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch):
     with proxy_of(s3_server) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        location.open_filesystem.cache_clear()
+        forget_identity()
         yield running
-    location.open_filesystem.cache_clear()
+    forget_identity()
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, "forbidden"), (404, "not_found")])
@@ -61,9 +61,9 @@ def test_a_refused_request_is_not_repeated(bucket: str, proxy: Proxy, status: in
 def test_a_track_is_downloaded_in_one_request(bucket: str, proxy: Proxy) -> None:
     track = Location(bucket) / "track.wav"
     write_track(track, 0)
-    content_id = location.content_id(track.filesystem.info(track.path))
+    version = content_id(track.filesystem.info(track.path))
     proxy.requests.clear()
-    assert isinstance(open_track(track.uri, content_id), bytes)
+    assert isinstance(open_track(track.uri, version), bytes)
     assert proxy.requests == {("GET", f"/{track.path}"): 1}
 
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from builders.identities import forget_identity
 
 from mtl_core.errors import InputError
-from mtl_core.storage import checks, location
+from mtl_core.storage import checks
 from mtl_core.storage.location import Location
 
 
@@ -14,10 +15,10 @@ def test_an_unreachable_store_is_an_input_error_that_names_it(s3_server: str, mo
     with pytest.raises(InputError, match="no bucket 'nowhere-to-be-found'"):
         checks.check_reachable(Location("s3://nowhere-to-be-found/key"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    location.open_filesystem.cache_clear()
+    forget_identity()
     with pytest.raises(InputError, match=r"cannot be reached at http://127\.0\.0\.1:9"):
         checks.check_reachable(Location("s3://bucket/key"))
-    location.open_filesystem.cache_clear()
+    forget_identity()
 
 
 def test_old_versions_of_objects_are_told_of(bucket: str, tmp_path: Path) -> None:
