@@ -11,8 +11,10 @@
 The last line on stderr names any status but 0, because `ray job submit` passes on only 0 or 1.
 """
 
+import atexit
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from mtl_core.errors import InputError, OtherRunError, RunError, one_line
 Options = TypeVar("Options")
 
 DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, OTHER_RUN, WORSE = range(6)
+_ending: int | None = None  # the exit status, once the process ends
 _MEANINGS = {TOO_MANY_FAILED: "done, but too many tracks failed", WORSE: "done, and the model is worse"}
 
 
@@ -75,6 +78,8 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
 
 def end(status: int, message: str | None = None) -> NoReturn:
     """Exit with a status; the last line on stderr names it, if it is not `DONE`."""
+    global _ending
+    _ending = status
     if status != DONE:
         print(f"{message or _MEANINGS[status]} [exit status {status}]", file=sys.stderr)
     sys.stdout.flush()
@@ -84,5 +89,20 @@ def end(status: int, message: str | None = None) -> NoReturn:
 
 def _report_bug(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print the traceback of an error that nothing catches, and the status that Python ends with."""
+    global _ending
+    _ending = FAILED
     sys.__excepthook__(kind, error, traceback)
     print(f"failed: {one_line(error)} [exit status {FAILED}]", file=sys.stderr)
+
+
+@atexit.register
+def leave() -> None:
+    """End the process of a job at once, after the exit functions that were registered later than this module.
+
+    Python then does not take itself apart. If it did, a thread of Arrow that still holds a Python object could call
+    into it, which Python 3.11 to 3.13 answer by ending the thread. C++ turns that into an abort, with status 134.
+    """
+    if _ending is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_ending)

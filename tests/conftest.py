@@ -1,5 +1,6 @@
 """What tests share: an S3 server behind a real connection, a local Ray, and real audio if it is beside the checkout."""
 
+import atexit
 import os
 import socket
 import subprocess
@@ -13,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from mtl_core import cli
+
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # tests/builders
 AUDIO = REPOSITORY.parent / "shared" / "audio"
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+atexit.unregister(cli.leave)  # tests call jobs in this process, which ends with the status of pytest
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import S3, Location
 from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.sql import open_database, scan_columns
-from mtl_core.tables.delta import open_delta
+from mtl_core.tables.delta import open_dataset, open_delta
 
 
 def write(table: pa.Table, location: Location) -> None:
@@ -71,7 +71,7 @@ def _scan_delta(location: Location, version: int) -> pyarrow.dataset.Dataset:
     table = open_delta(location, version)
     assert table is not None, "delta_version found it"
     carried = _carried_columns(pa.schema(table.schema().to_arrow()), location)
-    return table.to_pyarrow_dataset(schema=pa.schema([*MANIFEST, *carried]))
+    return open_dataset(location, table, pa.schema([*MANIFEST, *carried]))
 
 
 def _scan_files(location: Location) -> pyarrow.dataset.Dataset:

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from mtl_core.pipelines.run_record import ACCEPTED, AUDIO, FOLDER, newest_records
 from mtl_core.storage.location import Location
-from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
+from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
 
 TOLD_FILE = "_verdict.json"  # in the folder of the records
 
@@ -104,4 +104,4 @@ def _count_failed(out: Location, run_ids: list[str]) -> int:
         return 0
     first, last = ds.field("first_run_id"), ds.field("run_id")
     of_runs = first.isin(run_ids) | (first.is_null() & last.isin(run_ids))
-    return int(table.to_pyarrow_dataset(schema=TABLE_SCHEMAS["failures"]).count_rows(filter=of_runs))
+    return int(open_dataset(out / "failures", table, TABLE_SCHEMAS["failures"]).count_rows(filter=of_runs))

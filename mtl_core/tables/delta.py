@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.dataset
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, Transaction
@@ -20,7 +21,7 @@ from deltalake.transaction import CommitProperties, Transaction
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FAILURES, SINCE, TAGS
 from mtl_core.storage.identity import current_identity
-from mtl_core.storage.location import Location
+from mtl_core.storage.location import S3, Location
 from mtl_core.tables.data_files import DataFile, active_files, flat_columns
 
 TABLE_SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
@@ -79,7 +80,7 @@ def _check_name(location: Location) -> None:
 
 
 def storage_options(root: Location) -> dict[str, str]:
-    """What deltalake needs to open a table: the identity of this moment. It cannot renew it, see `_commit`.
+    """What deltalake needs to open a table: the identity of this moment. It does not renew it.
 
     deltalake adds the AWS variables of the environment that are not named here. Without this, it would find other
     credentials than s3fs, or another endpoint: it does not know `endpoint_url` of a profile.
@@ -94,6 +95,15 @@ def storage_options(root: Location) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": now.secret_key,
         "allow_http": "true",  # an endpoint without TLS
     } | ({"AWS_SESSION_TOKEN": now.token} if now.token else {})
+
+
+def open_dataset(location: Location, table: DeltaTable, schema: pa.Schema | None = None) -> pyarrow.dataset.Dataset:
+    """The rows of an open table at its version; `schema` may have columns that the table lacks, which are null.
+
+    Files are read through this program's filesystem. The one that deltalake would make keeps the credentials with which
+    the table was opened, and its threads can abort a process that ends right after a scan, or keep it from ending.
+    """
+    return table.to_pyarrow_dataset(schema=schema, filesystem=location.arrow_folder)
 
 
 class Snapshot(NamedTuple):
@@ -218,6 +228,7 @@ def _commit(
     data_change: bool,
 ) -> None:
     check_lease()
+    table = _with_current_identity(table)
     removals = [file.remove(data_change=data_change) for file in removed]
     additions = [file.add(data_change=data_change) for file in added]
     try:
@@ -232,6 +243,14 @@ def _commit(
         table.update_incremental()
         if transaction is None or table.transaction_version(transaction) is None:
             raise _conflict(table, error) from None
+
+
+def _with_current_identity(table: DeltaTable) -> DeltaTable:
+    """The table at the same version, opened anew where its credentials may have expired during a long rewrite."""
+    at = Location(table.table_uri) if table.table_uri.startswith(S3) else None
+    if at is None or current_identity().token is None:
+        return table
+    return DeltaTable(at.uri, table.version(), storage_options=storage_options(at))
 
 
 def _commit_properties(table: DeltaTable, about: dict[str, Any], transaction: str | None = None) -> CommitProperties:

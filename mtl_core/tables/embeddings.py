@@ -15,7 +15,7 @@ import pyarrow.dataset
 from mtl_core.errors import InputError
 from mtl_core.storage.location import Location
 from mtl_core.storage.sql import scan_columns
-from mtl_core.tables.delta import open_table
+from mtl_core.tables.delta import open_dataset, open_table
 
 
 def read_embeddings(root: Location, track_ids: Sequence[str]) -> pa.Table:
@@ -88,4 +88,4 @@ def _open_tags(root: Location) -> pyarrow.dataset.Dataset:
     table = open_table(root, "tags")
     if table is None:
         raise InputError(f"{root / 'tags'}: no table of tags is there")
-    return table.to_pyarrow_dataset()
+    return open_dataset(root / "tags", table)

@@ -77,7 +77,7 @@ def compact(root: Location, check_lease: Callable[[], None]) -> dict[str, FileCh
             schema = pa.schema(table.schema().to_arrow())
             merged = rewrite_files([FileRemainder(file) for file in small], root / name, "compacted", schema)
             commit_actions(table, small, merged, check_lease, about={"compacted": len(small)}, data_change=False)
-            table.update_incremental()
+            table = open_tables(root)[name]
         changes[name] = FileChange(before=_sizes(files), after=_sizes(active_files(table)))
     return changes
 

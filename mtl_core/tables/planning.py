@@ -11,7 +11,7 @@ from mtl_core.storage.location import Location
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
 from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
-from mtl_core.tables.delta import TABLE_SCHEMAS, open_table
+from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
 
 
 def plan_tracks(
@@ -159,4 +159,4 @@ def _rows_of_model(root: Location, name: str, model_id: str, columns: list[str])
 def _rows(root: Location, name: str) -> pa.Table | pyarrow.dataset.Dataset:
     table = open_table(root, name)
     schema = TABLE_SCHEMAS[name]  # a column that the table has not yet gained is null
-    return schema.empty_table() if table is None else table.to_pyarrow_dataset(schema=schema)
+    return schema.empty_table() if table is None else open_dataset(root / name, table, schema)
