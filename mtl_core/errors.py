@@ -5,6 +5,7 @@ A track's failure is data: a `TrackError` becomes one row of the failures table,
 failure of a run is a `RunError`: one line and exit status 1. Another run at work is an `OtherRunError`: exit status 4.
 """
 
+import re
 from dataclasses import dataclass
 
 #: stage -> {error: permanent}. Permanent: the same bytes fail again with the same model, so later runs skip the track.
@@ -24,10 +25,12 @@ ERRORS: dict[str, dict[str, bool]] = {
     "model": {"failed": False},
 }
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # deltalake colours its errors, also in a log file
+
 
 def one_line(error: BaseException | str) -> str:
     """The message of an error on one line; the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(_COLOUR.sub("", str(error)).split()) or type(error).__name__
 
 
 class InputError(Exception):

@@ -33,6 +33,7 @@ class S3Identity:
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     token: str | None = field(repr=False)  # of temporary credentials
+    expires: bool  # whether the next identity can have other credentials
 
 
 @functools.lru_cache
@@ -111,6 +112,8 @@ def current_identity() -> S3Identity:
     Raises:
         IdentityError: there are no credentials, or they cannot be renewed.
     """
+    from botocore.credentials import RefreshableCredentials
+
     frozen, meta = freeze_credentials(), open_client().meta
     return S3Identity(
         endpoint_url=meta.endpoint_url,
@@ -118,4 +121,5 @@ def current_identity() -> S3Identity:
         access_key=frozen.access_key,
         secret_key=frozen.secret_key,
         token=frozen.token,
+        expires=isinstance(find_credentials(), RefreshableCredentials),
     )

@@ -20,6 +20,7 @@ from deltalake.transaction import CommitProperties, Transaction
 
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FAILURES, SINCE, TAGS
+from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.identity import current_identity
 from mtl_core.storage.location import S3, Location
 from mtl_core.tables.data_files import DataFile, active_files, flat_columns
@@ -133,9 +134,11 @@ def table_version(table: DeltaTable | None) -> int | None:
 
 
 def require_known_columns(root: Location) -> None:
-    """Raise InputError if a newer version of mtl_core has added a column to one of the tables."""
+    """Raise InputError if a newer version of mtl_core has added a column to one of the tables, or one does not open."""
     for name in TABLE_SCHEMAS:
-        if (table := open_table(root, name)) is not None:
+        with as_input_error(root / name):
+            table = open_table(root, name)
+        if table is not None:
             _require_known_columns(table, root, name)
 
 
@@ -248,7 +251,7 @@ def _commit(
 def _with_current_identity(table: DeltaTable) -> DeltaTable:
     """The table at the same version, opened anew where its credentials may have expired during a long rewrite."""
     at = Location(table.table_uri) if table.table_uri.startswith(S3) else None
-    if at is None or current_identity().token is None:
+    if at is None or not current_identity().expires:
         return table
     return DeltaTable(at.uri, table.version(), storage_options=storage_options(at))
 
