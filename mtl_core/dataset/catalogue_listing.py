@@ -45,7 +45,7 @@ def list_catalogue(
         InputError: the catalogue does not exist or has no audio file, the labels are malformed, no folder gives a
             label, or a track_id occurs twice.
     """
-    check_reachable(catalogue)
+    check_reachable(catalogue, reads=False)
     label_rows = {} if labels is None else read_label_file(labels)
     with as_input_error(catalogue):
         if not catalogue.on_s3 and not catalogue.exists():

@@ -7,7 +7,7 @@ track_id occurs once.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -17,11 +17,13 @@ from deltalake.exceptions import DeltaError
 
 from mtl_core.errors import InputError, one_line
 from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED
-from mtl_core.storage.checks import as_input_error, check_reachable
+from mtl_core.storage.checks import as_input_error, check_any_readable, check_reachable
 from mtl_core.storage.location import S3, Location
 from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.sql import open_database, scan_columns
 from mtl_core.tables.delta import open_dataset, open_delta
+
+N_SAMPLED = 8  # tracks that are asked for before a night; the first that may be read is enough
 
 
 def write(table: pa.Table, location: Location) -> None:
@@ -166,3 +168,21 @@ def check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> N
                 raise InputError(f"{location}: {n_repeated} track_ids occur more than once, e.g. {example!r}")
         if wrong_uri is not None:
             raise InputError(f"{location}: uri {wrong_uri!r}: allowed are an absolute path and s3://bucket/key")
+
+
+def check_tracks_readable(rows: pyarrow.dataset.Dataset | pa.Table, allowed: Sequence[Location] = ()) -> None:
+    """Raise InputError if none of `N_SAMPLED` tracks on S3, chosen by the hash of their ids, may be read.
+
+    A single track that is forbidden becomes a row of the failures. If all are, the identity lacks a permission.
+
+    Args:
+        rows: a manifest.
+        allowed: the places that tracks may be in; others are not asked for. Empty: anywhere.
+    """
+    with open_database() as connection:
+        connection.register("manifest", scan_columns(rows, list(MANIFEST_REQUIRED)))
+        on_s3 = f"regexp_matches(uri, '^{S3}[^/]+/.')"
+        sample = f"SELECT arg_min(uri, hash(track_id), {N_SAMPLED}) FROM manifest WHERE {on_s3}"
+        uris = connection.sql(sample).fetchall()[0][0] or []
+    places = tuple(f"{place}/" for place in allowed) or (S3,)
+    check_any_readable([Location(uri) for uri in uris if uri.startswith(places)])

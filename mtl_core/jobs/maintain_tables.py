@@ -11,7 +11,7 @@ from mtl_core.dataset import manifest, track_list
 from mtl_core.pipelines import takedown
 from mtl_core.pipelines.takedown import Purged
 from mtl_core.storage import lease
-from mtl_core.storage.checks import check_reachable, old_object_versions
+from mtl_core.storage.checks import check_writable, old_object_versions
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
 from mtl_core.tables import forgotten, maintenance
@@ -78,7 +78,7 @@ def main(options: Options) -> None:
         out = Location(options.out)
         listed = [Location(uri) for uri in (options.forget, options.unforget) if uri is not None]
         manifest_at = None if options.prune_to is None else Location(options.prune_to)
-    check_reachable(out)
+    check_writable(out)
     maintenance.require_tables(out)  # before the lease, which would create the folder
     tracks = track_list.read(listed[0]) if listed else None
     kept = None if manifest_at is None else manifest.scan(manifest_at)

@@ -103,6 +103,7 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     record = out / mel_files.RUNS_FOLDER / f"{run_id}.json"
     if _is_done(record, out):
         return f"nothing to do: {out} holds the mels of this manifest\n{_summary(json.loads(record.read_bytes()), out)}"
+    manifest.check_tracks_readable(tracks, read_options.limits.allowed())
     front_end = define_front_end(**options.sampling_parameters())  # librosa: not for a finished run
     with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
         workers = cluster.require_workers(options.num_workers)

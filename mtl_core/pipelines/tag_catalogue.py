@@ -165,6 +165,8 @@ def tag_catalogue(
         if open_tracks is not None and not len(open_tracks):  # an unchanged night starts no Ray
             verdict = read_verdict(out)
             return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict)
+        if open_tracks is not None:
+            manifest.check_tracks_readable(tracks, read_options.limits.allowed())
         with cluster.connected(num_cpus=options.num_workers):
             workers = cluster.require_workers(options.num_workers)
             if options.use_gpu:

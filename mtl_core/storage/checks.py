@@ -7,7 +7,7 @@ about the rest only then.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,28 @@ _WRONG_MD5 = "AAAAAAAAAAAAAAAAAAAAAA=="
 _NO_VERSION = '"00000000000000000000000000000000"'
 
 
-def check_reachable(location: Location) -> None:
+def check_reachable(location: Location, *, reads: bool = True) -> None:
     """Find out whether a file or folder can be listed and read, with short timeouts: three requests on S3.
+
+    Args:
+        reads: False where only names are needed.
 
     Raises:
         InputError: the store cannot be reached, has no such bucket, refuses the credentials, or does not allow
             `s3:ListBucket` or `s3:GetObject`; the message names each permission that is missing.
     """
     if location.on_s3:
-        _require([*_missing_to_read(location)], location)
+        _require([*_missing_to_list(location), *(_missing_to_read(location) if reads else ())], location)
 
 
 def check_writable(location: Location, *, folder: bool = True) -> None:
-    """Raise InputError unless a folder, or a file, can be created here, read, and in a folder deleted.
+    """Raise InputError unless a file can be created here; or files below a folder be listed, read, created, deleted.
 
-    Nothing is created. On S3 this takes five requests, for a file four; else as `check_reachable`.
+    Nothing is created. On S3 this takes two requests for a file, and five for a folder.
     """
     if location.on_s3:
-        _require([*_missing_to_read(location), *_missing_to_write(location, folder)], location)
+        listing = _missing_to_list(location) if folder else ()
+        _require([*listing, *_missing_to_read(location, folder), *_missing_to_write(location, folder)], location)
         return
     path = Path(location.path)
     if path.exists() and path.is_dir() != folder:
@@ -55,18 +59,35 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
         raise InputError(f"{location}: {existing} is not writable")
 
 
+def check_any_readable(objects: Sequence[Location]) -> None:
+    """Raise InputError if objects on S3 are given, and none of them may be read. The first that may is enough."""
+    for location in objects:
+        bucket, _, key = location.path.partition("/")
+        with as_input_error(location):
+            if _may(location, "head_object", Bucket=bucket, Key=key):
+                return
+    if objects:
+        bucket, _, key = objects[0].path.partition("/")
+        _require([f"s3:GetObject on {_arn(bucket, key)}, nor on any of {len(objects)} tracks"], objects[0])
+
+
 def _require(missing: list[str], location: Location) -> None:
     if missing:
         raise InputError(f"{location}: the identity of this process may not {', '.join(missing)}")
 
 
-def _missing_to_read(location: Location) -> Iterator[str]:
+def _missing_to_list(location: Location) -> Iterator[str]:
     bucket, _, key = location.path.partition("/")
-    prefix = f"{key}/" if key else ""
     with as_input_error(location):
-        if not _may(location, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1):
+        if not _may(location, "list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=1):
             yield f"s3:ListBucket on arn:aws:s3:::{bucket}"
-        for name in filter(None, (key, f"{prefix}{_ABSENT}")):  # s3fs asks for both: is it a file or a folder?
+
+
+def _missing_to_read(location: Location, folder: bool = True) -> Iterator[str]:
+    bucket, _, key = location.path.partition("/")
+    names = [key, f"{key}/{_ABSENT}" if key else _ABSENT]  # s3fs asks for both: is it a file or a folder?
+    with as_input_error(location):
+        for name in filter(None, names if folder else names[:1]):
             if not _may(location, "head_object", Bucket=bucket, Key=name):
                 yield f"s3:GetObject on {_arn(bucket, name)}"
 

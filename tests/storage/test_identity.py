@@ -79,7 +79,7 @@ def test_each_missing_permission_is_named_and_nothing_is_left_behind(iam: Iam, n
             check_writable(out)
         assert str(caught.value) == f"s3://{bucket}/out: the identity of this process may not {what} on {on}"
     iam.set_policy(keys.user, {(LIST, f"arn:aws:s3:::{bucket}")})
-    with pytest.raises(InputError, match=rf"may not {GET} on \S+/m.parquet, {GET} on \S+/m.parquet/\*, {PUT} on \S+/m"):
+    with pytest.raises(InputError, match=rf"may not {GET} on \S+/m.parquet, {PUT} on \S+/m.parquet"):
         check_writable(Location(f"s3://{bucket}/m.parquet"), folder=False)
     assert iam.keys_in(bucket) == []
 
