@@ -14,7 +14,7 @@ from mtl_core.storage.location import Location
 ARTISTS, SONGS, SEGMENTS, FILES = 4, 5, 3, 5
 
 
-def write_mels(folder: Path, *, front_end: FrontEnd | None = None, artists: bool = True) -> Location:
+def write_mels(folder: Path | str, *, front_end: FrontEnd | None = None, artists: bool = True) -> Location:
     """Write `SONGS` tracks of each of `ARTISTS` artists, and one track without labels.
 
     Each artist has energy in bands of its own; two artists share a language. Without `artists` only the languages are
@@ -29,7 +29,7 @@ def write_mels(folder: Path, *, front_end: FrontEnd | None = None, artists: bool
 
 
 def write_tracks(
-    folder: Path, tracks: Sequence[tuple[str | None, str | None, str]], front_end: FrontEnd | None = None
+    folder: Path | str, tracks: Sequence[tuple[str | None, str | None, str]], front_end: FrontEnd | None = None
 ) -> Location:
     """Write tracks (artist, language, track_id) in up to `FILES` files; returns the folder.
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.catalogue import write_audio
 from builders.identities import DELETE, GET, LIST, PUT, Iam, Keys, use_keys
 from builders.models import save
+from builders.small_mels import write_mels
 from builders.sound_files import song
+from builders.takedowns import committed
 
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -39,7 +42,7 @@ JOBS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         {"CATALOGUE": (GET,), "MANIFEST": READ, "MODEL": (GET,), "OUT": FOLDER},
     ),
     "status": ("--out OUT", {"OUT": READ}),
-    "maintain_tables": ("--out OUT --compact --clean --keep-days 0", {"OUT": FOLDER}),
+    "maintain_tables": ("--out OUT --compact --clean --keep-days 1", {"OUT": FOLDER}),
     "tag": ("CATALOGUE --model MODEL", {"CATALOGUE": READ, "MODEL": (GET,)}),
 }
 
@@ -71,6 +74,9 @@ def places(iam: Iam, untrained: Artifact) -> dict[str, str]:
         (catalogue / "labels.csv").write_bytes(b"path,artist,language\n0.wav,a,x\n1.wav,b,y\n")
         build_manifest(catalogue, catalogue / "labels.csv", manifest)
         save(untrained, Location(f"s3://{at['MODEL']}"))
+        write_mels(f"s3://{at['MELS']}")
+        for run_id in ("20260101T000000Z-aaaaaa", "20260102T000000Z-bbbbbb"):
+            committed(Location(f"s3://{at['OUT']}"), run_id, np.arange(3), np.arange(3, 4))
     return at
 
 
