@@ -157,11 +157,11 @@ def tag_catalogue(
     with lease.acquire(out) as lock:
         skipped = forgotten.find(tracks, out)
         plan_tracks = partial(
-            planning.plan_tracks, tracks, out, model.model_id, retry_failed=options.retry_failed, skipped=skipped
+            planning.plan_tracks, root=out, model_id=model.model_id, retry_failed=options.retry_failed, skipped=skipped
         )
         n_tracks = tracks.count_rows() - len(skipped)
         unfinished = _runs_to_resume(out, model.model_id)
-        open_tracks = None if unfinished else plan_tracks()
+        open_tracks = None if unfinished else plan_tracks(tracks)
         if open_tracks is not None and not len(open_tracks):  # an unchanged night starts no Ray
             verdict = read_verdict(out)
             return TaggingResult(runs=[], already_done=n_tracks, forgotten=len(skipped), verdict=verdict)
@@ -175,7 +175,8 @@ def tag_catalogue(
                 read_and_tag = _on_cpus(model, read_options, workers)
             chains = {AUDIO: read_and_tag, EMBEDDINGS: _from_table(model, out / "tags", workers, options.use_gpu)}
             records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
-            open_tracks = plan_tracks() if open_tracks is None else open_tracks
+            if open_tracks is None:  # hours may have passed: the manifest is opened with the credentials of now
+                open_tracks = plan_tracks(scan_manifest(manifest_at, options, manifest_version))
             already_done = n_tracks - len(open_tracks)
             of_run = parameters | {"already_done": already_done, "forgotten": len(skipped)}
 

@@ -17,6 +17,12 @@ from typing import Any
 
 from mtl_core.errors import one_line
 
+#: Of every client of S3, but for the checks before a job.
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+#: Attempts per request, with exponential backoff and jitter. 5xx, throttling, resets and timeouts are retried; 403 and
+#: 404 are not.
+ATTEMPTS = 8
 ALLOWED = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with the role of an instance or pod"
 
 

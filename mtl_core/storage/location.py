@@ -127,13 +127,6 @@ class Location:
             return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem))
         return pyarrow.fs.LocalFileSystem()
 
-    @property
-    def arrow_folder(self) -> Any:
-        """This folder as a `pyarrow.fs.FileSystem` of its own, in which paths are relative to it."""
-        import pyarrow.fs
-
-        return pyarrow.fs.SubTreeFileSystem(self.path, self.arrow_filesystem)
-
     def open_arrow(self) -> Any:
         """Open the file for random access as a `pyarrow.NativeFile`, a context manager."""
         return self.arrow_filesystem.open_input_file(self.path)

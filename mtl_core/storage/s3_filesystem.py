@@ -13,11 +13,6 @@ from aiobotocore.session import AioSession
 
 from mtl_core.storage import identity
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-#: Attempts per request, with exponential backoff and jitter. 5xx, throttling, resets and timeouts are retried; 403 and
-#: 404 are not.
-ATTEMPTS = 8
 CONNECTIONS = 32  # kept open per process; more than a worker's concurrent downloads
 KEYS_PER_DELETE = 1000  # S3's limit
 
@@ -37,9 +32,9 @@ class S3FileSystem(s3fs.S3FileSystem):
             use_listings_cache=False,  # writes of other machines must be visible
             config_kwargs={
                 "max_pool_connections": CONNECTIONS,
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "read_timeout": READ_TIMEOUT_S,
-                "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
+                "connect_timeout": identity.CONNECT_TIMEOUT_S,
+                "read_timeout": identity.READ_TIMEOUT_S,
+                "retries": {"mode": "standard", "max_attempts": identity.ATTEMPTS},
             },
         )
 

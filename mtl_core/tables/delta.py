@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.fs
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import CommitProperties, Transaction
@@ -21,7 +22,7 @@ from deltalake.transaction import CommitProperties, Transaction
 from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FAILURES, SINCE, TAGS
 from mtl_core.storage.checks import as_input_error
-from mtl_core.storage.identity import current_identity
+from mtl_core.storage.identity import ATTEMPTS, CONNECT_TIMEOUT_S, READ_TIMEOUT_S, current_identity
 from mtl_core.storage.location import S3, Location
 from mtl_core.tables.data_files import DataFile, active_files, flat_columns
 
@@ -101,10 +102,25 @@ def storage_options(root: Location) -> dict[str, str]:
 def open_dataset(location: Location, table: DeltaTable, schema: pa.Schema | None = None) -> pyarrow.dataset.Dataset:
     """The rows of an open table at its version; `schema` may have columns that the table lacks, which are null.
 
-    Files are read through this program's filesystem. The one that deltalake would make keeps the credentials with which
-    the table was opened, and its threads can abort a process that ends right after a scan, or keep it from ending.
+    Files are read through Arrow's own filesystem, with the identity of this moment. Arrow's threads read ahead. If they
+    hold Python objects, as with deltalake's own filesystem or s3fs, they can abort a process that ends right after a
+    scan, or keep it from ending.
     """
-    return table.to_pyarrow_dataset(schema=schema, filesystem=location.arrow_folder)
+    if location.on_s3:
+        now = current_identity()
+        files = pyarrow.fs.S3FileSystem(
+            access_key=now.access_key,
+            secret_key=now.secret_key,
+            session_token=now.token,
+            region=now.region,
+            endpoint_override=now.endpoint_url,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            request_timeout=READ_TIMEOUT_S,
+            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(ATTEMPTS),
+        )
+    else:
+        files = pyarrow.fs.LocalFileSystem()
+    return table.to_pyarrow_dataset(schema=schema, filesystem=pyarrow.fs.SubTreeFileSystem(location.path, files))
 
 
 class Snapshot(NamedTuple):

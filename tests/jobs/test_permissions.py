@@ -92,15 +92,12 @@ def run(job: str, places: dict[str, str], endpoint: str, keys: Keys) -> subproce
 def policy(job: str, places: dict[str, str], *, without: tuple[str, str] | None = None) -> list[tuple[str, str]]:
     statements = []
     for place, actions in JOBS[job][1].items():
-        bucket = places[place].partition("/")[0]
+        bucket = f"arn:aws:s3:::{places[place].partition('/')[0]}"
         for action in actions:
-            if (place, action) != without:
-                on = (
-                    [f"arn:aws:s3:::{bucket}"]
-                    if action == LIST
-                    else [f"arn:aws:s3:::{places[place]}{x}" for x in ("", "/*")]
-                )
-                statements += [(action, resource) for resource in on]
+            if (place, action) != without and action == LIST:
+                statements += [(LIST, bucket), ("s3:HeadBucket", bucket)]  # of moto; AWS asks for s3:ListBucket there
+            elif (place, action) != without:
+                statements += [(action, f"arn:aws:s3:::{places[place]}{below}") for below in ("", "/*")]
     return statements
 
 

@@ -36,11 +36,10 @@ def test_credentials_that_expire_in_a_run_are_renewed(
     table = open_to_write(out, "tags", lambda: None)
     commit_actions(table, [], write_files([tags], out / "tags", "one", schema), lambda: None, about={})
     table = open_to_write(out, "tags", lambda: None)
-    rows = open_dataset(out / "tags", table)
 
     hand_out(after)
     iam.remove_key(before)
-    assert rows.to_table()["track_id"].to_pylist() == ["a"]
+    assert open_dataset(out / "tags", table).to_table()["track_id"].to_pylist() == ["a"]
     commit_actions(table, [], write_files([tags], out / "tags", "two", schema), lambda: None, about={})
     assert len(table_rows(out, "tags")) == 2
     out.delete_tree()
