@@ -3,9 +3,12 @@
 import sys
 
 import duckdb
-from deltalake import DeltaTable
 
-tags = DeltaTable(f"{sys.argv[1]}/tags").to_pyarrow_dataset()
+from mtl_core.storage.location import Location
+from mtl_core.tables.delta import open_dataset, open_delta
+
+at = Location(f"{sys.argv[1]}/tags")
+tags = open_dataset(at, open_delta(at))
 print(
     duckdb.sql(
         """

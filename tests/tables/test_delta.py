@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from nights import a_failure, a_tag, night, table_rows
@@ -49,12 +50,18 @@ def test_the_snippets_of_the_documentation_run(root: str) -> None:
     root = root.replace("some place", "out")  # polars 2.1 does not find a table under a path with a space
     out = Location(root)
     night(out, "1", [a_tag(i) for i in "ab"], [a_failure("c")])
-    night(out, "2", [a_tag("a", "n", run="2")], [])
+    night(out, "2", [a_tag("a", "n", run="2"), a_tag("d", run="2")], [])
     page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
     names: dict[str, Any] = {"OUT": root}
     for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(snippet, names)
-    assert sorted(names["tracks"]["track_id"]) == ["a", "b"] and len(names["one_track"]) == 1
-    assert names["by_language"]["tracks"].sum() == len(names["tagged"]) == len(names["earlier"]) == 2
+    assert sorted(names["tracks"]["track_id"]) == ["a", "b", "d"] and len(names["one_track"]) == 1
+    assert names["by_language"]["tracks"].sum() == len(names["tagged"]) == len(names["earlier"]) == 3
+    assert len(names["few"]) == 3 and names["rows_of_tags"].count_rows() == 3
+    assert sorted(names["changed"]["track_id"].to_pylist()) == ["a", "d"]
+    assert len(names["added"]) == 2 and len(names["kept"]) == 1, "the new rows, and those beside the old row of a"
+    (kept,) = (Location(uri.removeprefix("file://")) for uri in names["kept"])
+    with kept.open_arrow() as file:
+        assert pq.read_table(file, columns=["track_id", "run_id"]).to_pylist() == [{"track_id": "b", "run_id": "r"}]
     assert sorted(names["before"]["run_id"]) == sorted(names["polars_before"]["run_id"]) == ["r", "r"]
     assert len(names["failed"]) == 1
