@@ -113,6 +113,7 @@ def _may(location: Location, request: str, **arguments: Any) -> bool:
     """Whether a request is allowed. Raises InputError or OSError where the answer says something else."""
     from botocore.exceptions import ClientError
 
+    identity.freeze_credentials()  # else a role that may not be assumed would look like a missing permission here
     try:
         getattr(identity.open_client(), request)(**arguments)
     except ClientError as error:

@@ -109,7 +109,7 @@ def freeze_credentials() -> Any:
     try:
         return find_credentials().get_frozen_credentials()
     except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: the renewed ones have expired, too
-        raise IdentityError(f"the credentials cannot be renewed: {one_line(error)}") from None
+        raise IdentityError(f"the credentials cannot be had: {one_line(error)}") from None
 
 
 def current_identity() -> S3Identity:

@@ -63,11 +63,18 @@ class Iam:
         key = self._iam.create_access_key(UserName=name)["AccessKey"]
         return Keys(user=name, access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"])
 
+    def add_role(self, allowed: Iterable[tuple[str, str]]) -> str:
+        """The ARN of a new role that may do these actions, and that every user may assume whose policy says so."""
+        name = f"role-{uuid.uuid4().hex[:8]}"
+        trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        role = self._iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]
+        self._iam.put_role_policy(RoleName=name, PolicyName="of-the-test", PolicyDocument=_document(allowed))
+        return str(role["Arn"])
+
     def set_policy(self, user: str, allowed: Iterable[tuple[str, str]]) -> None:
         """Replace what a user may do."""
-        statements: list[Any] = [{"Effect": "Allow", "Action": what, "Resource": on} for what, on in allowed]
-        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-        self._iam.put_user_policy(UserName=user, PolicyName="of-the-test", PolicyDocument=policy)
+        self._iam.put_user_policy(UserName=user, PolicyName="of-the-test", PolicyDocument=_document(allowed))
 
     def remove_key(self, keys: Keys) -> None:
         """Let the keys be worth nothing any more, as if they had expired."""
@@ -82,6 +89,13 @@ class Iam:
     def keys_in(self, bucket: str) -> list[str]:
         """The keys of all objects of a bucket, up to 1000."""
         return [entry["Key"] for entry in self.s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def _document(allowed: Iterable[tuple[str, str]]) -> str:
+    """A policy that allows these actions on these resources, and nothing if there are none."""
+    statements: list[Any] = [{"Effect": "Allow", "Action": what, "Resource": on} for what, on in allowed]
+    nothing = {"Effect": "Deny", "Action": "*", "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": statements or [nothing]})
 
 
 def allowed_below(bucket: str, folder: str) -> set[tuple[str, str]]:

@@ -31,6 +31,28 @@ def test_a_profile_with_keys_and_an_endpoint_serves_checks_and_commits(
     assert table is not None and open_dataset(out / "t", table).to_table()["a"].to_pylist() == [1]
 
 
+def test_a_profile_may_assume_a_role(iam: Iam, no_identity: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its credentials are temporary, with a token, and nothing but the role's policy holds."""
+    from mtl_core.tables.delta import open_dataset, open_delta, storage_options
+
+    bucket, keys = iam.new_bucket(), iam.add_user([("sts:AssumeRole", "*")])
+    out, role = Location(f"s3://{bucket}/out"), iam.add_role(allowed_below(bucket, "out"))
+    source = (f"aws_access_key_id = {keys.access_key}", f"aws_secret_access_key = {keys.secret_key}")
+    use_profile(no_identity, tmp_path, f"endpoint_url = {iam.endpoint}", f"role_arn = {role}", "source_profile = base",
+                "[profile base]", f"endpoint_url = {iam.endpoint}", "region = eu-west-3", *source)  # fmt: skip
+    check_writable(out)
+    now = identity.current_identity()
+    assert now.token and now.expires and now.access_key != keys.access_key
+    write_deltalake(f"{out}/t", pa.table({"a": [1]}), storage_options=storage_options(out))
+    assert open_dataset(out / "t", open_delta(out / "t")).to_table()["a"].to_pylist() == [1]
+    with pytest.raises(InputError, match="may not s3:ListBucket on arn:aws:s3:::another"):
+        check_reachable(Location("s3://another/out"))
+    iam.set_policy(keys.user, [])
+    forget_identity()
+    with pytest.raises(InputError, match=r"the credentials cannot be had: .*AccessDenied.*AssumeRole"):
+        check_writable(out)
+
+
 @pytest.mark.parametrize(
     ("variables", "endpoint", "region"),
     [
