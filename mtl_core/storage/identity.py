@@ -116,11 +116,15 @@ def current_identity() -> S3Identity:
     """The identity of this moment; nothing is requested unless credentials have to be found or renewed.
 
     Raises:
-        IdentityError: there are no credentials, or they cannot be renewed.
+        IdentityError: there are no credentials, they cannot be renewed, or a token of others is in the environment.
     """
     from botocore.credentials import RefreshableCredentials
 
     frozen, meta = freeze_credentials(), open_client().meta
+    if not frozen.token and os.environ.get("AWS_SESSION_TOKEN"):
+        raise IdentityError(
+            "AWS_SESSION_TOKEN is set, but not with the keys that are used: deltalake sends it, so unset it"
+        )
     return S3Identity(
         endpoint_url=meta.endpoint_url,
         region="us-east-1" if meta.region_name == "aws-global" else meta.region_name,

@@ -31,6 +31,13 @@ def test_a_profile_with_keys_and_an_endpoint_serves_checks_and_commits(
     assert table is not None and open_dataset(out / "t", table).to_table()["a"].to_pylist() == [1]
 
 
+def test_a_token_of_other_keys_is_refused(no_identity: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_profile(no_identity, tmp_path, "aws_access_key_id = a", "aws_secret_access_key = b")
+    no_identity.setenv("AWS_SESSION_TOKEN", "stale")
+    with pytest.raises(identity.IdentityError, match="AWS_SESSION_TOKEN is set, but not with the keys"):
+        identity.current_identity()
+
+
 def test_a_profile_may_assume_a_role(iam: Iam, no_identity: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its credentials are temporary, with a token, and nothing but the role's policy holds."""
     from mtl_core.tables.delta import open_dataset, open_delta, storage_options
