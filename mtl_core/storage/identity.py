@@ -17,12 +17,14 @@ from typing import Any
 
 from mtl_core.errors import one_line
 
-#: Of every client of S3, but for the checks before a job.
+#: Of every client of S3 but `open_client`.
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 #: Attempts per request, with exponential backoff and jitter. 5xx, throttling, resets and timeouts are retried; 403 and
 #: 404 are not.
 ATTEMPTS = 8
+CHECK_TIMEOUT_S = 5
+CHECK_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to give up on a dead one within 30 s
 ALLOWED = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with the role of an instance or pod"
 
 
@@ -59,8 +61,8 @@ def open_session() -> Any:
 
 
 @functools.lru_cache
-def open_client(connect_timeout_s: float = 5, read_timeout_s: float = 5, attempts: int = 3) -> Any:
-    """A botocore client of S3 with this identity, for requests of which the answer is needed within seconds.
+def open_client() -> Any:
+    """A botocore client of S3 with this identity, for checks: their answer is needed within seconds.
 
     Raises:
         IdentityError: there are no credentials, or the endpoint or the region is wrong.
@@ -68,8 +70,8 @@ def open_client(connect_timeout_s: float = 5, read_timeout_s: float = 5, attempt
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    retries = {"mode": "standard", "total_max_attempts": attempts}
-    config = Config(connect_timeout=connect_timeout_s, read_timeout=read_timeout_s, retries=retries)
+    retries = {"mode": "standard", "total_max_attempts": CHECK_ATTEMPTS}
+    config = Config(connect_timeout=CHECK_TIMEOUT_S, read_timeout=CHECK_TIMEOUT_S, retries=retries)
     find_credentials()  # otherwise the client would look for them, and its errors are of many kinds
     try:
         return open_session().create_client("s3", config=config)
