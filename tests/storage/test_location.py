@@ -74,3 +74,17 @@ def test_a_large_file_appears_when_it_is_complete(root: str) -> None:
         path.write_bytes(b"complete")
         assert not file.exists()
     assert file.read_bytes() == b"complete" and file.put_if_absent(b"another") is False
+
+
+@pytest.mark.parametrize(
+    ("uri", "store"),
+    [
+        ("gs://bucket/key", "Google Cloud Storage"),
+        ("az://container/key", "Azure Blob Storage"),
+        ("ABFSS://c@a.dfs.core.windows.net/key", "Azure Blob Storage"),
+        ("s3a://bucket/key", "another spelling of s3://"),
+    ],
+)
+def test_other_stores_are_refused_by_name(uri: str, store: str) -> None:
+    with pytest.raises(ValueError, match=f"'{uri}' is {store}: allowed are a path, file:///path and s3://bucket/key"):
+        Location(uri)
