@@ -1,113 +1,154 @@
-"""List the audio files of a catalogue and join their labels: the content of a new manifest."""
+"""List the audio files of a catalogue and join their labels: a new manifest.
 
-import os
-import unicodedata
-from collections.abc import Iterable
+All rows are in a database, which keeps what does not fit into its memory in a temporary folder. So the memory does not
+depend on the size of the catalogue.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.parquet as pq
 
-from mtl_core.audio.source import AUDIO_EXTENSIONS, is_audio_file
-from mtl_core.dataset.folder_labels import labels_from_paths
-from mtl_core.dataset.label_file import LABEL_COLUMNS, read_label_file
+from mtl_core.audio.source import AUDIO_EXTENSIONS
+from mtl_core.dataset.catalogue_files import Examples, LeftOut, load_files
+from mtl_core.dataset.folder_labels import load_folder_labels
+from mtl_core.dataset.label_file import LABEL_COLUMNS, load_labels
 from mtl_core.dataset.manifest import check_ids
 from mtl_core.errors import InputError
 from mtl_core.schema import MANIFEST
-from mtl_core.storage.checks import as_input_error, check_reachable
-from mtl_core.storage.location import Location, content_id
+from mtl_core.storage.inventory import Inventory
+from mtl_core.storage.location import Location
+from mtl_core.storage.sql import open_database, read_batches, stripped
+
+_ROWS_PER_GROUP = 262_144
+_EXTENSIONS = ", ".join(f"'{extension}'" for extension in sorted(AUDIO_EXTENSIONS))
+#: `audio.source.is_audio_file` in SQL, of a row of `files`.
+IS_AUDIO = f"""
+    lower(split_part(files.path, '.', -1)) IN ({_EXTENSIONS})
+    AND NOT starts_with(split_part(files.path, '/', -1), '._')
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueListing:
-    """The tracks of a catalogue, and what could not be used."""
+    """What was found in a catalogue besides its tracks."""
 
-    #: The `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an empty label is null.
-    table: pa.Table
-    labels_without_file: list[str]  # paths in the labels that are not in the catalogue, sorted
-    labels_by_likeness: list[str]  # files that got the labels of a path that is written in another way, sorted
-    unreadable_folders: list[str]  # on a disk; what lies below them is not in the table
-    undecodable_names: list[str]  # names of files that are not UTF-8, as `repr` prints them
-    outside_layout: list[str]  # paths whose folders give no labels, if labels come from folders
+    left_out: LeftOut
+    labels_without_file: Examples  # paths in the labels that are not in the catalogue
+    labels_by_likeness: Examples  # files that got the labels of a path that is written in another way
+    outside_layout: Examples  # paths whose folders give no labels, if labels come from folders
 
 
 def list_catalogue(
-    catalogue: Location, labels: Location | None, *, labels_from_folders: bool = False
+    catalogue: Location,
+    labels: Location | None,
+    draft: Path,
+    *,
+    labels_from_folders: bool = False,
+    inventory: Inventory | None = None,
 ) -> CatalogueListing:
-    """List the tracks of a catalogue and join their labels.
+    """List the tracks of a catalogue, join their labels, and write the manifest.
 
     Args:
         catalogue: a folder or an S3 prefix; all files below it are listed.
         labels: a labels.csv (see `label_file`), or None for tracks without labels.
+        draft: the file to write: the `MANIFEST` columns, then the carried columns as strings, sorted by track_id; an
+            empty label is null. If an error is raised, it is not to be used.
         labels_from_folders: take the labels from the folders of each file (see `folder_labels`) instead of `labels`.
+        inventory: take the files from here instead of listing the catalogue.
 
     Raises:
         InputError: the catalogue does not exist or has no audio file, the labels are malformed, no folder gives a
-            label, or a track_id occurs twice.
+            label, or a track_id occurs twice; or as `load_files`.
     """
-    check_reachable(catalogue, reads=False)
-    label_rows = {} if labels is None else read_label_file(labels)
-    with as_input_error(catalogue):
-        if not catalogue.on_s3 and not catalogue.exists():
-            raise FileNotFoundError
-        unreadable: set[str] = set()
-
-        def leave_out(error: OSError) -> None:
-            path = str(error.filename)
-            if path == catalogue.path:
-                raise error
-            is_folder = os.path.isdir(path)  # noqa: PTH112 (that of Path raises the same error again)
-            unreadable.add(path if is_folder else str(Path(path).parent))
-
-        entries = list(catalogue.walk(on_error=leave_out))
-    undecodable_names = [repr(path) for path, _ in entries if not _is_text(path)]
-    files = {path: entry for path, entry in entries if _is_text(path)}
-    outside_layout: list[str] = []
-    if labels_from_folders:
-        label_rows, outside_layout = labels_from_paths(filter(is_audio_file, files))
-        if outside_layout and not label_rows:
-            raise InputError(f"{catalogue}: no file lies in LANGUAGE/ARTIST/, e.g. {outside_layout[0]!r}")
-    alike = (
-        {} if labels_from_folders else match_alike(label_rows.keys() - files.keys(), files.keys() - label_rows.keys())
-    )
-    label_rows |= {path: label_rows.pop(named) for named, path in alike.items()}
-    carried = [name for name in next(iter(label_rows.values()), {}) if name not in LABEL_COLUMNS]
-    tracks = {path: entry for path, entry in files.items() if path in label_rows or is_audio_file(path)}
-    if not tracks:
+    without_file = by_likeness = outside_layout = Examples()
+    with open_database() as database:
+        names = [] if labels is None else load_labels(database, labels)
+        left_out = load_files(database, catalogue, inventory)
+        if labels_from_folders:
+            audio_files = f"SELECT path FROM files WHERE {IS_AUDIO}"
+            names = load_folder_labels(database, audio_files)
+            outside_layout = Examples.of(database, f"SELECT path FROM ({audio_files}) ANTI JOIN labels USING (path)")
+            if outside_layout.count and not database.sql("FROM labels LIMIT 1").fetchall():
+                raise InputError(f"{catalogue}: no file lies in LANGUAGE/ARTIST/, e.g. {outside_layout.first!r}")
+        elif labels is None:
+            database.execute("CREATE TABLE labels (path VARCHAR, row BIGINT)")
+        else:
+            _match_alike(database)
+            without_file = Examples.of(
+                database, "SELECT path FROM unmatched WHERE path NOT IN (SELECT named FROM alike)"
+            )
+            by_likeness = Examples.of(database, "SELECT path FROM alike")
+            database.execute("ALTER TABLE labels RENAME TO named")
+            database.execute(
+                "CREATE VIEW labels AS SELECT * REPLACE (coalesce(alike.path, named.path) AS path) "
+                "FROM named LEFT JOIN alike ON alike.named = named.path"
+            )
+        n_tracks = _write_tracks(database, names, catalogue, draft)
+    if not n_tracks:
         extensions = ", ".join(sorted(AUDIO_EXTENSIONS))
         raise InputError(f"{catalogue}: no audio file below it (known extensions: {extensions})")
-    rows = []
-    for path, entry in tracks.items():
-        row = label_rows.get(path, {})
-        ids = {"track_id": row.get("track_id") or path, "uri": f"{catalogue.uri}/{path}"}
-        rows.append({**row, **ids, "content_id": content_id(entry), "size_bytes": entry["size"]})
-    schema = pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in carried)])
-    table = pa.Table.from_pylist(rows, schema=schema).sort_by("track_id")
-    check_ids(table, catalogue)
+    check_ids(pyarrow.dataset.dataset(draft), catalogue)
     return CatalogueListing(
-        table=table,
-        labels_without_file=sorted(label_rows.keys() - tracks.keys()),
-        labels_by_likeness=sorted(alike.values()),
-        unreadable_folders=sorted(unreadable),
-        undecodable_names=undecodable_names,
+        left_out=left_out,
+        labels_without_file=without_file,
+        labels_by_likeness=by_likeness,
         outside_layout=outside_layout,
     )
 
 
-def match_alike(named: Iterable[str], files: Iterable[str]) -> dict[str, str]:
-    """Path in the labels -> path of a file, where the two are the same but for how they are written.
+def _match_alike(database: duckdb.DuckDBPyConnection) -> None:
+    """Find the files that unmatched labels mean: where a path in the labels is written in another way than the file's.
 
-    They are alike in Unicode's composed form, without spaces at the ends, and without `./`. Only pairs count of which
-    each path has one partner: of two files that are alike, neither is the one that was meant.
+    Two paths are alike if they are the same in Unicode's composed form, without spaces at the ends, and without `./`.
+    Only pairs count of which each path has one partner: of two files that are alike, neither is the one that was meant.
+
+    Creates the tables `unmatched`, paths in the labels that are no file's, and `alike`: `named` in the labels, `path`
+    of the file.
     """
-    by_form: dict[str, tuple[list[str], list[str]]] = {}
-    for side, paths in enumerate((named, files)):
-        for path in paths:
-            form = unicodedata.normalize("NFC", path).strip().removeprefix("./")
-            by_form.setdefault(form, ([], []))[side].append(path)
-    return {left[0]: right[0] for left, right in by_form.values() if len(left) == len(right) == 1}
+    form = f"regexp_replace({stripped('nfc_normalize(path)')}, '^\\./', '')"
+    one_each = f"SELECT {form} AS form, min(path) AS path FROM %s GROUP BY form HAVING count(*) = 1"
+    database.execute("CREATE TABLE unmatched AS SELECT path FROM labels ANTI JOIN files USING (path)")
+    database.execute("CREATE TABLE alike (named VARCHAR, path VARCHAR)")
+    if database.sql("FROM unmatched LIMIT 1").fetchall():
+        # nfc_normalize ends a text at its first NUL.
+        files = "(SELECT path FROM files ANTI JOIN labels USING (path) WHERE NOT contains(path, chr(0)))"
+        database.execute(
+            f"INSERT INTO alike SELECT labels.path, files.path FROM ({one_each % 'unmatched'}) AS labels "
+            f"JOIN ({one_each % files}) AS files USING (form)"
+        )
 
 
-def _is_text(path: str) -> bool:
-    """Whether a file name is valid UTF-8; Python holds the other bytes as lone surrogates."""
-    return path.encode(errors="replace").decode() == path
+def _write_tracks(database: duckdb.DuckDBPyConnection, names: list[str], catalogue: Location, draft: Path) -> int:
+    """Write the files that are tracks, with their labels. Returns how many there are.
+
+    Args:
+        names: of the columns `label_0`, `label_1` and so on of the table `labels`.
+    """
+    column_of = {name: f"label_{n}" for n, name in enumerate(names)}
+    carried = [name for name in names if name not in LABEL_COLUMNS]
+    labels = [column_of.get(name, "NULL::VARCHAR") for name in ("artist", "language", "album", *carried)]
+    reader = read_batches(
+        database,
+        f"""
+        SELECT coalesce({column_of.get("track_id", "NULL")}, files.path) AS track_id, files.path, content_id,
+               size_bytes, {", ".join(f"{label} AS c{n}" for n, label in enumerate(labels))}
+        FROM files LEFT JOIN labels ON labels.path = files.path
+        WHERE labels.row IS NOT NULL OR ({IS_AUDIO})
+        ORDER BY track_id
+        """,
+        _ROWS_PER_GROUP,
+    )
+    schema = pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in carried)])
+    n_tracks = 0
+    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for batch in reader:
+            track_id, path, *others = batch.columns
+            uri = pc.binary_join_element_wise(catalogue.uri, path, "/")
+            writer.write_table(pa.table([track_id, uri, *others], schema=schema), row_group_size=len(batch))
+            n_tracks += len(batch)
+    return n_tracks

@@ -8,35 +8,38 @@ The label is the name of the folder without its prefix, unchanged. If one folder
 that level without it are not labels. A path of any other depth has no labels.
 """
 
-from collections.abc import Iterable
+import duckdb
+
+from mtl_core.storage.sql import stripped
 
 PREFIXES = {"language": "LANGUAGE_", "artist": "ARTIST_"}
 
 
-def labels_from_paths(paths: Iterable[str]) -> tuple[dict[str, dict[str, str | None]], list[str]]:
-    """Read the labels of songs from their paths, which are relative to the catalogue, with `/` between folders.
+def load_folder_labels(database: duckdb.DuckDBPyConnection, paths: str) -> list[str]:
+    """Create the table `labels` (see `label_file`) from the folders of some paths; those without labels are left out.
 
-    Returns path -> {"language", "artist", "album"}, and the paths that do not have the layout, in their order.
+    Args:
+        paths: an SQL query with one column, `path`, relative to the catalogue, with `/` between folders.
+
+    Returns:
+        The names of the label columns.
     """
-    parts_of = {path: path.split("/") for path in paths}
-    prefixed = {
-        task: any(len(parts) > level + 1 and parts[level].startswith(prefix) for parts in parts_of.values())
-        for level, (task, prefix) in enumerate(PREFIXES.items())
-    }
-    rows: dict[str, dict[str, str | None]] = {}
-    outside_layout = []
-    for path, parts in parts_of.items():
-        names = {
-            task: _name(folder, PREFIXES[task] if prefixed[task] else "")
-            for task, folder in zip(PREFIXES, parts, strict=False)
-        }
-        if len(parts) in (3, 4) and all(names.values()):
-            rows[path] = {**names, "album": parts[2] if len(parts) == 4 else None}
-        else:
-            outside_layout.append(path)
-    return rows, outside_layout
-
-
-def _name(folder: str, prefix: str) -> str | None:
-    """The part after the prefix; None if the prefix is missing or nothing follows it."""
-    return folder.removeprefix(prefix).strip() or None if folder.startswith(prefix) else None
+    folders = f"SELECT path, string_split(path, '/') AS parts FROM ({paths})"
+    has_prefix = [
+        f"coalesce(bool_or(len(parts) > {level + 1} AND starts_with(parts[{level + 1}], '{prefix}')), false)"
+        for level, prefix in enumerate(PREFIXES.values())
+    ]
+    prefixed = database.sql(f"SELECT {', '.join(has_prefix)} FROM ({folders})").fetchall()[0]
+    names = []
+    for level, (prefix, is_used) in enumerate(zip(PREFIXES.values(), prefixed, strict=True)):
+        folder, prefix = f"parts[{level + 1}]", prefix if is_used else ""
+        name = stripped(f"substr({folder}, {len(prefix) + 1})")
+        names.append(f"CASE WHEN starts_with({folder}, '{prefix}') THEN nullif({name}, '') END AS label_{level}")
+    database.execute(
+        f"""
+        CREATE TABLE labels AS
+        SELECT path, 0::BIGINT AS row, {", ".join(names)}, CASE len(parts) WHEN 4 THEN parts[3] END AS label_2
+        FROM ({folders}) WHERE len(parts) IN (3, 4) AND label_0 IS NOT NULL AND label_1 IS NOT NULL
+        """
+    )
+    return [*PREFIXES, "album"]

@@ -1,4 +1,4 @@
-"""mtl-core build_manifest --catalogue URI [--labels CSV | --labels-from folders] --out URI"""
+"""mtl-core build_manifest --catalogue URI [--labels CSV | --labels-from folders] [--inventory URI] --out URI"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +20,9 @@ class Options:
     labels_from: Literal["csv", "folders"] = "csv"
     """folders: no CSV, the folders that a song lies in are its labels: LANGUAGE_<language>/ARTIST_<artist>/SONG or
     <language>/<artist>/SONG. An artist can have a folder for each album. A prefix is not part of the name."""
+    inventory: str | None = None
+    """manifest.json of an S3 Inventory (CSV or Parquet) of the catalogue's bucket, read instead of listing it: as old
+    as the inventory, but without a request for each 1,000 files."""
     out: str
     """Manifest to write, a Parquet file; one that is there is replaced."""
 
@@ -32,4 +35,6 @@ def main(options: Options) -> None:
     with cli.flag_errors():
         catalogue, out = Location(options.catalogue), Location(options.out)
         labels = None if options.labels is None else Location(options.labels)
-    print(build_manifest(catalogue, labels, out, labels_from_folders=options.labels_from == "folders"))
+        inventory = None if options.inventory is None else Location(options.inventory)
+    from_folders = options.labels_from == "folders"
+    print(build_manifest(catalogue, labels, out, labels_from_folders=from_folders, inventory=inventory))

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,12 @@ def _raise(error: OSError) -> None:
 
 
 def _disk_entry(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
-    """fsspec's entry of a file. A link that leads nowhere, or in a circle, has its own; one that is gone has none."""
+    """fsspec's entry of a file. A link that leads nowhere, or in a circle, has its own."""
     try:
         return dict(filesystem.info(path))
     except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            status = os.lstat(path)  # PermissionError: so it is with all files of the folder
-            return {"type": "link", "size": status.st_size, "mtime": status.st_mtime}
-        return {}
+        status = os.lstat(path)
+        return {"type": "link", "size": status.st_size, "mtime": status.st_mtime}
 
 
 class VersionConflict(Exception):  # noqa: N818 (an outcome, not an error: another writer was faster)
@@ -259,7 +258,11 @@ class Location:
         return {posixpath.basename(path.rstrip("/")) for path in paths}
 
     def walk(self, on_error: Callable[[OSError], None] = _raise) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(path relative to this folder, the store's entry) of every file below, sorted by path.
+        """What `entries` gives, sorted by path."""
+        yield from sorted(self.entries(on_error), key=itemgetter(0))
+
+    def entries(self, on_error: Callable[[OSError], None] = _raise) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(path relative to this folder, the store's entry) of every file below, in any order.
 
         A link to a file gives the entry of that file. A link that cannot be followed gives its own entry. Links to
         folders are not followed.
@@ -273,18 +276,18 @@ class Location:
                 on_error(error)
 
         if self.on_s3:
-            entries = self.filesystem.find(self.path, detail=True, withdirs=False)
-        else:  # fsspec passes over the errors of folders further below
-            files = (f"{folder}/{name}" for folder, _, names in os.walk(self.path, onerror=report) for name in names)
-            entries = dict.fromkeys(files)
-        for path in sorted(entries):
+            found = self.filesystem.find(self.path, detail=True, withdirs=False)
+            yield from ((path[len(self.path) + 1 :], entry) for path, entry in found.items() if entry["type"] == "file")
+            return
+        # fsspec passes over the errors of folders further below
+        for path in (f"{folder}/{name}" for folder, _, names in os.walk(self.path, onerror=report) for name in names):
             try:
-                entry = entries[path] or _disk_entry(self.filesystem, path)
-            except PermissionError as error:  # the folder can be listed, but not entered
+                entry = _disk_entry(self.filesystem, path)
+            except OSError as error:  # PermissionError: the folder can be listed, but not entered
                 report(error)
-                continue
-            if entry and entry["type"] in ("file", "other", "link"):
-                yield path[len(self.path) + 1 :], entry
+            else:
+                if entry["type"] in ("file", "other", "link"):
+                    yield path[len(self.path) + 1 :], entry
 
     def age_s(self) -> float:
         """Seconds since the file was written, by this machine's clock. Raises FileNotFoundError where there is none."""

@@ -6,7 +6,7 @@ file: a plan of ten million rows has 1.4 GB, but needs no memory beyond the syst
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,38 @@ def scan_columns(
         columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
     )
     return scanner.to_reader()
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    batches: Iterable[pa.Table],
+    query: str = "SELECT * FROM batch",
+    params: dict[str, Any] | None = None,
+) -> None:
+    """Append the rows of tables, which an SQL query with named parameters may change; it reads them as `batch`.
+
+    A database that reads a stream itself turns the stream's exceptions into its own; here they stay as they are.
+    """
+    for batch in batches:
+        connection.register("batch", batch)
+        connection.execute(f"INSERT INTO {table} {query}", params)
+        connection.unregister("batch")
+
+
+#: What `str.strip` removes.
+WHITESPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B)))
+WHITESPACE += "\u2028\u2029\u202f\u205f\u3000"
+
+
+def stripped(expression: str) -> str:
+    """The SQL of a text without spaces at its ends, as `str.strip`. SQL's own `trim` knows one kind of space."""
+    return f"trim({expression}, '{WHITESPACE}')"
+
+
+def read_batches(connection: duckdb.DuckDBPyConnection, query: str, n_rows: int) -> pa.RecordBatchReader:
+    """The rows of an SQL query as batches of at most `n_rows`, of which one is in memory."""
+    return connection.sql(query).to_arrow_reader(n_rows)
 
 
 def fetch_table(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:

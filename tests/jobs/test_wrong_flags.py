@@ -87,6 +87,8 @@ CASES = [
     ("build_manifest", BUILD + " --labels {p}/manifest.parquet", "manifest.parquet is not a UTF-8 CSV"),
     ("build_manifest", BUILD + " --labels l.csv --labels-from folders", "--labels-from csv"),
     ("build_manifest", BUILD + " --labels-from names", "names"),
+    ("build_manifest", BUILD + " --inventory {p}/gone.json", "{p}/gone.json: nothing is there"),
+    ("build_manifest", BUILD + " --inventory {p}/manifest.parquet", "not the manifest.json of an S3 Inventory"),
     ("extract_mels", EXTRACT + " --manifest {p}/gone.parquet", "{p}/gone.parquet"),
     ("extract_mels", EXTRACT + " --manifest {p}/without-uri.parquet", "no column 'uri'"),
     ("extract_mels", EXTRACT + " --manifest {p}/twice.parquet", "'a'"),
