@@ -24,7 +24,6 @@ TRACKS_PER_SHARD = 32
 GETS_A_TRACK, PUTS_A_TRACK = 1 + 5 / TRACKS_PER_SHARD, 2 / TRACKS_PER_SHARD
 GET_DOLLARS, PUT_DOLLARS = 0.4e-6, 5e-6  # S3 Standard, us-east-1; LIST costs as PUT
 GETS_PER_S = 5500  # of one prefix; S3 splits a prefix that gets more for some time
-KEYS_PER_LIST, LIST_S = 1000, 0.15  # one request after the other; the time is assumed
 SPOT = 0.45  # share of the on-demand price; assumed
 NIGHT_H = 8
 
@@ -177,7 +176,6 @@ def limits(measured: dict[str, Any]) -> str:
         f"the driver, {handout_ms} CPU ms to hand out a shard": 1000 / handout_ms * TRACKS_PER_SHARD,
         "the driver's phases above, before and after the work": 1e6 / driver_s(measured, 1),
         "shard results and shards' files on S3, read by the driver": TRACKS_PER_SHARD / read_results_s,
-        f"listing a bucket, {LIST_S} s a page of {KEYS_PER_LIST:,} keys": KEYS_PER_LIST / LIST_S,
     }
     rows = [[what, f"{value:,.0f}", number(value / rate)] for what, value in per_s.items()]
     return table(["what", "tracks/s", "as many as c7i.4xlarge"], rows)
