@@ -11,6 +11,8 @@ import ray
 from mtl_core import TagTracks
 
 manifest, model, out = sys.argv[1:]
+ray.init(ignore_reinit_error=True)
+workers = int(ray.cluster_resources()["CPU"])  # one tags on each core
 (
     ray.data.read_parquet(manifest)
     .repartition(target_num_rows_per_block=8)  # a worker takes a block at a time: small ones keep all workers busy
@@ -18,8 +20,8 @@ manifest, model, out = sys.argv[1:]
         TagTracks,
         fn_constructor_kwargs={"model": model},
         batch_size=8,
-        num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=32),
+        num_cpus=0.5,  # Ray Data needs the other half: its own tasks read, split and write
+        compute=ray.data.ActorPoolStrategy(size=workers),
     )
     .write_parquet(out, min_rows_per_file=10_000)
 )

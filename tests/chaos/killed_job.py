@@ -4,7 +4,7 @@ POINT    `module:function@text:when[:count]`: the count-th call of the function 
          its arguments. `when` is `enter`, `exit`, or a number of milliseconds after the call has begun (for functions
          that are not written in Python). `A>B` is point B, counted after point A. `never` interrupts nothing.
 HOW      `driver`: SIGKILL to this process. `group`: SIGKILL to its process group (the caller starts a new session).
-         `pause`: SIGSTOP. `dawdle`: sleep for 30 s.
+         `pause`: SIGSTOP. `dawdle`: sleep for DAWDLE_S (environment, default 30).
 DECODER  the module whose process decodes (the `decoder` of `tag_catalogue`).
 
 The job is the real one, with its own command line; it contains nothing for this program.
@@ -64,7 +64,7 @@ def interrupt(how: str) -> None:
         case "pause":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "dawdle":
-            time.sleep(30)
+            time.sleep(float(os.environ.get("DAWDLE_S", "30")))
 
 
 if __name__ == "__main__":

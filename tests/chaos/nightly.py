@@ -135,6 +135,20 @@ def start(
     )
 
 
+def processes_of(session: int) -> list[str]:
+    """The command lines of the processes of a session that still run."""
+    alive = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    alive.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+    return alive
+
+
 def rows(out: Path | Location, name: str) -> list[dict]:
     """The rows of a table, sorted by track_id."""
     table = delta.open_table(Location(str(out)), name)

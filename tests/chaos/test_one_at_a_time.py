@@ -4,11 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from clusters import head
-from nightly import Nights, assert_exact, rows, run, start, two_nights, wait_for
+from nightly import Nights, assert_exact, processes_of, rows, run, start, two_nights, wait_for
 from points import (
     COMMIT,
     DELETE_PLAN,
@@ -19,6 +20,10 @@ from points import (
     VERIFY_AND_MERGE,
     WRITE_LOG_ENTRY,
 )
+
+TIMES = 50
+AT_ONCE = 5
+WORK_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,36 @@ def test_a_second_command_is_refused_in_one_line(nights: Nights, cluster: dict[s
     _, stderr = first.communicate(timeout=120)
     assert first.returncode == 0, stderr
     assert_exact(nights, out)
+
+
+def two_at_once(nights: Nights, number: int) -> str:
+    """Start the same night twice at the same moment, each on a local Ray of its own; gives the line of the refused."""
+    out = nights.out(f"started twice {number}")
+    environment = {"DAWDLE_S": str(WORK_S)}
+    both = [start(NEXT_SHARD_DONE, "dawdle", nights.command(out), environment) for _ in range(2)]
+    with_cluster = set()
+
+    def one_ended() -> bool:
+        with_cluster.update(
+            process.pid for process in both if any("gcs_server" in line for line in processes_of(process.pid))
+        )
+        return any(process.poll() is not None for process in both)
+
+    wait_for(one_ended, 120)
+    refused, winner = sorted(both, key=lambda process: process.poll() is None)
+    begin_s = time.monotonic()
+    _, refusal = refused.communicate()
+    _, errors = winner.communicate(timeout=300)
+    assert (refused.returncode, winner.returncode) == (4, 0), refusal + errors
+    assert refusal.startswith("busy: ") and refusal.count("\n") == 1
+    assert with_cluster <= {winner.pid}, "the refused one started a cluster"
+    assert time.monotonic() - begin_s > WORK_S / 2, "the refused one ended while the other was at work"
+    assert_exact(nights, out)
+    return refusal.strip()
+
+
+@pytest.mark.slow
+def test_of_two_nights_that_start_at_once_one_works(nights: Nights) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        lines = list(pool.map(lambda number: two_at_once(nights, number), range(TIMES)))
+    print(f"{len(lines)} of {TIMES} times one ran and one ended with 4, e.g. {lines[0]}")

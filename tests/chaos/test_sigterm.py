@@ -3,10 +3,9 @@
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from nightly import Nights, assert_exact, run, start, two_nights, wait_for
+from nightly import Nights, assert_exact, processes_of, run, start, two_nights, wait_for
 
 TIMES = 20
 SEED = 7
@@ -15,20 +14,6 @@ SEED = 7
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     return two_nights(tmp_path_factory.mktemp("nights"), 192)
-
-
-def processes_of(session: int) -> list[str]:
-    """The command lines of the processes of a session that still run."""
-    alive = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == session and fields[0] != "Z":
-                    alive.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended
-    return alive
 
 
 @pytest.mark.slow

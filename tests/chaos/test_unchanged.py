@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders.models import save
 from clusters import head
-from nightly import JOB, run, small_artifact
+from nightly import JOB, run, small_artifact, two_nights
 
 from mtl_core.inference import artifact
 from mtl_core.schema import TAGS
@@ -17,6 +17,7 @@ from mtl_core.storage.location import Location
 from mtl_core.tables import commit, delta
 
 N = 100_000
+NIGHTS = 200
 
 
 @pytest.mark.slow
@@ -48,3 +49,24 @@ def test_an_unchanged_catalogue_takes_seconds(tmp_path: Path) -> None:
             assert ended.returncode == 0, ended.stderr
             assert ended.stdout.startswith("nothing to do: all 100,000 tracks")
     assert not (tmp_path / "out" / "_run").exists()
+
+
+def files_of(out: Path) -> dict[Path, int]:
+    """File -> when it was written, without the lock that each run touches."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.slow
+def test_two_hundred_unchanged_nights_write_nothing(tmp_path: Path) -> None:
+    nights = two_nights(tmp_path, 48)
+    out = nights.out("unchanged")
+    first = run("never", "driver", nights.command(out))
+    assert first.returncode == 0, first.stderr
+    files = files_of(out)
+    start_s = time.monotonic()
+    for _ in range(NIGHTS):
+        night = run("never", "driver", nights.command(out))
+        assert night.returncode == 0 and night.stdout.startswith("nothing to do: "), night.stderr
+    print(f"{NIGHTS} unchanged nights: {(time.monotonic() - start_s) / NIGHTS:.1f} s each")
+    assert files_of(out) == files

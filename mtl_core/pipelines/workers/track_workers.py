@@ -1,7 +1,8 @@
 """Track workers: batch classes for a user's own Ray Data pipeline. A batch of tracks in, a table out.
 
-    ray.data.read_parquet(manifest).map_batches(
-        TagTracks, fn_constructor_kwargs={"model": "s3://music/model"}, batch_size=16, compute=ActorPoolStrategy(size=8)
+    ray.data.read_parquet(manifest).repartition(target_num_rows_per_block=8).map_batches(
+        TagTracks, fn_constructor_kwargs={"model": "s3://music/model"}, batch_size=8, num_cpus=0.5,
+        compute=ActorPoolStrategy(size=8)
     ).write_parquet(out)
 
 A batch is a dict of numpy arrays, a pyarrow table or a pandas data frame. It has `uri` or `bytes` (the content of the
