@@ -20,6 +20,7 @@ ERRORS: dict[str, dict[str, bool]] = {
         "crashed": True,
         "timed_out": False,  # the machine may have been busy
         "out_of_memory": True,
+        "killed": False,  # the node's memory ran out, maybe of others
     },
     "features": {"not_finite": True, "out_of_range": True},
     "model": {"failed": False},

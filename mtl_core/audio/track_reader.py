@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Stretches
-from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
+from mtl_core.audio.decoding.decoder_process import DECODER, Decoder, DecoderLimits
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
 from mtl_core.audio.ranged_file import RangedFile
@@ -165,6 +165,7 @@ class TrackReader:
         draws: random starts a segment slot; 0 is the fixed grid. See `front_end.log_mel_segments`.
         seed: of the random starts.
         reads_first: segments of a track that are read at first, see `segments.rounds`; None: all.
+        growth_bytes: of the decoder, see `DecoderLimits`.
     """
 
     def __init__(
@@ -176,11 +177,12 @@ class TrackReader:
         draws: int = 0,
         seed: int = 0,
         reads_first: int | None = None,
+        growth_bytes: int = DecoderLimits.growth_bytes,
     ) -> None:
         self.front_end, self._draws, self._seed, self._reads_first = front_end, draws, seed, reads_first
         self._source: Source | None = None  # of the track that is open
         limits = limits or ReadLimits()
-        self._decoder = Decoder(limits.decoder_limits(), decoder)
+        self._decoder = Decoder(replace(limits.decoder_limits(), growth_bytes=growth_bytes), decoder)
         self._prefetcher = Prefetcher(allowed=limits.allowed(), plan=None if draws else self._planned)
         self._lock = threading.Lock()
         self._submitter, self._consumer = ThreadPoolExecutor(1, "submit"), ThreadPoolExecutor(1, "consume")
@@ -247,6 +249,7 @@ class TrackReader:
                     yield FailedTrack(fetch.row, error)
                 else:
                     yield track
+                    self._decoder.end_turn()
         finally:  # also where the garbage collector finds an iterator that nobody has read to its end
             self._prefetcher.drop(fetches)
 

@@ -26,6 +26,7 @@ from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers.cluster import WorkerOptions
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ExtractShard, ReadOptions
 from mtl_core.storage import lease, work_plan
@@ -38,7 +39,7 @@ FAILURES_FOLDER = "_failures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractionOptions(ReadLimits):
+class ExtractionOptions(WorkerOptions, ReadLimits):
     """Which segments become mels, and by what workers.
 
     Raises:
@@ -56,15 +57,12 @@ class ExtractionOptions(ReadLimits):
     """Random starts for each segment slot instead of the fixed grid, 1 to 100; 0 is the fixed grid."""
     seed: int = 0
     """Seed of the draws."""
-    num_workers: int | None = None
-    """Worker processes; default: one for each CPU of the cluster."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ReadLimits.__post_init__(self)
+        WorkerOptions.__post_init__(self)
         if not 0 <= self.draws <= 100:
             raise ValueError(f"draws must be 0 (the fixed grid) to 100, got {self.draws}")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
         FrontEnd(**self.sampling_parameters())  # checks them
 
     def sampling_parameters(self) -> dict[str, Any]:
@@ -95,6 +93,7 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     read_options = ReadOptions(
         limits=options.read_limits(),
         decoder=decoder,
+        growth_bytes=options.decoder_growth_bytes(),
         draws=options.draws,
         seed=options.seed,
     )
@@ -106,8 +105,8 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     manifest.check_tracks_readable(tracks, read_options.limits.allowed())
     front_end = define_front_end(**options.sampling_parameters())  # librosa: not for a finished run
     with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
-        workers = cluster.require_workers(options.num_workers)
-        plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers)
+        workers = cluster.find_workers(options)
+        plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers.count)
         start = time.monotonic()
         open_shards = work_plan.open_shards(plan)
         progress = Progress("extracting mels", plan.n_tracks, plan.n_tracks - work_plan.count_tracks(plan, open_shards))
@@ -122,7 +121,8 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
                     fn_constructor_args=(plan, out, front_end, read_options, schema),
                     batch_size=1,
                     num_cpus=1,
-                    compute=cluster.actor_pool(workers, len(open_shards), concurrency=SHARDS_PER_WORKER),
+                    memory=workers.memory_bytes,
+                    compute=cluster.actor_pool(workers.count, len(open_shards), concurrency=SHARDS_PER_WORKER),
                 )
                 .iter_rows()
             )

@@ -33,6 +33,7 @@ from mtl_core.pipelines import run_end
 from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.verdict import Verdict, read_verdict
 from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers.cluster import WorkerOptions, Workers
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard, RetagShard
 from mtl_core.storage import lease, work_plan
@@ -61,7 +62,7 @@ ROWS_PER_SHARD = 65_536  # of a run that reads the table
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggingOptions(ExitOptions, ReadLimits):
+class TaggingOptions(ExitOptions, WorkerOptions, ReadLimits):
     """Which tracks are tagged, and by what workers.
 
     Raises:
@@ -80,14 +81,13 @@ class TaggingOptions(ExitOptions, ReadLimits):
     """Whether a manifest without tracks is right. Otherwise it ends with exit status 2: a list that was not made."""
     limit: int | None = None
     """Plan the first N open tracks by track_id, 1 or more; the rest wait. Default: all."""
-    num_workers: int | None = None
-    """Worker processes; default: one for each CPU of the cluster."""
     use_gpu: bool = False
     """Run the model on the cluster's GPUs. Nothing flows back to the CPUs that decode, so a fixed number of segments is
     decoded: --segments, or 8 where the model was calibrated for it, else all."""
 
     def __post_init__(self) -> None:
         ReadLimits.__post_init__(self)
+        WorkerOptions.__post_init__(self)
         ExitOptions.__post_init__(self)
         if not 0 <= self.retry_days < math.inf:
             raise ValueError(f"retry_days must be 0 or more, and finite, got {self.retry_days}")
@@ -95,8 +95,6 @@ class TaggingOptions(ExitOptions, ReadLimits):
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
         if self.limit is not None and self.only_changed:
             raise ValueError("limit is not for only-changed: rows that stay as they are would fill it every night")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ValueError(f"workers must be 1 or more, got {self.num_workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +137,9 @@ def tag_catalogue(
     tracks = scan_manifest(manifest_at, options, manifest_version)
     check_writable(out)
     require_known_columns(out)
-    read_options = ReadOptions(limits=options.read_limits(), decoder=decoder)
+    read_options = ReadOptions(
+        limits=options.read_limits(), decoder=decoder, growth_bytes=options.decoder_growth_bytes()
+    )
     parameters = {
         "manifest": manifest_at.uri,
         "manifest_version": manifest_version,  # of a Delta table
@@ -168,7 +168,7 @@ def tag_catalogue(
         if open_tracks is not None:
             manifest.check_tracks_readable(tracks, read_options.limits.allowed())
         with cluster.connected(num_cpus=options.num_workers):
-            workers = cluster.require_workers(options.num_workers)
+            workers = cluster.find_workers(options)
             if options.use_gpu:
                 read_and_tag = _on_gpus(model, read_options, workers, model_at, gpu_device)
             else:
@@ -220,7 +220,7 @@ def scan_manifest(
     return tracks
 
 
-def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagShards:
+def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: Workers) -> TagShards:
     """Workers that read and tag."""
     import ray.data
 
@@ -229,11 +229,12 @@ def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: int) -> TagSha
         fn_constructor_args=(plan, model, read_options, _exit_options(plan)),
         batch_size=1,
         num_cpus=1,
-        compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
+        memory=workers.memory_bytes,
+        compute=cluster.actor_pool(workers.count, len(shards), concurrency=SHARDS_PER_WORKER),
     )
 
 
-def _from_table(model: CpuModel, table: Location, workers: int, for_gpus: bool) -> TagShards:
+def _from_table(model: CpuModel, table: Location, workers: Workers, for_gpus: bool) -> TagShards:
     """Workers that tag from the embeddings in the table."""
     import ray.data
 
@@ -249,7 +250,8 @@ def _from_table(model: CpuModel, table: Location, workers: int, for_gpus: bool) 
             fn_constructor_kwargs={"only_changed": plan.parameters["only_changed"]},
             batch_size=1,
             num_cpus=1,
-            compute=cluster.actor_pool(workers, len(shards)),
+            memory=workers.memory_bytes,
+            compute=cluster.actor_pool(workers.count, len(shards)),
         )
 
     return tag_shards
@@ -268,7 +270,7 @@ def _segments_for_gpus(plan: WorkPlan, model: CpuModel) -> int | None:
 
 
 def _on_gpus(
-    model: CpuModel, read_options: ReadOptions, workers: int, model_at: Location, gpu_device: str
+    model: CpuModel, read_options: ReadOptions, workers: Workers, model_at: Location, gpu_device: str
 ) -> TagShards:
     """CPU workers that read, then a worker for each GPU that tags."""
     import ray.data
@@ -285,7 +287,8 @@ def _on_gpus(
             fn_constructor_args=(plan, model.front_end, read_options, _segments_for_gpus(plan, model)),
             batch_size=1,
             num_cpus=1,
-            compute=cluster.actor_pool(workers, len(shards), concurrency=SHARDS_PER_WORKER),
+            memory=workers.memory_bytes,
+            compute=cluster.actor_pool(workers.count, len(shards), concurrency=SHARDS_PER_WORKER),
         )
         .map_batches(
             TagShard,
@@ -318,7 +321,7 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
     return plans
 
 
-def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: int) -> WorkPlan:
+def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: Workers) -> WorkPlan:
     run_id = new_run_id()
     most, shards_per_file = MAX_TRACKS_PER_SHARD, SHARDS_PER_FILE
     if parameters["source"] == EMBEDDINGS:
@@ -328,7 +331,7 @@ def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], wor
         tracks,
         out / RUNS_IN_PROGRESS / run_id,
         run_id=run_id,
-        tracks_per_shard=work_plan.shard_size(len(tracks), workers, most),
+        tracks_per_shard=work_plan.shard_size(len(tracks), workers.count, most),
         parameters=parameters,
         shards_per_file=shards_per_file,
     )

@@ -54,12 +54,12 @@ def stop(process: subprocess.Popen[bytes], signal_number: signal.Signals = signa
 
 
 @contextlib.contextmanager
-def head(num_cpus: int) -> Iterator[dict[str, str]]:
-    """A cluster of one node; yields the environment of a process that joins it."""
+def head(num_cpus: int, *flags: str, object_store_bytes: int = 200_000_000) -> Iterator[dict[str, str]]:
+    """A cluster of one node; `flags` are more of `ray start`. Yields the environment of a process that joins it."""
     port = free_port()
     with _started("--head", f"--num-cpus={num_cpus}", f"--port={port}", "--node-ip-address=127.0.0.1",
                   "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
-                  "--object-store-memory=200000000"):  # fmt: skip
+                  f"--object-store-memory={object_store_bytes}", *flags):  # fmt: skip
         _wait_for(port)
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
 
@@ -84,7 +84,7 @@ def growing(folder: Path, max_nodes: int) -> Iterator[dict[str, str]]:
         "available_node_types": {
             FAKE_HEAD_NODE_TYPE: {"resources": {}, "node_config": {}, "max_workers": 0},
             "cpu": {
-                "resources": {"CPU": 1, "object_store_memory": 200_000_000},
+                "resources": {"CPU": 1, "memory": 1 << 30, "object_store_memory": 200_000_000},
                 "node_config": {},
                 "min_workers": 0,
                 "max_workers": max_nodes,

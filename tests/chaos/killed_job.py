@@ -7,7 +7,8 @@ HOW      `driver`: SIGKILL to this process. `group`: SIGKILL to its process grou
          `pause`: SIGSTOP. `dawdle`: sleep for DAWDLE_S (environment, default 30).
 DECODER  the module whose process decodes (the `decoder` of `tag_catalogue`).
 
-The job is the real one, with its own command line; it contains nothing for this program.
+The job is the real one, with its own command line; it contains nothing for this program. The workers of a GPU run on
+the CPU: a test's cluster only claims to have one.
 """
 
 import functools
@@ -69,7 +70,7 @@ def interrupt(how: str) -> None:
 
 if __name__ == "__main__":
     point, how, decoder, *sys.argv = sys.argv[1:]
-    tag_catalogue.tag_catalogue = functools.partial(tag_catalogue.tag_catalogue, decoder=decoder)
+    tag_catalogue.tag_catalogue = functools.partial(tag_catalogue.tag_catalogue, decoder=decoder, gpu_device="cpu")
     if point != "never":
         arm(point, lambda: interrupt(how))
     runpy.run_path(sys.argv[0], run_name="__main__")

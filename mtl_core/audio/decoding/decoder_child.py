@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
@@ -46,12 +47,16 @@ def serve(open_file: OpenSound = open_sound, *, sandbox: bool = True) -> None:
     if os.getppid() != parent_pid:  # the parent ended before the line above
         sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    memory_limit_bytes = limits.pop("memory_limit_bytes")
+    memory_limit_bytes, growth_bytes = limits.pop("memory_limit_bytes"), limits.pop("growth_bytes")
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory_limit_bytes, memory_limit_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warm_up()
+    if growth_bytes is not None:
+        now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        own_limit_bytes = min(now_bytes + growth_bytes, memory_limit_bytes)
+        resource.setrlimit(resource.RLIMIT_AS, (own_limit_bytes, own_limit_bytes))
     refused = None
     try:
         if sandbox:

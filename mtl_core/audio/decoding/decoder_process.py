@@ -6,6 +6,9 @@ starts another child. Parent and child exchange JSON over a socket, and the pare
 files go to the child, and samples come back, as memory files (memfd) that are mapped, not copied. A remote file stays
 in the parent, which reads the parts that the child asks for.
 
+A child may grow by an ordinary share of memory. A recording that needs more is given to another child, which may take
+the whole limit, when this decoder has its turn (`node_memory`). The next recording starts an ordinary child again.
+
 The child inherits nothing but the socket, stderr and the variables of `_ENVIRONMENT`, and it dies with its parent,
 however the parent ends.
 """
@@ -32,11 +35,13 @@ from typing import Any, BinaryIO, TypeVar
 from mtl_core.audio.decoding.decode import Recording, Stretches
 from mtl_core.audio.decoding.decoder_protocol import MESSAGE_BYTES, ChildMessage, batches, joined
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.node_memory import MemoryTurn
 from mtl_core.audio.decoding.process_starter import ProcessStarter
 from mtl_core.errors import TrackError
 
 DECODER = "mtl_core.audio.decoding.decoder_child"
 _START_TIMEOUT_S = 60.0  # importing numpy and PyAV takes long on a busy machine
+_WATCH_EVERY_S = 0.02  # the node's memory: in that time a child can fill 100 MiB
 _READ_TIMEOUT_S = 3_600.0  # of this process reading one recording: a child could ask for bytes without end
 #: The variables of the environment that the child gets; no credentials.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
@@ -57,6 +62,8 @@ class DecoderLimits:
     but it is an hour at most."""
     memory_limit_bytes: int = 2 << 30
     """Of the child's address space, 512 MiB to 1 PiB; Python, numpy and ffmpeg take 250 MiB."""
+    growth_bytes: int = 128 << 20
+    """Of that, what a child may take beyond what it takes when it has started, without a turn, 1 MiB or more."""
     max_bytes: int = 16 << 30
     """Of a file."""
     sound: SoundLimits = field(default_factory=SoundLimits)
@@ -68,6 +75,8 @@ class DecoderLimits:
         if not 1 << 29 <= self.memory_limit_bytes <= 1 << 50:
             memory_mib = self.memory_limit_bytes / 2**20
             raise ValueError(f"the memory limit of decoding must be 512 to {1 << 30} MiB, got {memory_mib:g}")
+        if self.growth_bytes < 1 << 20:
+            raise ValueError(f"a decoder's ordinary growth must be 1 MiB or more, got {self.growth_bytes} bytes")
         if self.max_bytes < 1:
             raise ValueError(f"the largest file must be of 1 byte or more, got {self.max_bytes}")
 
@@ -83,8 +92,9 @@ class Decoder:
         self.limits = limits or DecoderLimits()
         self._module = child
         self._process: subprocess.Popen[bytes] | None = None
-        #: A file of this process, which is read for the child, and the number of its bytes.
-        self._source: tuple[BinaryIO | io.BufferedIOBase, int] | None = None
+        #: What is open: a descriptor for the child, or a file that this process reads for it; and its bytes.
+        self._source: tuple[int | BinaryIO | io.BufferedIOBase, int] | None = None
+        self._turn: MemoryTurn | None = None  # of a child that may take all of the memory limit
         self._rate_hz: int | None = None  # of the recording that is open
         self._remaining_s = 0.0  # of the time limit of the recording that is open
         self._reading_s = 0.0  # of this process, for that recording
@@ -99,42 +109,38 @@ class Decoder:
 
         Raises:
             TrackError: stage decode: those of `decode.open_sound`, `too_large`, `crashed`, `timed_out`,
-                `out_of_memory`; stage fetch: `unavailable`, a local file that cannot be read.
+                `out_of_memory`, `killed`; stage fetch: `unavailable`, a local file that cannot be read.
             OSError: the path is not that of a readable regular file.
             Exception: what reading the source raised.
             RuntimeError: the child does not start: the installation is broken, not the track.
         """
-        self._rate_hz = None
-        if not self._is_idle():  # it may have died between two tracks
-            self._stop()
-            self._start()
-        self._remaining_s, self._reading_s = self.limits.time_limit_s, 0.0
+        self.end_turn()
+        self._close_source()
         opened = _open_source(source)
-        fds = [opened] if isinstance(opened, int) else []
-        try:
-            size = os.fstat(opened).st_size if isinstance(opened, int) else opened.seek(0, io.SEEK_END)
-            if size > self.limits.max_bytes:
-                raise TrackError("decode", "too_large", f"{size} bytes: allowed are up to {self.limits.max_bytes}")
-            self._source = None if isinstance(opened, int) else (opened, size)
-            self._rate_hz, n_frames = self._exchange({"open": None if fds else size}, fds, self._opened)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        return self._rate_hz, n_frames
+        size = os.fstat(opened).st_size if isinstance(opened, int) else opened.seek(0, io.SEEK_END)
+        self._source = (opened, size)
+        if size > self.limits.max_bytes:
+            raise TrackError("decode", "too_large", f"{size} bytes: allowed are up to {self.limits.max_bytes}")
+        return self._with_memory(self._open)
 
     def read(self, stretches: Stretches) -> Recording:
         """Decode stretches of the recording that is open.
 
         Their samples are read-only and stay valid after the next call. Raises what `open` raises.
         """
-        rate_hz = self._rate_hz
-        if rate_hz is None or self._process is None:
+        if self._rate_hz is None or self._process is None:
             raise TrackError("decode", "crashed", "no recording is open: the decoder has ended, or did not open it")
-        parts = []
-        for part in batches(stretches):
-            request = {"places": part.places, "are_excerpts": part.are_excerpts}
-            parts.append(self._exchange(request, [], partial(ChildMessage.recording, stretches=part, rate_hz=rate_hz)))
-        return joined(parts)
+        return joined([self._with_memory(partial(self._read, part)) for part in batches(stretches)])
+
+    def end_turn(self) -> None:
+        """End a child that may take all of the memory limit, if this is one, and with it its recording.
+
+        Call it as soon as a recording has been read: decoders of other processes may wait for it.
+        """
+        if self._turn is not None:
+            self._stop()
+            self._turn.end()
+            self._turn = None
 
     def cpu_s(self) -> float:
         """CPU seconds of all children so far: of those that ended, and of the one that runs."""
@@ -148,6 +154,8 @@ class Decoder:
 
     def close(self) -> None:
         """End the child. A closed decoder cannot be used again."""
+        self.end_turn()
+        self._close_source()
         self._stop()
         self._starter.end()
 
@@ -157,11 +165,56 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _with_memory(self, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` returns. Where an ordinary child fails as for want of memory, a larger one is asked in its turn.
+
+        Libraries may crash where they get no memory.
+        """
+        if self._turn is None:
+            try:
+                return ask()
+            except TrackError as error:
+                if error.error not in ("out_of_memory", "crashed"):
+                    raise
+            self._turn = MemoryTurn(self.limits.memory_limit_bytes)
+        try:
+            return ask()
+        except BaseException:
+            self.end_turn()
+            raise
+
+    def _open(self) -> tuple[int, int]:
+        if not self._is_idle():  # it may have died between two tracks
+            self._stop()
+            self._start()
+        self._remaining_s, self._reading_s = self.limits.time_limit_s, 0.0
+        assert self._source is not None
+        file, size = self._source
+        fds = [file] if isinstance(file, int) else []
+        self._rate_hz, n_frames = self._exchange({"open": None if fds else size}, fds, self._opened)
+        return self._rate_hz, n_frames
+
+    def _read(self, part: Stretches) -> Recording:
+        if self._process is None:  # it was a smaller child that had opened the recording
+            self._open()
+        assert self._rate_hz is not None
+        request = {"places": part.places, "are_excerpts": part.are_excerpts}
+        return self._exchange(request, [], partial(ChildMessage.recording, stretches=part, rate_hz=self._rate_hz))
+
+    def _close_source(self) -> None:
+        if self._source is not None and isinstance(self._source[0], int):
+            os.close(self._source[0])
+        self._source = self._rate_hz = None
+
     def _start(self) -> None:
         self._socket, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr = os.memfd_create("decoder-stderr")
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        limits = {"memory_limit_bytes": self.limits.memory_limit_bytes, **asdict(self.limits.sound)}
+        limits = {
+            "memory_limit_bytes": self.limits.memory_limit_bytes,
+            "growth_bytes": self.limits.growth_bytes if self._turn is None else None,
+            **asdict(self.limits.sound),
+        }
         arguments = [str(child_socket.fileno()), str(os.getpid()), json.dumps(limits)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with child_socket:
@@ -178,6 +231,8 @@ class Decoder:
             refused = self._receive().ready()
         except TrackError as error:
             self._stop()
+            if error.error == "killed":
+                raise
             raise RuntimeError(f"{self._module} does not start: {error.message}") from error
         if refused is not None:
             warnings.warn(f"files are decoded without a sandbox: {refused}", RuntimeWarning, stacklevel=3)
@@ -194,9 +249,13 @@ class Decoder:
         """Whether the child runs, and has sent nothing that it was not asked for."""
         if self._process is None or self._process.poll() is not None:
             return False
+        return not self._has_sent(0)
+
+    def _has_sent(self, wait_s: float) -> bool:
+        """Whether the child has sent something, or ended, within so many seconds."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return bool(poll.poll(1000 * wait_s))
 
     def _exchange(self, request: dict[str, Any], fds: list[int], parse: Callable[[ChildMessage], Answer]) -> Answer:
         """Send a request to the child, and return its answer as `parse` reads it."""
@@ -222,9 +281,9 @@ class Decoder:
         """Serve what the child reads of the file that is open, until its answer comes."""
         while True:
             message = self._receive()
-            file, file_bytes = self._source or (None, 0)  # a descriptor is read by the child: 0 bytes are left to ask
-            request = message.read_request(file_bytes)
-            if request is None or file is None:
+            file, file_bytes = self._source or (0, 0)
+            request = message.read_request(0 if isinstance(file, int) else file_bytes)  # the child reads a descriptor
+            if request is None or isinstance(file, int):
                 return message
             if self._reading_s > _READ_TIMEOUT_S:
                 raise TrackError("decode", "timed_out", f"reading the file took longer than {_READ_TIMEOUT_S:g} s")
@@ -241,10 +300,19 @@ class Decoder:
 
     def _receive(self) -> ChildMessage:
         with self._within_the_limit():
+            self._watch_memory()
             packet, fds, flags, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         if not packet and not fds:
             raise self._crash()
         return ChildMessage(packet, fds, flags)
+
+    def _watch_memory(self) -> None:
+        """While a child has a turn, check the node's memory until the child answers."""
+        deadline = time.monotonic() + self._remaining_s
+        while self._turn is not None and not self._has_sent(_WATCH_EVERY_S):
+            self._turn.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError
 
     @contextlib.contextmanager
     def _within_the_limit(self) -> Iterator[None]:
@@ -268,6 +336,8 @@ class Decoder:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return TrackError("decode", "crashed", "the decoder closed its connection")
+        if status == -signal.SIGKILL:
+            return TrackError("decode", "killed", "the decoder was killed by SIGKILL, as when the memory runs out")
         if status < 0:
             names = {number.value: number.name for number in signal.Signals}  # most real-time signals have none
             name = names.get(-status, f"signal {-status}")

@@ -43,6 +43,7 @@ class ReadOptions:
 
     limits: ReadLimits
     decoder: str
+    growth_bytes: int
     draws: int = 0
     seed: int = 0
 
@@ -52,6 +53,7 @@ class ReadOptions:
             front_end,
             self.limits,
             decoder=self.decoder,
+            growth_bytes=self.growth_bytes,
             draws=self.draws,
             seed=self.seed,
             reads_first=reads_first,

@@ -384,7 +384,7 @@ def test_a_child_killed_between_two_requests_for_a_track_fails_it_alone(decoder)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(TrackError, match="SIGKILL") as caught:
         decoder.read(WHOLE)
-    assert caught.value.error == "crashed"
+    assert caught.value.error == "killed"  # as the kernel does where memory runs out: the track may be a good one
     decode(decoder, wav())
 
 
