@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 HERE = Path(__file__).parent
@@ -25,10 +27,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _started(*flags: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(*flags: str, prefix: Sequence[str] = (), **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
-            [RAY, "start", "--block", *(f"--temp-dir={folder}" for _ in [0] if "--head" in flags), *flags],
+            [*prefix, RAY, "start", "--block", *(f"--temp-dir={folder}" for _ in [0] if "--head" in flags), *flags],
             env=os.environ
             | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
             | environment,
@@ -54,12 +56,19 @@ def stop(process: subprocess.Popen[bytes], signal_number: signal.Signals = signa
 
 
 @contextlib.contextmanager
-def head(num_cpus: int, *flags: str, object_store_bytes: int = 200_000_000) -> Iterator[dict[str, str]]:
-    """A cluster of one node; `flags` are more of `ray start`. Yields the environment of a process that joins it."""
+def head(
+    num_cpus: int, *flags: str, object_store_bytes: int = 200_000_000, prefix: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
+    """A cluster of one node; yields the environment of a process that joins it.
+
+    Args:
+        flags: more of `ray start`.
+        prefix: a command that starts it.
+    """
     port = free_port()
     with _started("--head", f"--num-cpus={num_cpus}", f"--port={port}", "--node-ip-address=127.0.0.1",
                   "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
-                  f"--object-store-memory={object_store_bytes}", *flags):  # fmt: skip
+                  f"--object-store-memory={object_store_bytes}", *flags, prefix=prefix):  # fmt: skip
         _wait_for(port)
         yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
 
@@ -110,6 +119,17 @@ def node(address: str, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
     """Add a node to a cluster."""
     with _started(f"--address={address}", f"--num-cpus={num_cpus}", "--object-store-memory=200000000") as process:
         yield process
+
+
+@contextlib.contextmanager
+def joined(env: dict[str, str]) -> Iterator[None]:
+    """This process joins the cluster."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in env.items():
+            patched.setenv(name, value)
+        ray.init(logging_level="ERROR", log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def _wait_for(port: int) -> None:

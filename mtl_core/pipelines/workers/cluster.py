@@ -187,7 +187,15 @@ def find_workers(options: WorkerOptions) -> Workers:
             f"{_amount('memory', memory_bytes)}: one worker starts there all the same",
             file=sys.stderr,
         )
-    return Workers(require_workers(options.num_workers, memory_bytes=memory_bytes), memory_bytes)
+    workers = Workers(require_workers(options.num_workers, memory_bytes=memory_bytes), memory_bytes)
+    by_cpus = _capacity({"CPU": 1})
+    if options.num_workers is None and workers.count == _capacity({"CPU": 1, "memory": memory_bytes}) < by_cpus:
+        print(
+            f"warning: the nodes have CPUs for {by_cpus} workers, and memory for {workers.count} of "
+            f"{options.worker_memory_mib} MiB",
+            file=sys.stderr,
+        )
+    return workers
 
 
 def require_workers(

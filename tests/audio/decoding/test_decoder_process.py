@@ -4,6 +4,7 @@ This file is also a child that misbehaves: `Decoder(child=__name__)` runs it, an
 """
 
 import ctypes
+import fcntl
 import gc
 import io
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from builders.sound_files import encoded, mp3, song
 
-from mtl_core.audio.decoding import decoder_process
+from mtl_core.audio.decoding import decoder_process, node_memory
 from mtl_core.audio.decoding.decode import Recording, Stretches, open_sound, read_stretches
 from mtl_core.audio.decoding.decoder_child import serve
 from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
@@ -46,6 +48,8 @@ def misbehave(what: bytes) -> None:
             arrays = []
             while True:
                 arrays.append(np.empty(1 << 25))  # reserved: touching it would take long
+        case b"large   ":
+            np.ones(200 << 20, np.uint8)
         case b"badbug  ":
             raise KeyError("a bug")
         case b"diskfail":
@@ -129,6 +133,14 @@ def in_this_process(data: bytes, stretches: Stretches = WHOLE) -> Recording:
 def decode(decoder: Decoder, source, stretches: Stretches = WHOLE) -> Recording:
     decoder.open(source)
     return decoder.read(stretches)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_turns(tmp_path_factory):
+    """Turns that no other test shares."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("turns")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +286,40 @@ def test_a_track_that_ends_the_child_fails_alone(decoder, what, error, words, wh
     assert gone(pid)
     assert_same(decode(decoder, wav()), in_this_process(wav()))
     assert whoami(decoder)[0] != pid
+
+
+@pytest.mark.parametrize("when", [b"", b"later "])
+def test_a_recording_that_needs_more_than_its_share_is_decoded_in_a_turn(decoder, when, tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(when + b"large   ")
+    stretches = Stretches(places=[(0, 100), (100, 100)], are_excerpts=True)
+    for source in (when + b"large   ", str(path), io.BytesIO(when + b"large   ")):
+        pid = whoami(decoder)[0]
+        if when:
+            assert len(decode(decoder, source, stretches).excerpts) == 2
+            with pytest.raises(BlockingIOError):
+                lock_turns()
+        else:
+            assert error_of(decoder, source).error == "not_audio"  # what is left after it had its memory
+        decoder.end_turn()
+        lock_turns()
+        assert gone(pid)
+    assert_same(decode(decoder, wav()), in_this_process(wav()))
+
+
+def test_a_large_recording_ends_where_the_node_has_no_memory_left(decoder, monkeypatch):
+    monkeypatch.setattr(node_memory, "find_memory", lambda: (100, 7))
+    failure = error_of(decoder, b"greedy  ")
+    assert (failure.error, failure.permanent) == ("killed", False)
+    lock_turns()
+    assert_same(decode(decoder, wav()), in_this_process(wav()))
+
+
+def lock_turns() -> None:
+    """Raise BlockingIOError where a decoder has a turn."""
+    for path in Path(tempfile.gettempdir()).glob("*.lock"):
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_bug_of_the_decoder_fails_the_track_and_the_child_stays(decoder):
