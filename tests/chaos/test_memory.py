@@ -56,7 +56,8 @@ def test_greedy_files_end_no_worker(tmp_path: Path, how: str) -> None:
             command.append("--decode-memory-mib=1024")
         else:
             flags, prefix = [], stack.enter_context(control_group())
-        env = stack.enter_context(head(NUM_CPUS, *flags, prefix=prefix))
+        store_bytes = int(0.3 * NODE_BYTES)  # Ray's default
+        env = stack.enter_context(head(NUM_CPUS, *flags, object_store_bytes=store_bytes, prefix=prefix))
         stack.enter_context(joined(env))
         offered_mib = ray.cluster_resources()["memory"] / 2**20
         job = start("never", "driver", command, env)
