@@ -5,6 +5,8 @@
         compute=ActorPoolStrategy(size=8)
     ).write_parquet(out)
 
+A worker with its decoder holds about 0.5 GiB: `memory=2**29` of `map_batches` starts no more of them than fit.
+
 A batch is a dict of numpy arrays, a pyarrow table or a pandas data frame. It has `uri` or `bytes` (the content of the
 file), and may have `track_id` (default: the uri), `content_id` (a file that changed since then fails) and `size_bytes`;
 `ExtractMels` copies `artist`, `language` and `album`. Other columns are ignored: join them by `track_id`.
