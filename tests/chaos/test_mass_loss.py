@@ -26,7 +26,7 @@ from nightly import (
 )
 
 AWAY_S = 60.0
-N = 1024  # more than the node that stays tags while the others are away
+N = 1536  # more than the node that stays tags while the others are away
 STORE_BYTES = 80_000_000  # the least that Ray allows
 
 
@@ -54,7 +54,9 @@ def test_three_of_four_nodes_die_at_once_and_come_back_after_a_minute(nights: Ni
         assert job.poll() is None, "the night ended while the nodes were away"
         n_meanwhile = count_done_shards(out) - n_done
         for _ in lost:
-            added(nodes, env)
+            nodes.enter_context(node(env["RAY_ADDRESS"], num_cpus=1))
+        wait_for(lambda: count_nodes() > 1, timeout_s=300)
+        assert job.poll() is None, "the night ended before a node came back"
         stdout, stderr = job.communicate(timeout=600)
         assert job.returncode == 0, stderr
     assert_exact(nights, out)
@@ -93,9 +95,11 @@ def test_an_object_store_that_is_full(nights: Nights, flags: list[str]) -> None:
 def added(nodes: contextlib.ExitStack, env: dict[str, str]) -> subprocess.Popen[bytes]:
     """A node of one CPU that has joined. Nodes that start on one machine at the same time may take the same ports."""
     n_before = count_nodes()
-    process = nodes.enter_context(node(env["RAY_ADDRESS"], num_cpus=1))
-    wait_for(lambda: count_nodes() > n_before, timeout_s=300)
-    return process
+    while True:
+        process = nodes.enter_context(node(env["RAY_ADDRESS"], num_cpus=1))
+        wait_for(lambda ended=process.poll: count_nodes() > n_before or ended() is not None, timeout_s=300)
+        if process.poll() is None:  # else it has given up: Ray allows a node half a minute to start
+            return process
 
 
 def count_nodes() -> int:
