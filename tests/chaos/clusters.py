@@ -89,7 +89,12 @@ def growing(folder: Path, max_nodes: int) -> Iterator[dict[str, str]]:
         "max_workers": max_nodes,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 10,
-        "provider": {"type": "fake_multinode", "launch_multiple": True, "gcs_address": f"127.0.0.1:{port}"},
+        "provider": {
+            "type": "external",
+            "module": "sized_nodes.SizedNodes",
+            "launch_multiple": True,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
         "available_node_types": {
             FAKE_HEAD_NODE_TYPE: {"resources": {}, "node_config": {}, "max_workers": 0},
             "cpu": {
@@ -128,8 +133,10 @@ def joined(env: dict[str, str]) -> Iterator[None]:
         for name, value in env.items():
             patched.setenv(name, value)
         ray.init(logging_level="ERROR", log_to_driver=False)
-        yield
-        ray.shutdown()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _wait_for(port: int) -> None:

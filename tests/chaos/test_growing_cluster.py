@@ -31,4 +31,4 @@ def test_a_cluster_that_can_hold_no_worker_is_refused(tmp_path: Path) -> None:
     with head(num_cpus=0) as env:
         ended = run("never", "driver", nights.command(out), env)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "2 workers of 1 CPU each: the cluster has room for 0" in ended.stderr.splitlines()[-1]
+    assert "2 workers of 1 CPU and 512 MiB of memory each: the cluster has room for 0" in ended.stderr.splitlines()[-1]
