@@ -1,4 +1,4 @@
-"""Nodes on this machine for Ray's autoscaler, whose type can say how much memory they offer, as that of a cloud does."""
+"""Nodes on this machine for Ray's autoscaler, whose type can name their memory, as the types of a cloud do."""
 
 from typing import Any
 
