@@ -49,7 +49,7 @@ def misbehave(what: bytes) -> None:
             while True:
                 arrays.append(np.empty(1 << 25))  # reserved: touching it would take long
         case b"large   ":
-            np.ones(200 << 20, np.uint8)
+            np.empty(200 << 20, np.uint8)
         case b"badbug  ":
             raise KeyError("a bug")
         case b"diskfail":
