@@ -84,7 +84,7 @@ def command_lines_with(text: str) -> list[str]:
 
 
 def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
-    """Repeat `ray job submit` until the head answers; returns what the job printed."""
+    """Repeat `ray job submit` until the head takes the job; returns what the job printed."""
     deadline = time.monotonic() + 120
     while True:
         ended = subprocess.run(
@@ -95,7 +95,7 @@ def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:
             text=True,
             timeout=300,
         )
-        if ended.returncode == 0 or "Job" in ended.stdout or time.monotonic() > deadline:
+        if ended.returncode == 0 or "submitted successfully" in ended.stdout or time.monotonic() > deadline:
             assert ended.returncode == 0, ended.stdout + ended.stderr
             return ended.stdout
         time.sleep(1)
