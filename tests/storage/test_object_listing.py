@@ -111,6 +111,24 @@ def test_rows_have_the_etag_and_the_size_and_folders_are_left_out(serve) -> None
     assert batch.to_pylist() == [{"path": "a//b&<c>.mp3", "content_id": "14", "size_bytes": 14}]
 
 
+def test_a_store_may_break_lines_between_elements(serve) -> None:
+    bucket = serve([])
+    bucket.answers[0] = (
+        200,
+        b"""<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult>
+  <Contents>
+    <Key>music/b.mp3</Key>
+    <ETag>&quot;1&quot;</ETag>
+    <Owner><ID>x</ID></Owner>
+    <Size>3</Size>
+  </Contents>
+</ListBucketResult>""",
+    )
+    (page,) = list_objects(Location("s3://bucket/music"))
+    assert page.to_pylist() == [{"path": "b.mp3", "content_id": "1", "size_bytes": 3}]
+
+
 def test_a_request_that_fails_or_is_cut_off_is_made_again(serve) -> None:
     server = serve(LAYOUTS["folders"])
     error = b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>"
