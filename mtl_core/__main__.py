@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model on mels",
     "evaluate": "score a model on labelled tracks",
     "tag_catalogue": "tag every track of a manifest that is not tagged yet",
+    "nightly": "run tag_catalogue for one night, on a cluster or here, and resume it if it fails",
     "status": "show what a nightly job is doing, from any machine",
     "enrol": "add, remove or rename classes of a model without training",
     "find_neighbours": "find each track's nearest tracks, and likely duplicates",

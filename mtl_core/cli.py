@@ -13,13 +13,14 @@ The last line on stderr names any status but 0, because `ray job submit` passes 
 
 import atexit
 import contextlib
+import dataclasses
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -45,6 +46,23 @@ def _parse_flags(options: type[Options]) -> Options:
     first_paragraph = re.split(r"│ ─+ │", printed.getvalue())[0]  # of tyro's error, which is drawn as a box
     lines = [line.strip("│ ") for line in first_paragraph.splitlines() if not line.startswith(("╭", "╰"))]
     raise InputError(one_line(" ".join(lines)).removeprefix(f"Error parsing {options.__name__}: "))
+
+
+def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
+    """The flags that give a job these values; those that the dataclass `options` has not, or as defaults, are left out.
+
+    The other direction of `main`.
+    """
+    flags: list[str] = []
+    for field in dataclasses.fields(options):
+        value, flag = values[field.name], field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+    return flags
 
 
 @contextlib.contextmanager

@@ -2,17 +2,14 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders.catalogue import BAD, write_catalogue
+from builders.heads import RAY, head_with_job_api
 from builders.models import save
 
 from mtl_core.inference.artifact import Artifact
@@ -21,13 +18,6 @@ from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
 REPOSITORY = Path(__file__).parents[2]
-RAY = Path(sys.executable).with_name("ray")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -43,44 +33,8 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cluster(s3_server: str) -> Iterator[dict[str, str]]:
-    """A Ray head that requires a token; yields the environment variables of a client."""
-    dashboard = free_port()
-    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-alone-0123456789"}
-        head = subprocess.Popen(
-            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--temp-dir={folder}",
-             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
-             f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"],
-            env=os.environ | environment | {"PATH": f"{RAY.parent}:{os.environ['PATH']}"},  # has `python`
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{dashboard}"
-        yield environment | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
-        head.terminate()  # with --block it ends its children too
-        try:
-            head.wait(3)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-        deadline = time.monotonic() + 20
-        while (leftovers := command_lines_with(folder)) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not leftovers, "the head left processes behind"
-
-
-def command_lines_with(text: str) -> list[str]:
-    """The command lines of running processes that contain `text`."""
-    command_lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # the process has ended
-            continue
-        if text in line:
-            command_lines.append(line)
-    return command_lines
+    with head_with_job_api() as environment:
+        yield environment
 
 
 def submit(cluster: dict[str, str], checkout: Path, *command: str) -> str:

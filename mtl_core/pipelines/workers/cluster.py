@@ -6,6 +6,7 @@ ends it.
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import socket
@@ -15,13 +16,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 import mtl_core
 from mtl_core import termination
-from mtl_core.errors import InputError
+from mtl_core.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import ray.data
@@ -36,6 +37,7 @@ _QUIET = {
 }
 #: A local Ray adds no nodes. With version 1 of the autoscaler, Ray 2.60's default, it takes a second longer to end.
 _LOCAL = {"RAY_enable_autoscaler_v2": "1"}
+_SUBMISSION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +98,26 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     _check_answers(address)
-    # There is no public way to ask whether `ray job submit` started this process. If it did, the submission's working
-    # folder is on the path of every worker; if not, this package is sent to them.
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    package = {} if submitted else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
-    ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level="ERROR")
+    # Workers run the package of this process, whatever their node has installed. A submission that came with code has
+    # it on the path of every worker already, and Ray refuses to be given another.
+    came_with_code = _submission().keys() & {"working_dir", "py_modules"}
+    package = {} if came_with_code else {"py_modules": [str(Path(mtl_core.__file__).parent)]}
+    try:
+        ray.init(address=address, runtime_env=package | {"env_vars": _QUIET}, logging_level="ERROR")
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise InputError(f"RAY_ADDRESS={address}: {one_line(error)}") from None
+
+
+def is_submitted() -> bool:
+    """Whether this process is the driver of a job that was submitted to a cluster. There is no public way to ask."""
+    return _SUBMISSION in os.environ
+
+
+def _submission() -> dict[str, Any]:
+    """The runtime environment of the submission that started this process; empty without one."""
+    return json.loads(os.environ.get(_SUBMISSION, "{}")).get("runtime_env") or {}
 
 
 def _start_local(num_cpus: int) -> None:
