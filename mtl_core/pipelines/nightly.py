@@ -38,8 +38,8 @@ class NightOptions:
     """
 
     retries: int = 2
-    """How often a run is resumed that ended with 1, was killed, or was lost with the cluster's head, 0 or more. Any other
-    exit status is the last: it would come out the same."""
+    """How often a run is resumed that ended with 1, was killed, or was lost with the cluster's head, 0 or more. After
+    any other exit status it would come out the same."""
     retry_wait_s: float = 60
     """Seconds before a run is resumed, 0 to 86400: a store or a node that is away may come back."""
     name: str = "nightly"
