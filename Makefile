@@ -80,6 +80,7 @@ test-lowest: .venv-lowest/.ready  ## the same tests with the lowest versions tha
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/Containerfile
 
 types: $(READY)
 	$(BIN)/mypy

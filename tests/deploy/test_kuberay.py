@@ -121,6 +121,7 @@ def test_workers_fit_on_their_nodes_and_none_on_the_head() -> None:
     node_bytes = quantity(CONTAINERS["spot"]["resources"]["limits"]["memory"])
     assert 0.69 < offered_bytes / node_bytes <= 0.7, "the rest is for Ray, its object store and large files"
     assert cpus == quantity(CONTAINERS["spot"]["resources"]["limits"]["cpu"])
+    assert cpus * OPTIONS.worker_memory_mib * 2**20 <= offered_bytes
     assert OPTIONS.num_workers is not None and OPTIONS.num_workers <= cpus * spot["maxReplicas"]
     assert [NODES[name]["rayStartParams"]["num-cpus"] for name in ("head", "gpu")] == ["0", "0"]
 

@@ -212,21 +212,38 @@ def test_a_night_that_is_killed_is_followed_up_by_the_same_command(client: dict[
 
 
 @pytest.mark.slow
-def test_the_entry_point_of_a_submitted_job_retries_by_itself(long_night: Path) -> None:
-    """As in deploy/kuberay: `nightly` is the job, so it submits no other, and its driver is a process beside it."""
-    with head_with_job_api(PYTHONPATH=str(REPOSITORY)) as client:
-        wait_until_it_answers(client)
-        job = subprocess.Popen(
-            [RAY, "job", "submit", "--submission-id", "night", "--", "python", "-m", "mtl_core", "nightly",
-             "--manifest", f"'{long_night}/manifest.parquet'", "--model", f"'{long_night}/model'",
-             "--out", f"'{long_night}/inside'", "--num-workers", "2", "--retry-wait-s", "0"],
-            env=os.environ | client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        os.kill(driver_of(long_night, "inside"), signal.SIGKILL)
-        printed = job.communicate(timeout=300)[0]
+def test_the_entry_point_of_a_submitted_job_retries_by_itself(client: dict[str, str], long_night: Path) -> None:
+    """As in deploy/kuberay: `nightly` is the job, so it submits no other, and its driver is a process beside it.
+
+    The submission brings no code: the driver sends its own to the workers, whose nodes have another.
+    """
+    job = subprocess.Popen(
+        [RAY, "job", "submit", "--submission-id", "night", "--", "env", f"PYTHONPATH={REPOSITORY}",
+         "python", "-m", "mtl_core", "nightly", "--manifest", long_night / "manifest.parquet",
+         "--model", long_night / "model", "--out", long_night / "inside", "--num-workers", "2", "--retry-wait-s", "0"],
+        env=os.environ | client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    os.kill(driver_of(long_night, "inside"), signal.SIGKILL)
+    printed = job.communicate(timeout=300)[0]
     assert job.returncode == 0 and "retry 1 of 2" in printed, printed
     assert "exit status 0; 400 planned, 400 tagged, 0 failed" in printed and "in 2 tries" in printed
     assert_all_tagged(long_night, "inside")
+
+
+@pytest.mark.slow
+def test_a_driver_of_another_ray_than_the_clusters_ends_in_one_line(client: dict[str, str], folder: Path) -> None:
+    program = (
+        "import sys, runpy, ray; ray.__version__ = '2.59.0'; sys.argv[0] = 'mtl_core';"
+        " runpy.run_module('mtl_core', run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [RAY, "job", "submit", "--", "env", f"PYTHONPATH={REPOSITORY}", "python", "-c", program, "tag_catalogue",
+         "--manifest", folder / "manifest.parquet", "--model", folder / "model", "--out", folder / "versions"],
+        env=os.environ | client, capture_output=True, text=True,
+    )  # fmt: skip
+    (line,) = {line for line in ended.stdout.splitlines() if line.startswith("error: ")}  # Ray prints the log twice
+    assert ended.returncode == 1 and line.endswith("[exit status 2]"), ended.stdout
+    assert "Ray: 2.60" in line and "Ray: 2.59.0" in line and "Traceback" not in ended.stdout
 
 
 @pytest.mark.slow
