@@ -17,6 +17,8 @@ def test_cluster_yaml_fits_rays_schema() -> None:
     assert config["head_node_type"] in config["available_node_types"]
     for local in config["file_mounts"].values():
         assert (REPOSITORY / local).is_file(), f"{local} is mounted on every node"
+    (install,) = (command for command in config["setup_commands"] if "pip install" in command)
+    assert config["file_mounts"] == {install.split()[-1]: "./requirements.lock"}
 
 
 def test_nodes_run_the_versions_that_the_tests_run() -> None:

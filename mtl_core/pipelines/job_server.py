@@ -5,6 +5,7 @@ https://. Requests go through Ray's REST API, each with a time limit: Ray's own 
 ever for a head that has gone away. That client only submits, which sends this package along.
 """
 
+import http.client
 import json
 import os
 import shlex
@@ -44,11 +45,19 @@ def named_address() -> str | None:
     """The address of the head's job API, without a slash at its end; None: the environment names none.
 
     A driver that is a submitted job itself has none: it works on its own cluster.
+
+    Raises:
+        InputError: `RAY_API_SERVER_ADDRESS` is of another form.
     """
     if cluster.is_submitted():
         return None
-    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
-    return address.rstrip("/") if address.startswith(("http://", "https://")) else None
+    named, joined = (os.environ.get(name, "") for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
+    address = (named or joined).rstrip("/")
+    if address.startswith(("http://", "https://")):
+        return address
+    if named:
+        raise InputError(f"RAY_API_SERVER_ADDRESS={named}: allowed is http://HOST:PORT or https://…")
+    return None
 
 
 class JobServer:
@@ -73,7 +82,7 @@ class JobServer:
                     f"the cluster {self.address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 ) from None
             raise InputError(f"{self.address}: no job API of Ray answers there: {error}") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, KeyError) as error:
             raise InputError(f"{self.address}: no job API of Ray answers there: {one_line(error)}") from None
 
     def run(self, command: Sequence[str], name: str) -> EndedJob:
@@ -124,7 +133,7 @@ class JobServer:
                 if error.code == 404:
                     return EndedJob(job_id=job_id, exit_status=None, log="", message="the head has restarted")
                 problem = str(error)
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 problem = one_line(error)
             else:
                 answered_s = time.monotonic()
@@ -153,10 +162,13 @@ class JobServer:
             print(f"{job_id} could not be stopped: {one_line(error)}", file=sys.stderr)
 
     def _request(self, path: str, *, method: str = "GET", timeout_s: float = ANSWER_S) -> Any:
-        """The JSON that a request answers. Raises OSError, HTTPError among them, and ValueError if it is no JSON."""
+        """The JSON that a request answers. Raises OSError, also if the answer is cut or no JSON; HTTPError is one."""
         request = urllib.request.Request(self.address + path, method=method, headers=_headers())
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return json.load(answer)
+        except (http.client.HTTPException, ValueError) as error:
+            raise OSError(f"{path}: {one_line(error)}") from None
 
 
 def _headers() -> dict[str, str]:

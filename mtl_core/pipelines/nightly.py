@@ -157,11 +157,11 @@ def _copy(output: TextIO, keep: Callable[[str], None]) -> None:
 def describe(night: Night) -> str:
     """A night in one line."""
     last = night.tries[-1]
-    counts = {name: sum(run.get(name, 0) for run in night.records) for name in ("planned", "tagged", "failed")}
+    tagged, failed = (sum(run[name] for run in night.records) for name in ("tagged", "failed"))
     tries = f" in {len(night.tries)} tries" if len(night.tries) > 1 else ""
     seconds = sum(one.wall_s for one in night.tries)
     return (
         f"{last.job_id}: exit status {last.exit_status}{f' ({last.message})' if last.message else ''}; "
-        f"{counts['planned']:,} planned, {counts['tagged']:,} tagged, {counts['failed']:,} failed; "
+        f"{tagged:,} tagged, {failed:,} failed; "
         f"{seconds:,.0f} s{tries}"
     )

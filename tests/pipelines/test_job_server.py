@@ -26,6 +26,7 @@ class Head(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.ray_version = metadata.version("ray")
         self.status = 200  # of every answer
+        self.cuts = False  # whether every answer ends in its middle
         self.jobs: dict[str, dict[str, Any]] = {}
         self.ends: dict[str, Any] = {"status": "SUCCEEDED", "driver_exit_code": 0}
         self.taken_meanwhile: str | None = None  # an id that another machine takes before the submission arrives
@@ -56,6 +57,11 @@ class Answers(BaseHTTPRequestHandler):
         name = self.path.removeprefix("/api/jobs/")
         if self.server.status != 200:
             self.answer("no", self.server.status)
+        elif self.server.cuts:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"{")
         elif self.path == "/api/version":
             self.answer({"version": "4", "ray_version": self.server.ray_version})
         elif not name:
@@ -142,6 +148,9 @@ def test_a_head_that_restarts_or_does_not_answer_has_lost_the_job(head: Head, mo
     monkeypatch.setattr(job_server.time, "sleep", lambda _: setattr(head, "status", 500))
     ended = server.run(COMMAND, "night")
     assert ended.exit_status is None and "has not answered for 0 s: HTTP Error 500" in ended.message
+    head.status = 200
+    monkeypatch.setattr(job_server.time, "sleep", lambda _: setattr(head, "cuts", True))
+    assert "has not answered for 0 s: /api/jobs/night-" in server.run(COMMAND, "night").message
 
 
 def test_a_cluster_of_another_version_or_token_is_refused_in_one_line(head: Head) -> None:
@@ -166,6 +175,9 @@ def test_the_head_is_that_of_ray_job_submit_but_not_within_a_job(monkeypatch: py
     assert job_server.named_address() is None
     monkeypatch.setenv("RAY_ADDRESS", "http://a:8265/")
     assert job_server.named_address() == "http://a:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "b:8265")  # as a machine of its own it would be a surprise
+    with pytest.raises(InputError, match="RAY_API_SERVER_ADDRESS=b:8265: allowed is http://HOST:PORT"):
+        job_server.named_address()
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://b")
     assert job_server.named_address() == "https://b"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
