@@ -152,7 +152,8 @@ class JobServer:
             log = f"the log of {job_id} cannot be read: {one_line(error)}\n"
         if status != 0:
             print(*log.splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
-        return EndedJob(job_id=job_id, exit_status=status, log=log, message=one_line(job["message"] or ""))
+        message = one_line(job["message"] or job["status"]).partition(", last available logs")[0]  # which Ray adds
+        return EndedJob(job_id=job_id, exit_status=status, log=log, message=message)
 
     def _stop(self, job_id: str) -> None:
         """Ask the cluster to stop the job: it gets SIGTERM."""

@@ -21,7 +21,7 @@ from mtl_core import termination
 from mtl_core.errors import InputError
 from mtl_core.pipelines import job_server
 from mtl_core.pipelines.run_record import newest_records
-from mtl_core.storage.checks import check_reachable
+from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location
 
 FAILED = 1
@@ -95,14 +95,25 @@ def run_night(command: Sequence[str], out: Location, options: NightOptions) -> N
             Ray; no work was done.
     """
     check_reachable(out)
-    last_run = next((record["run_id"] for record in newest_records(out)), "")
+    with as_input_error(out):
+        last_run = next((record["run_id"] for record in newest_records(out)), "")
     tries: list[Try] = []
     while not tries or (tries[-1].may_resume and len(tries) <= options.retries):
         if tries:
             print(f"retry {len(tries)} of {options.retries} in {options.retry_wait_s:g} s", file=sys.stderr)
             time.sleep(options.retry_wait_s)
         tries.append(_try(command, options.name, number=len(tries) + 1))
-    return Night(tries=tries, records=list(newest_records(out, after=last_run))[::-1])
+    return Night(tries=tries, records=_read_records(out, after=last_run))
+
+
+def _read_records(out: Location, after: str) -> list[dict[str, Any]]:
+    """The records of the runs after a run, the oldest first. A store that fails now changes no exit status."""
+    try:
+        with as_input_error(out):
+            return list(newest_records(out, after))[::-1]
+    except InputError as error:
+        print(f"warning: the records of the night cannot be read: {error}", file=sys.stderr)
+        return []
 
 
 def _try(command: Sequence[str], name: str, number: int) -> Try:
@@ -162,6 +173,5 @@ def describe(night: Night) -> str:
     seconds = sum(one.wall_s for one in night.tries)
     return (
         f"{last.job_id}: exit status {last.exit_status}{f' ({last.message})' if last.message else ''}; "
-        f"{tagged:,} tagged, {failed:,} failed; "
-        f"{seconds:,.0f} s{tries}"
+        f"{tagged:,} tagged, {failed:,} failed; {seconds:,.0f} s{tries}"
     )

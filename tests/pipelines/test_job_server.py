@@ -34,12 +34,9 @@ class Head(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def add_job(self, job_id: str, entrypoint: str = ENTRYPOINT, **fields: Any) -> None:
-        self.jobs[job_id] = {
-            "type": "SUBMISSION",
-            "submission_id": job_id,
-            "entrypoint": entrypoint,
-            "message": "m",
-        } | ({"driver_exit_code": None} | fields)
+        message = "failed with exit code 3, last available logs (truncated to 20,000 chars):\nmany\nlines"
+        job = {"submission_id": job_id, "entrypoint": entrypoint, "message": message, "driver_exit_code": None}
+        self.jobs[job_id] = job | fields
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -116,7 +113,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
 def test_a_job_has_the_exit_status_of_its_driver(head: Head, ends: dict[str, Any], status: int | None) -> None:
     head.ends = ends
     ended = JobServer(head.address).run(COMMAND, "night")
-    assert ended.exit_status == status and "failed: why" in ended.log
+    assert ended.exit_status == status and "failed: why" in ended.log and ended.message == "failed with exit code 3"
     assert head.jobs[ended.job_id]["entrypoint"] == ENTRYPOINT
 
 
