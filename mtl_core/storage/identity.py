@@ -87,9 +87,10 @@ def find_credentials() -> Any:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    session = open_session()
     try:
-        credentials = open_session().get_credentials()
-    except (BotoCoreError, ClientError) as error:
+        credentials = session.get_credentials()
+    except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last two: a program, a file or its content
         raise IdentityError(f"the credentials cannot be had: {one_line(error)}") from None
     if credentials is None:
         raise IdentityError(f"there are no credentials for S3: {ALLOWED}")
@@ -108,9 +109,10 @@ def freeze_credentials() -> Any:
     """The credentials of this moment: `access_key`, `secret_key` and `token`. Raises IdentityError as above."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    credentials = find_credentials()
     try:
-        return find_credentials().get_frozen_credentials()
-    except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: the renewed ones have expired, too
+        return credentials.get_frozen_credentials()
+    except (BotoCoreError, ClientError, OSError, ValueError, RuntimeError) as error:  # the last: these expired, too
         raise IdentityError(f"the credentials cannot be had: {one_line(error)}") from None
 
 

@@ -38,6 +38,22 @@ def test_a_token_of_other_keys_is_refused(no_identity: pytest.MonkeyPatch, tmp_p
         identity.current_identity()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("credential_process = echo hello", "Expecting value"),
+        ("credential_process = /not/there", "No such file or directory: '/not/there'"),
+        ("role_arn = arn:aws:iam::1:role/r\nweb_identity_token_file = /not/there", "No such file or directory: '/not/"),
+    ],
+)
+def test_a_source_of_credentials_that_fails_is_refused_in_one_line(
+    no_identity: pytest.MonkeyPatch, tmp_path: Path, line: str, message: str
+) -> None:
+    use_profile(no_identity, tmp_path, line)
+    with pytest.raises(InputError, match=f"s3://a/b: the credentials cannot be had: .*{message}"):
+        check_reachable(Location("s3://a/b"))
+
+
 def test_a_profile_may_assume_a_role(iam: Iam, no_identity: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its credentials are temporary, with a token, and nothing but the role's policy holds."""
     from mtl_core.tables.delta import open_dataset, open_delta, storage_options
