@@ -71,7 +71,7 @@ def open_inventory(location: Location) -> Inventory:
             csv_fields=[name.strip() for name in manifest["fileSchema"].split(",")],
             files=[folder / key for key in keys],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{location} is not the manifest.json of an S3 Inventory: {type(error).__name__}: {one_line(error)}"
         ) from None
@@ -97,7 +97,8 @@ def load_files(database: duckdb.DuckDBPyConnection, inventory: Inventory, folder
         with as_input_error(file), file.open_arrow() as stream:
             try:
                 names, batches = _open_file(inventory, stream)
-                newest = "is_latest AND NOT is_delete_marker" if "is_latest" in names else "true"
+                of_version = {"is_latest": "is_latest", "is_delete_marker": "NOT is_delete_marker"}
+                newest = " AND ".join(test for name, test in of_version.items() if name in names) or "true"
                 query = f"""
                     SELECT substr(path, {len(prefix) + 1}), trim(e_tag, '"'), size
                     FROM (SELECT {key_text} AS path, * FROM batch WHERE {newest})

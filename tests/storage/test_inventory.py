@@ -78,6 +78,7 @@ def test_parquet_keys_are_as_they_are(tmp_path: Path, text: pa.DataType) -> None
         ({"sourceBucket": "other"}, r"lists s3://other, but the catalogue is s3://songs/music"),
         ({"files": [{"key": "x/gone.csv.gz"}]}, r"gone\.csv\.gz: nothing is there"),
         ({"files": None}, "not the manifest.json of an S3 Inventory"),
+        ({"creationTimestamp": "9" * 30}, "not the manifest.json of an S3 Inventory"),
         ({"fileFormat": "Parquet"}, "list cannot be read as Parquet of an inventory"),
         ({"fileSchema": "Bucket, Key, Size, ETag"}, "list cannot be read as CSV of an inventory"),
         ({"fileSchema": CSV_SCHEMA.replace("Size", "Date").replace("VersionId", "Size")}, "list cannot be read as CSV"),
@@ -88,6 +89,12 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, changes: dic
     with pytest.raises(InputError, match=message) as refused:
         rows(location, "s3://songs/music")
     assert "\n" not in str(refused.value)
+
+
+def test_an_inventory_need_not_say_which_versions_are_delete_markers(tmp_path: Path) -> None:
+    content = to_parquet(key=["a.mp3"] * 2, size=[2, 1], e_tag=["new", "old"], is_latest=[True, False])
+    location = write_inventory(Location(str(tmp_path)), content, fileFormat="Parquet")
+    assert rows(location, "s3://songs") == [("a.mp3", "new", 2)]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", json.dumps({"entries": []}).encode()])
