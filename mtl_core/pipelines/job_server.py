@@ -82,7 +82,7 @@ class JobServer:
                     f"the cluster {self.address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 ) from None
             raise InputError(f"{self.address}: no job API of Ray answers there: {error}") from None
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, TypeError) as error:  # TypeError: JSON of another kind
             raise InputError(f"{self.address}: no job API of Ray answers there: {one_line(error)}") from None
 
     def run(self, command: Sequence[str], name: str) -> EndedJob:
@@ -164,8 +164,9 @@ class JobServer:
 
     def _request(self, path: str, *, method: str = "GET", timeout_s: float = ANSWER_S) -> Any:
         """The JSON that a request answers. Raises OSError, also if the answer is cut or no JSON; HTTPError is one."""
-        request = urllib.request.Request(self.address + path, method=method, headers=_headers())
+        headers = _headers()
         try:
+            request = urllib.request.Request(self.address + path, method=method, headers=headers)
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return json.load(answer)
         except (http.client.HTTPException, ValueError) as error:
@@ -173,13 +174,16 @@ class JobServer:
 
 
 def _headers() -> dict[str, str]:
-    """Those that carry the token, from where Ray's own client takes it."""
+    """Those that carry the token, from where Ray's own client takes it. Raises InputError if no header can carry it."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN")
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if token is None and file.is_file():
-        token = file.read_text().strip()
+        token = file.read_text(errors="replace")
+    token = (token or "").strip()
+    if not (token.isascii() and token.isprintable()):  # urllib's own error would show the token
+        raise InputError("the token of RAY_AUTH_TOKEN, or of the file RAY_AUTH_TOKEN_PATH, is not one line of ASCII")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ class Head(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
-        self.ray_version = metadata.version("ray")
+        self.version: Any = {"version": "4", "ray_version": metadata.version("ray")}
         self.status = 200  # of every answer
         self.cuts = False  # whether every answer ends in its middle
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -60,7 +61,7 @@ class Answers(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"{")
         elif self.path == "/api/version":
-            self.answer({"version": "4", "ray_version": self.server.ray_version})
+            self.answer(self.server.version)
         elif not name:
             self.answer(list(self.server.jobs.values()))
         elif name.endswith("/logs"):
@@ -151,7 +152,7 @@ def test_a_head_that_restarts_or_does_not_answer_has_lost_the_job(head: Head, mo
 
 
 def test_a_cluster_of_another_version_or_token_is_refused_in_one_line(head: Head) -> None:
-    head.ray_version = "2.59.0"
+    head.version = {"ray_version": "2.59.0"}
     with pytest.raises(InputError, match=r"runs Ray 2\.59\.0, and this machine has .*: allowed is the same version"):
         JobServer(head.address)
     head.status = 401
@@ -162,6 +163,28 @@ def test_a_cluster_of_another_version_or_token_is_refused_in_one_line(head: Head
         JobServer(head.address)
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9: no job API of Ray answers there: .*refused"):
         JobServer("http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"\[::1: no job API of Ray answers there: .*Invalid IPv6 URL"):
+        JobServer("http://[::1")
+    head.status, head.version = 200, ["another service"]
+    with pytest.raises(InputError, match="no job API of Ray answers there: list indices"):
+        JobServer(head.address)
+
+
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(
+    head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret\n")  # as a file of a Kubernetes secret may end
+    JobServer(head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret\nsecret")
+    with pytest.raises(InputError, match="is not one line of ASCII") as refused:
+        JobServer(head.address)
+    assert "secret" not in str(refused.value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError, match="is not one line of ASCII"):
+        JobServer(head.address)
 
 
 def test_the_head_is_that_of_ray_job_submit_but_not_within_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
