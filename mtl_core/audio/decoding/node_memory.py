@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mtl_core.errors import TrackError
+from mtl_core.errors import TrackError, one_line
 
 #: Of the node's memory, stays free while a decoder has a turn. Ray kills a worker where less than 5 % are free.
 _RESERVE = 0.08
@@ -60,6 +60,9 @@ class MemoryTurn:
 
     As many turns are given at the same time as there is memory free for, but always one. `check` says when that one
     has to end.
+
+    Raises:
+        TrackError: fetch/unavailable: the temporary folder holds no locked file.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -76,7 +79,10 @@ class MemoryTurn:
         total, free = find_memory()
         for number in range(max(1, (free - int(_RESERVE * total)) // n_bytes)):
             path = Path(tempfile.gettempdir()) / f"mtl-core-{os.getuid()}-large-decoder-{number}.lock"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:  # of the temporary folder: as an error of the track, it would seem not to be there
+                raise TrackError("fetch", "unavailable", f"no turn for a large decoder: {one_line(error)}") from None
             lock = open(fd, "wb")  # noqa: SIM115  it is closed when the turn ends
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -71,6 +71,15 @@ def test_a_killed_process_gives_up_its_turn() -> None:
     turns[0].end()
 
 
+def test_a_temporary_folder_that_cannot_be_used_is_not_a_track_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(TrackError, match=r"no turn for a large decoder: .*No such file or directory") as error:
+        MemoryTurn(1 << 50)
+    assert (error.value.stage, error.value.error) == ("fetch", "unavailable")
+
+
 def test_a_turn_has_to_end_where_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     turn = MemoryTurn(GIB)
     monkeypatch.setattr(node_memory, "find_memory", lambda: (10 * GIB, GIB))
