@@ -150,9 +150,15 @@ def _run_here(command: Sequence[str], job_id: str) -> job_server.EndedJob:
     reader = threading.Thread(target=_copy, args=(driver.stdout, lines.append), daemon=True)
     reader.start()
     with termination.cleanup(driver.terminate):
-        status = driver.wait()
+        try:
+            status = driver.wait()
+        except KeyboardInterrupt:
+            driver.terminate()
+            raise
     reader.join(_OUTPUT_S)
-    message = f"the driver was ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    message = f"exit status {status}"
+    if status < 0:  # not every signal has a name
+        message = f"the driver was ended by signal {-status}: {signal.strsignal(-status)}"
     return job_server.EndedJob(
         job_id=job_id, exit_status=128 - status if status < 0 else status, log="".join(lines), message=message
     )
