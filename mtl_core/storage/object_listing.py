@@ -34,6 +34,7 @@ REQUESTS = 32  # at a time
 _QUEUED_PAGES = 64  # bounds the memory where requests are faster than the reader
 _MIN_PAGES_LEFT = 2  # a range with fewer is not divided
 _END = chr(0x10FFFF)  # the last of all characters
+_MOST_SPANS = 10**12  # of a page's keys in what is left: no bucket has more
 _DIGITS = 12  # characters after what two texts have in common that are looked at to find their middle
 
 
@@ -186,7 +187,7 @@ def find_middle(low: str, high: str, alphabet: list[str]) -> str | None:
 
 
 def count_spans(first: str, last: str, end: str, alphabet: list[str]) -> float:
-    """How many times the span of texts from `first` to `last` fits between `last` and `end`.
+    """How many times the span of texts from `first` to `last` fits between `last` and `end`, at most `_MOST_SPANS`.
 
     >>> count_spans("a/00", "a/02", "a/08", list("/0123456789a"))
     3.0
@@ -194,7 +195,8 @@ def count_spans(first: str, last: str, end: str, alphabet: list[str]) -> float:
     n_common = _count_common(first, end)
     n_digits = _count_common(first, last) - n_common + _DIGITS
     at_first, at_last, at_end = (_to_number(text[n_common:], alphabet, n_digits) for text in (first, last, end))
-    return (at_end - at_last) / max(at_last - at_first, 1)
+    rest, span = at_end - at_last, max(at_last - at_first, 1)
+    return rest / span if rest < _MOST_SPANS * span else _MOST_SPANS  # both may be too large for a float
 
 
 def _count_common(left: str, right: str) -> int:

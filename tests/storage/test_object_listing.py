@@ -99,6 +99,12 @@ def test_each_key_is_listed_once_in_few_more_requests_than_there_are_pages(serve
     assert next(server.n_requests) < 5 * n_pages
 
 
+def test_keys_that_share_hundreds_of_characters_are_listed(serve) -> None:
+    keys = [f"{'folder/' * 60}{n:03d}.mp3" for n in range(200)] + [f"z/{n}.mp3" for n in range(10)]
+    serve(keys)
+    assert collections.Counter(paths("s3://bucket", 20)) == collections.Counter(keys)
+
+
 def test_a_listing_of_one_page_is_one_request(serve) -> None:
     server = serve(["a/1.mp3", "b.mp3"])
     assert paths("s3://bucket") == ["a/1.mp3", "b.mp3"]
