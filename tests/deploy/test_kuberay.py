@@ -166,11 +166,10 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("states", "message", "status", "printed"), ENDS, ids=[str(end[2:]) for end in ENDS])
-def test_the_pod_of_the_cronjob_ends_as_the_driver_did(
-    tmp_path: Path, states: list[str], message: str, status: int, printed: str
-) -> None:
-    """The script of the manifest, run with a `kubectl` that answers from files."""
+def run_script(
+    tmp_path: Path, states: list[str], message: str, *, patch: str = "true"
+) -> subprocess.CompletedProcess[str]:
+    """Run the script of the manifest with a `kubectl` that answers from files."""
     (tmp_path / "states").write_text("".join(f"{state}\n" for state in states))
     (tmp_path / "message").write_text(message)
     (tmp_path / "kubectl").write_text(f"""#!/bin/sh
@@ -178,20 +177,32 @@ cd {shlex.quote(str(tmp_path))}
 echo "$*" >> calls
 case "$*" in
   create*) echo rayjob.ray.io/mtl-night-1 ;;
-  patch*) ;;
+  patch*) {patch} ;;
   *status.message*) cat message ;;
   *) line=$(head -n 1 states); sed -i 1d states; [ "$line" != away ] || exit 1; printf %s "$line" ;;
 esac
 """)
     (tmp_path / "kubectl").chmod(stat.S_IRWXU)
     container = CRON_JOB["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
-    ended = subprocess.run(
+    return subprocess.run(
         [*container["command"], *container["args"]],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "POLL_S": "0", "JOB_NAME": "j", "JOB_UID": "u"},
         capture_output=True,
         text=True,
         timeout=30,
     )
+
+
+def test_a_night_without_an_owner_is_watched_all_the_same(tmp_path: Path) -> None:
+    ended = run_script(tmp_path, ["[Complete SUCCEEDED]"], "", patch="exit 1")
+    assert ended.returncode == 0 and "has no owner" in ended.stdout
+
+
+@pytest.mark.parametrize(("states", "message", "status", "printed"), ENDS, ids=[str(end[2:]) for end in ENDS])
+def test_the_pod_of_the_cronjob_ends_as_the_driver_did(
+    tmp_path: Path, states: list[str], message: str, status: int, printed: str
+) -> None:
+    ended = run_script(tmp_path, states, message)
     assert ended.returncode == status and printed in ended.stdout, ended.stdout + ended.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0] == "create -f /night/rayjob.yaml -o name"
