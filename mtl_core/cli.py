@@ -14,6 +14,7 @@ The last line on stderr names any status but 0, because `ray job submit` passes 
 import atexit
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import re
@@ -90,6 +91,10 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
         end(OTHER_RUN, f"busy: {error}")
     except RunError as error:
         end(FAILED, f"failed: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        end(FAILED, f"failed: {one_line(error)}: free space there, or name another folder for temporary files: TMPDIR")
     except KeyboardInterrupt:
         end(FAILED, "interrupted: the same command resumes")
 

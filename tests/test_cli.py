@@ -31,6 +31,20 @@ def main(options):
 
 cli.main(main, Options)
 """
+FULL_DISK = """
+from dataclasses import dataclass
+from mtl_core import cli
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+def main(options):
+    with open("/dev/full", "w") as file:
+        file.write("a")
+
+cli.main(main, Options)
+"""
 OUR_DATASET = "assert len(open_dataset(Location(at), DeltaTable(at)).head(3)) == 3"
 DELTALAKES_OWN = "assert len(DeltaTable(at).to_pyarrow_dataset().head(3)) == 3"
 
@@ -65,3 +79,9 @@ def test_a_process_that_ends_while_arrow_still_reads_has_the_status_of_its_work(
 def test_deltalakes_own_filesystem_crashes_or_hangs_at_the_end_of_a_process(table: Path) -> None:
     """Where this fails, deltalake is mended: `open_dataset` need not name a filesystem, and tables.md not warn."""
     assert any(status(DELTALAKES_OWN, table, 20) != 0 for _ in range(6))
+
+
+def test_a_full_disk_is_told_in_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("failed: [Errno 28] No space left on device: ") and ended.stderr.count("\n") == 1
