@@ -91,6 +91,7 @@ def test_pruning_killed_at_every_step_is_finished_by_the_same_command(folder: Pa
     kill_at_each(folder, [*PRUNING, *REMOVING, *PURGING], "--prune-to")
 
 
+@pytest.mark.parametrize("root", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_takedown_survives_three_kills(root: str, tmp_path: Path) -> None:
     """Before the rows are removed, between the two tables, and in the middle of deleting a log."""
     points = [f"{ADD_FORGOTTEN}:exit", f"{COMMIT_REMOVAL}:exit", f"{DELETE_FILE}@/failures/_delta_log/:exit:2"]
