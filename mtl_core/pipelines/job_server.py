@@ -106,7 +106,7 @@ class JobServer:
         if at_work:
             print(f"{at_work[0]} is at work on {self.address}: it is followed", file=sys.stderr)
             return str(at_work[0])
-        job_id = _next_id(f"{name}-{datetime.now(UTC):%Y-%m-%d}", {job["submission_id"] for job in jobs})
+        job_id = _next_id(dated_id(name), {job["submission_id"] for job in jobs})
         print(f"{job_id} is submitted to {self.address}; its log: ray job logs --follow {job_id}", file=sys.stderr)
         from ray.job_submission import JobSubmissionClient  # takes a second to import
 
@@ -189,6 +189,11 @@ def _headers() -> dict[str, str]:
 
 def _has_ended(job: dict[str, Any]) -> bool:
     return job["status"] in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+def dated_id(name: str) -> str:
+    """NAME-2026-11-28: the id of the day's first job (UTC)."""
+    return f"{name}-{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _next_id(first: str, taken: set[str]) -> str:

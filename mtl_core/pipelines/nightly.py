@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from mtl_core import termination
@@ -121,7 +120,7 @@ def _try(command: Sequence[str], name: str, number: int) -> Try:
     start_s = time.monotonic()
     try:
         if address is None:
-            ended = _run_here(command, f"{name}-{datetime.now(UTC):%Y-%m-%d}{f'-{number}' if number > 1 else ''}")
+            ended = _run_here(command, f"{job_server.dated_id(name)}{f'-{number}' if number > 1 else ''}")
         else:
             ended = job_server.JobServer(address).run(["python", "-m", "mtl_core", *command], name)
     except (InputError, OSError) as error:

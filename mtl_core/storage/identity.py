@@ -23,6 +23,12 @@ READ_TIMEOUT_S = 30
 #: Attempts per request, with exponential backoff and jitter. 5xx, throttling, resets and timeouts are retried; 403 and
 #: 404 are not.
 ATTEMPTS = 8
+#: The same as arguments of botocore's `Config`.
+CLIENT_CONFIG: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "read_timeout": READ_TIMEOUT_S,
+    "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
+}
 CHECK_TIMEOUT_S = 5
 CHECK_ATTEMPTS = 3  # enough for a store that fails now and then, few enough to give up on a dead one within 30 s
 ALLOWED = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with the role of an instance or pod"

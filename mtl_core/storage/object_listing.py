@@ -218,12 +218,7 @@ def _open_client() -> Any:
     from botocore.config import Config
 
     identity.open_client()  # raises IdentityError where the configuration of S3 is wrong
-    config = Config(
-        max_pool_connections=REQUESTS,
-        connect_timeout=identity.CONNECT_TIMEOUT_S,
-        read_timeout=identity.READ_TIMEOUT_S,
-        retries={"mode": "standard", "max_attempts": identity.ATTEMPTS},
-    )
+    config = Config(max_pool_connections=REQUESTS, **identity.CLIENT_CONFIG)
     client = identity.open_session().create_client("s3", config=config)
     # The wildcard puts this before botocore's own handler, which parses a response to see whether it is an error.
     client.meta.events.register("before-parse.*.ListObjectsV2", _parse_response)

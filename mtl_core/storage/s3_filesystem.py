@@ -30,12 +30,7 @@ class S3FileSystem(s3fs.S3FileSystem):
         super().__init__(
             session=session,
             use_listings_cache=False,  # writes of other machines must be visible
-            config_kwargs={
-                "max_pool_connections": CONNECTIONS,
-                "connect_timeout": identity.CONNECT_TIMEOUT_S,
-                "read_timeout": identity.READ_TIMEOUT_S,
-                "retries": {"mode": "standard", "max_attempts": identity.ATTEMPTS},
-            },
+            config_kwargs={"max_pool_connections": CONNECTIONS} | identity.CLIENT_CONFIG,
         )
 
     def __reduce__(self) -> tuple[Callable[[], "S3FileSystem"], tuple[()]]:
