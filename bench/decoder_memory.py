@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
+from mtl_core.audio.decoding.decoder_process import Decoder
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.errors import TrackError
 

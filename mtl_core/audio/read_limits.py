@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from mtl_core.audio.decoding.decoder_process import DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.storage.location import Location
 

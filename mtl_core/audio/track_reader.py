@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Stretches
-from mtl_core.audio.decoding.decoder_process import DECODER, Decoder, DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
+from mtl_core.audio.decoding.decoder_process import DECODER, Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
 from mtl_core.audio.ranged_file import RangedFile

@@ -29,7 +29,8 @@ from builders.sound_files import EXACT_FORMATS
 from fuzz.base_files import base_files, with_checksums
 
 from mtl_core.audio.decoding.decode import SAMPLE_RATE_HZ, Recording, resampled_length
-from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
+from mtl_core.audio.decoding.decoder_process import Decoder
 from mtl_core.audio.front_end import FrontEnd, Segments, log_mel_segments
 from mtl_core.audio.mel import MEL_SHAPE
 from mtl_core.audio.segments import spread_starts

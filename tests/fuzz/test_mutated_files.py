@@ -10,7 +10,8 @@ from fuzz.base_files import base_files, remuxed, settled, with_checksums
 from fuzz.mutate import FRONT_END, mutated, run_file
 
 from mtl_core.audio.decoding.decode import Excerpt, Recording, Stretches
-from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
+from mtl_core.audio.decoding.decoder_process import Decoder
 from mtl_core.errors import TrackError
 
 SEEDS = range(7)  # of each file

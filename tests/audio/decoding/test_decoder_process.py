@@ -23,7 +23,8 @@ from builders.sound_files import encoded, mp3, song
 from mtl_core.audio.decoding import decoder_process, node_memory
 from mtl_core.audio.decoding.decode import Recording, Stretches, open_sound, read_stretches
 from mtl_core.audio.decoding.decoder_child import serve
-from mtl_core.audio.decoding.decoder_process import Decoder, DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
+from mtl_core.audio.decoding.decoder_process import Decoder
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
 from mtl_core.audio.decoding.sound_file import Sound
 from mtl_core.errors import TrackError

@@ -7,7 +7,7 @@ import ray
 from builders.catalogue import write_audio
 from builders.models import save
 
-from mtl_core.audio.decoding.decoder_process import DecoderLimits
+from mtl_core.audio.decoding.decoder_limits import DecoderLimits
 from mtl_core.errors import InputError
 from mtl_core.inference.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
