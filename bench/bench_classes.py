@@ -16,9 +16,9 @@ import numpy as np
 from mtl_core.audio.front_end import FrontEnd, Segments
 from mtl_core.audio.track_reader import Track
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.heads import Head
-from mtl_core.inference.tagger import Tagger
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.tagger import Tagger
 
 ARTISTS = (68, 10_000, 100_000)
 SEGMENTS, TRACKS, REPEATS = 32, 50, 7

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.evaluation import predictions, report
+from mtl_core.evaluation import predictions
+from mtl_core.evaluation.pages import report
+from mtl_core.evaluation.pages.task_section import class_curves
 from mtl_core.evaluation.predictions import Predictions
-from mtl_core.evaluation.task_section import class_curves
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.heads import Head, mean_embedding
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.heads import Head, mean_embedding
 from mtl_core.storage.parquet import to_bytes
 
 LANGUAGES, SEGMENTS, EMBEDDING = 50, 32, 96

@@ -17,7 +17,7 @@ from process_tree import adopt_orphans, run
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.artifact import Artifact, load_artifact, save_artifact, trunk_id
+from mtl_core.inference.artifacts.artifact import Artifact, load_artifact, save_artifact, trunk_id
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.cosine_lda import SCALE
 from mtl_core.storage.location import Location

@@ -20,7 +20,7 @@ import torch
 from screen_recipes import Data, epochs
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.inference import artifact
+from mtl_core.inference.artifacts import artifact
 from mtl_core.model.cnn import BANDS, FRAMES, MultitaskCNN
 from mtl_core.model.embedding_moments import embedding_moments
 from mtl_core.model.recipes import RECIPES, Recipe

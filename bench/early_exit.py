@@ -23,9 +23,9 @@ from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.evaluation import metrics
 from mtl_core.evaluation.predictions import Predictions
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.aggregation import Aggregation, Tag, tag_embedding
-from mtl_core.inference.heads import mean_embedding
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.tagging.aggregation import Aggregation, Tag, tag_embedding
+from mtl_core.inference.tagging.heads import mean_embedding
 from mtl_core.pipelines.predict import predict
 from mtl_core.storage.location import Location
 

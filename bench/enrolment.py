@@ -14,7 +14,7 @@ import numpy as np
 
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.inference import artifact as artifacts
+from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.inference.enrolment import enrol
 from mtl_core.pipelines.predict import predict
 from mtl_core.storage.location import Location

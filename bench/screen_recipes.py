@@ -20,7 +20,7 @@ from torch import Tensor
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.softmax import probabilities
 from mtl_core.model.cnn import MultitaskCNN, with_cosine_heads
 from mtl_core.model.cosine_lda import fit_cosine_lda
 from mtl_core.model.embedding_moments import embedding_moments, mean_embeddings, value_moments

@@ -20,8 +20,8 @@ import torch
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference import artifact
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.model.cnn import MultitaskCNN, with_cosine_heads
 from mtl_core.model.cosine_lda import fit_cosine_lda
 from mtl_core.model.embedding_moments import value_moments

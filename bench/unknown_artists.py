@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.splits import split
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.inference.calibration.out_of_fold import auroc, on_one_scale
-from mtl_core.inference.unknown import PROBABILITY, choose_threshold, precision_and_coverage, unknown_scores
+from mtl_core.inference.tagging.unknown import PROBABILITY, choose_threshold, precision_and_coverage, unknown_scores
 from mtl_core.pipelines.predict import predict
 from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.storage.location import Location

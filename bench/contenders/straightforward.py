@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
-from mtl_core.inference.artifact import load_artifact
+from mtl_core.inference.artifacts.artifact import load_artifact
 from mtl_core.storage.location import Location
 
 RATE_HZ, SEGMENT = 16_000, 48_000

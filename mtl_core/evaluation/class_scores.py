@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from mtl_core.dataset.vocabulary import MISSING
-from mtl_core.inference.heads import Head
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.softmax import probabilities
 
 ARRAY_VALUES = 10_000_000  # N x C up to which the probabilities are one array
 BLOCK_VALUES = 4_000_000  # of a block

@@ -15,10 +15,10 @@ from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import metrics
 from mtl_core.evaluation.bootstrap import confidence_interval, draw_songs
 from mtl_core.evaluation.reliability import calibration_error
-from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.calibration.out_of_fold import FoldScores, auroc, labelled, score_tracks
-from mtl_core.inference.softmax import probabilities
-from mtl_core.inference.unknown import PROBABILITY, precision_and_coverage
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.softmax import probabilities
+from mtl_core.inference.tagging.unknown import PROBABILITY, precision_and_coverage
 
 ARRAY_VALUES = 20_000_000  # tracks x classes that are scored; of more tracks a random part is
 UNKNOWN_SHARES = (0.1, 0.5, 0.9, 0.99)

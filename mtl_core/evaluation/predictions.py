@@ -18,9 +18,9 @@ from mtl_core.dataset.vocabulary import MISSING, Vocabulary
 from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation.bootstrap import REDUCED
 from mtl_core.evaluation.class_scores import ClassScores, head_scores, row_blocks
-from mtl_core.inference.aggregation import Aggregation, tag_embedding, top_entries
-from mtl_core.inference.heads import Head, mean_embedding
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.aggregation import Aggregation, tag_embedding, top_entries
+from mtl_core.inference.tagging.heads import Head, mean_embedding
+from mtl_core.inference.tagging.softmax import probabilities
 from mtl_core.schema import TAGS
 
 #: Above these, segments are scored on a sample of tracks: segments, and segments x classes.

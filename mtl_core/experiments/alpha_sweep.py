@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.evaluation.score_text import difference_cell, score_cell
+from mtl_core.evaluation.pages.score_text import difference_cell, score_cell
 from mtl_core.experiments.pooling import RunGroup, System, group_runs
 from mtl_core.experiments.run_store import BOTH, RunResult
 from mtl_core.experiments.scoring import Scorer, difference, is_scorable, summary

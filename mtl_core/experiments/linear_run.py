@@ -19,9 +19,9 @@ from mtl_core.dataset.vocabulary import Vocabulary, class_labels
 from mtl_core.evaluation.baselines import artist_languages
 from mtl_core.experiments.run_store import Run, RunResult, class_priors
 from mtl_core.experiments.segment_logits import SegmentLogits
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.heads import Head
-from mtl_core.inference.segment_grouping import group_by_track
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.segment_grouping import group_by_track
 from mtl_core.model.embedding_moments import band_moments
 from mtl_core.model.linear_baseline import fit_linear
 from mtl_core.model.segment_statistics import band_statistics

@@ -1,4 +1,4 @@
-"""Plots of an experiment, as SVG like those of `evaluation.plots`: differences, training histories, scores by alpha.
+"""Plots of an experiment, as SVG like `evaluation.pages.plots`: differences, training histories, scores by alpha.
 
 Scores and differences are shares, -1 to 1.
 """
@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mtl_core.evaluation.plots import COLOURS, INK, MUTED, STYLE, svg
+from mtl_core.evaluation.pages.plots import COLOURS, INK, MUTED, STYLE, svg
 
 #: the histories of several runs; a history has for each epoch `epoch`, `train_loss`, `validation_loss` and `top1`
 Histories = Sequence[Sequence[Mapping[str, Any]]]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mtl_core.evaluation.html_page import header, page
+from mtl_core.evaluation.pages.html_page import header, page
 from mtl_core.experiments import plots
 from mtl_core.experiments.alpha_sweep import ALPHA_TITLE, HEADLINE, alpha_section
 from mtl_core.experiments.pooling import MULTI

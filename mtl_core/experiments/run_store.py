@@ -24,9 +24,9 @@ from mtl_core.dataset.vocabulary import TASKS, Vocabulary
 from mtl_core.errors import InputError, one_line
 from mtl_core.evaluation.baselines import artist_languages, class_prior
 from mtl_core.experiments.segment_logits import SegmentLogits
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.segment_grouping import group_by_track
+from mtl_core.inference.artifacts.artifact import Artifact
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.segment_grouping import group_by_track
 from mtl_core.model.recipes import Recipe, recipe
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location

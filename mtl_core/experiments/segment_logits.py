@@ -15,8 +15,8 @@ from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.evaluation.predictions import Predictions
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.softmax import probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

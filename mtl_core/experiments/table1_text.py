@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtl_core.evaluation.baselines import CHANCE_KEYS
-from mtl_core.evaluation.score_text import SCORE_NAMES, difference_cell, score_cell
+from mtl_core.evaluation.pages.score_text import SCORE_NAMES, difference_cell, score_cell
 from mtl_core.experiments.scoring import SCORED_LEVELS
 from mtl_core.experiments.text_tables import Rows, Section, group_title, left_out_notes
 

@@ -16,7 +16,7 @@ import torch
 
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.model.cnn import MultitaskCNN
 
 

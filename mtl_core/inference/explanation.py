@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.aggregation import Aggregation, Tag, tag_embedding, top_entries
-from mtl_core.inference.heads import Head
-from mtl_core.inference.tagger import ReadRound
-from mtl_core.inference.unknown import NOTHING_IS_NAMED
+from mtl_core.inference.tagging.aggregation import Aggregation, Tag, tag_embedding, top_entries
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.tagger import ReadRound
+from mtl_core.inference.tagging.unknown import NOTHING_IS_NAMED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
-from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.inference.explanation import Explanation, explain
-from mtl_core.inference.model_pointer import find_model
 from mtl_core.inference.openvino_engine import load_cpu_model
+from mtl_core.inference.tagging.early_exit import ExitOptions
 
 
 class FileTagger:

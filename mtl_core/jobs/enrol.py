@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mtl_core import cli
-from mtl_core.inference.model_pointer import find_model
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.pipelines.enrol import EnrolOptions, LabelledEmbeddings, enrol, from_mels, from_table
 from mtl_core.storage.location import Location
 

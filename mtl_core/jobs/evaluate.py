@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from mtl_core import cli
 from mtl_core.errors import InputError
-from mtl_core.evaluation import report
-from mtl_core.evaluation.comparison_page import verdict
-from mtl_core.inference.model_pointer import find_model
+from mtl_core.evaluation.pages import report
+from mtl_core.evaluation.pages.comparison_page import verdict
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.pipelines.compare import ComparisonOptions, compare
 from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
 from mtl_core.storage.location import Location

@@ -9,10 +9,10 @@ from tyro.conf import Positional
 from mtl_core import cli
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.errors import TrackError
-from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.inference.explanation import Explanation, SegmentVote, clock
 from mtl_core.inference.file_tagger import FileTagger
-from mtl_core.inference.model_pointer import find_model
+from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 
@@ -50,7 +50,7 @@ def main(options: Options) -> int:
             return cli.TOO_MANY_FAILED
     print(json.dumps(explanation.to_dict()) if options.json else _text(explanation))
     if page is not None:
-        from mtl_core.evaluation.explanation_page import explanation_page
+        from mtl_core.evaluation.pages.explanation_page import explanation_page
 
         page.write_bytes(explanation_page(explanation).encode())
         if not options.json:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mtl_core import cli
-from mtl_core.inference.model_pointer import find_model, promote, roll_back
+from mtl_core.inference.artifacts.model_pointer import find_model, promote, roll_back
 from mtl_core.storage.location import Location
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from mtl_core import cli
-from mtl_core.pipelines.run_status import describe, read_status
+from mtl_core.pipelines.night.run_status import describe, read_status
 from mtl_core.storage.location import Location
 
 

@@ -11,9 +11,9 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.source import is_audio_file
 from mtl_core.errors import InputError
-from mtl_core.inference.early_exit import ExitOptions
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.inference.file_tagger import FileTagger
-from mtl_core.inference.model_pointer import find_model
+from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location, content_id
 

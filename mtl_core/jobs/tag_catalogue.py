@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_core import cli
-from mtl_core.inference.model_pointer import find_model
+from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.pipelines.forecast import describe, forecast
-from mtl_core.pipelines.run_record import EMBEDDINGS
+from mtl_core.pipelines.night.run_record import EMBEDDINGS
+from mtl_core.pipelines.night.verdict import Verdict, accept, note_told
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
-from mtl_core.pipelines.verdict import Verdict, accept, note_told
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.export import export_parquet

@@ -15,10 +15,10 @@ from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.errors import InputError
 from mtl_core.evaluation import comparison, predictions
 from mtl_core.evaluation.bootstrap import RESAMPLES
-from mtl_core.evaluation.comparison_page import comparison_page
+from mtl_core.evaluation.pages.comparison_page import comparison_page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.predict import NEW, predict
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location

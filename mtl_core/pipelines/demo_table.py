@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtl_core.errors import InputError
-from mtl_core.inference import artifact
+from mtl_core.inference.artifacts import artifact
 from mtl_core.storage.location import Location
 
 SHOWN = 12  # songs of known artists, and as many of unknown ones; of an artist one

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from mtl_core.dataset.label_file import read_label_file
 from mtl_core.dataset.vocabulary import TASKS, class_labels
 from mtl_core.errors import InputError
-from mtl_core.inference import artifact as artifacts
 from mtl_core.inference import enrolment
+from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.storage.checks import check_reachable, check_writable
 from mtl_core.storage.location import Location
 from mtl_core.tables.embeddings import read_embeddings

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset, read_tracks
 from mtl_core.dataset.splits import SPLIT_NAMES
 from mtl_core.errors import InputError
-from mtl_core.evaluation import predictions, report
+from mtl_core.evaluation import predictions
 from mtl_core.evaluation.bootstrap import RESAMPLES
+from mtl_core.evaluation.pages import report
+from mtl_core.evaluation.pages.task_section import Curves, class_curves
 from mtl_core.evaluation.predictions import TrackPrediction
-from mtl_core.evaluation.task_section import Curves, class_curves
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.predict import ALL, NEW, predict
 from mtl_core.storage.checks import as_input_error, check_reachable, check_writable
 from mtl_core.storage.location import Location

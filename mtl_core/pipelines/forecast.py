@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mtl_core.pipelines.run_record import AUDIO, newest_records
+from mtl_core.pipelines.night.run_record import AUDIO, newest_records
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, load_model, scan_manifest
 from mtl_core.storage import work_plan
 from mtl_core.storage.checks import check_reachable

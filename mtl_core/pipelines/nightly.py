@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 from mtl_core import termination
 from mtl_core.errors import InputError
-from mtl_core.pipelines import job_server
-from mtl_core.pipelines.run_record import newest_records
+from mtl_core.pipelines.night import job_server
+from mtl_core.pipelines.night.run_record import newest_records
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location
 

@@ -21,11 +21,11 @@ from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.dataset.mel_files import iter_segments
 from mtl_core.errors import InputError
 from mtl_core.evaluation.predictions import Predictions, choose_sample
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.artifact import Artifact
-from mtl_core.inference.heads import mean_embedding
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
-from mtl_core.inference.segment_grouping import group_by_track
+from mtl_core.inference.tagging.heads import mean_embedding
+from mtl_core.inference.tagging.segment_grouping import group_by_track
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.storage.location import Location

@@ -26,7 +26,7 @@ from mtl_core.experiments.segment_logits import segment_logits
 from mtl_core.experiments.table1 import build_table1
 from mtl_core.experiments.table1_text import table1_sections, table1_title
 from mtl_core.experiments.text_tables import to_markdown, to_text
-from mtl_core.inference.artifact import MODEL_FILE, load_artifact
+from mtl_core.inference.artifacts.artifact import MODEL_FILE, load_artifact
 from mtl_core.pipelines.predict import predict
 from mtl_core.pipelines.train import TrainOptions, train
 from mtl_core.pipelines.workers import cluster

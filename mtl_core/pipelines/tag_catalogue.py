@@ -26,12 +26,12 @@ from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
-from mtl_core.inference.early_exit import ExitOptions
-from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
-from mtl_core.pipelines import run_end
-from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
-from mtl_core.pipelines.verdict import Verdict, read_verdict
+from mtl_core.inference.tagging.early_exit import ExitOptions
+from mtl_core.inference.tagging.embedding_tagger import EmbeddingTagger
+from mtl_core.pipelines.night import run_end
+from mtl_core.pipelines.night.run_record import AUDIO, EMBEDDINGS
+from mtl_core.pipelines.night.verdict import Verdict, read_verdict
 from mtl_core.pipelines.workers import cluster
 from mtl_core.pipelines.workers.cluster import WorkerOptions, Workers
 from mtl_core.pipelines.workers.progress import Progress
@@ -276,7 +276,7 @@ def _on_gpus(
     import ray.data
 
     gpus = cluster.require_workers(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
-    from mtl_core.inference.artifact import load_artifact  # torch takes seconds to import
+    from mtl_core.inference.artifacts.artifact import load_artifact  # torch takes seconds to import
     from mtl_core.pipelines.workers.gpu_workers import TagShard
 
     artifact = load_artifact(model_at)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from mtl_core.errors import RunError
-from mtl_core.pipelines import run_end, run_record
+from mtl_core.pipelines.night import run_end, run_record
 from mtl_core.storage import work_plan
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.lease import LEASE_FILE, Lease

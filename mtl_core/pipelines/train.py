@@ -27,9 +27,9 @@ from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
 from mtl_core.dataset.splits import CROSSFIT, NONE
 from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.errors import InputError
-from mtl_core.evaluation.score_text import out_of_fold_lines
-from mtl_core.inference import artifact
-from mtl_core.inference.artifact import Artifact
+from mtl_core.evaluation.pages.score_text import out_of_fold_lines
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.model.cnn import MultitaskCNN, drop_head
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.recipes import recipe as recipe_named

@@ -99,7 +99,7 @@ def test_mels_of_another_front_end_without_their_bank_are_refused(tmp_path: Path
 def test_a_bank_travels_in_the_artifact_and_leaves_its_model_id_alone(front_end: FrontEnd, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from mtl_core.errors import InputError
-    from mtl_core.inference.artifact import load_artifact, load_splits, save_artifact
+    from mtl_core.inference.artifacts.artifact import load_artifact, load_splits, save_artifact
     from mtl_core.inference.openvino_engine import load_cpu_model
     from mtl_core.storage.location import Location
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.experiments.run_store import VARIANTS, Run, RunResult
 from mtl_core.experiments.segment_logits import SegmentLogits
-from mtl_core.inference.aggregation import Aggregation
+from mtl_core.inference.tagging.aggregation import Aggregation
 
 ARTISTS = ("a0", "a1", "b0", "b1")
 LANGUAGE_OF = {"a0": "a", "a1": "a", "b0": "b", "b1": "b"}

@@ -8,8 +8,8 @@ import torch
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference import artifact
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.model.cosine_lda import SCALE
 from mtl_core.storage.location import Location

@@ -20,7 +20,7 @@ from builders.catalogue import write_audio
 from builders.models import save, untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.storage import lease
 from mtl_core.storage.location import Location

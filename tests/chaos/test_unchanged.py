@@ -11,7 +11,7 @@ from builders.models import save
 from clusters import head
 from nightly import JOB, run, small_artifact, two_nights
 
-from mtl_core.inference import artifact
+from mtl_core.inference.artifacts import artifact
 from mtl_core.schema import TAGS
 from mtl_core.storage.location import Location
 from mtl_core.tables import commit, delta

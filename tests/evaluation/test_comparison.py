@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_core.evaluation.comparison import compare, count_changes, is_worse
-from mtl_core.evaluation.comparison_page import comparison_page, verdict
+from mtl_core.evaluation.pages.comparison_page import comparison_page, verdict
 from mtl_core.evaluation.predictions import TaskPrediction
 
 CLASSES = 34

@@ -11,7 +11,7 @@ from mtl_core.evaluation import class_scores, ranking
 from mtl_core.evaluation.bootstrap import HEADLINES
 from mtl_core.evaluation.class_scores import ArrayScores, HeadScores, head_scores
 from mtl_core.evaluation.metrics import scores
-from mtl_core.inference.heads import Head
+from mtl_core.inference.tagging.heads import Head
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # many ties, none

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.evaluation import baselines, metrics, report
+from mtl_core.evaluation import baselines, metrics
 from mtl_core.evaluation import predictions as predictions_module
+from mtl_core.evaluation.pages import report
+from mtl_core.evaluation.pages.task_section import class_curves
 from mtl_core.evaluation.predictions import (
     Predictions,
     choose_sample,
@@ -17,9 +19,8 @@ from mtl_core.evaluation.predictions import (
     segment_counts,
     track_predictions,
 )
-from mtl_core.evaluation.task_section import class_curves
-from mtl_core.inference.aggregation import Aggregation
-from mtl_core.inference.heads import Head, mean_embedding
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.heads import Head, mean_embedding
 from mtl_core.schema import TAGS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"

@@ -7,7 +7,7 @@ import pytest
 from builders.models import save, untrained_artifact, with_class_means
 
 from mtl_core.errors import InputError
-from mtl_core.inference import artifact as artifacts
+from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.inference.enrolment import enrol, remove, rename
 from mtl_core.model.cosine_lda import SCALE
 from mtl_core.schema import OUT_OF_FOLD

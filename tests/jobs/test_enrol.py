@@ -10,7 +10,7 @@ import pytest
 from builders.models import save, with_class_means
 
 from mtl_core import __main__
-from mtl_core.inference import artifact as artifacts
+from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.schema import FAILURES, TAGS
 from mtl_core.storage.location import Location
 from mtl_core.tables import commit

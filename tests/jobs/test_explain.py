@@ -14,8 +14,8 @@ from builders.models import save, with_class_means
 from mtl_core import __main__
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.inference.aggregation import Aggregation, Round, Stop
 from mtl_core.inference.file_tagger import load_tagger
+from mtl_core.inference.tagging.aggregation import Aggregation, Round, Stop
 from mtl_core.storage.location import Location
 
 RATE_HZ = 16_000

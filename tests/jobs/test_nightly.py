@@ -17,7 +17,7 @@ from builders.heads import RAY, head_with_job_api, processes_with, wait_until_it
 from builders.models import save
 
 from mtl_core import cli
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.jobs import nightly, tag_catalogue
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.nightly import Try

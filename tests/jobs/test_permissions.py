@@ -15,7 +15,7 @@ from builders.small_mels import write_mels
 from builders.sound_files import song
 from builders.takedowns import committed
 
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.storage.location import Location
 

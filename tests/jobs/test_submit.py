@@ -12,7 +12,7 @@ from builders.catalogue import BAD, write_catalogue
 from builders.heads import RAY, head_with_job_api
 from builders.models import save
 
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta

@@ -11,7 +11,7 @@ import pytest
 from builders.catalogue import BAD, write_catalogue
 from builders.models import save
 
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta

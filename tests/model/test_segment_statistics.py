@@ -8,8 +8,8 @@ import scipy.fft
 import torch
 from torch import nn
 
+from mtl_core.inference.artifacts.openvino_export import export_openvino
 from mtl_core.inference.openvino_engine import CpuEngine
-from mtl_core.inference.openvino_export import export_openvino
 from mtl_core.model.cnn import BANDS, FRAMES, ModelConfig, MultitaskCNN
 from mtl_core.model.segment_statistics import SegmentStatistics, n_statistics
 

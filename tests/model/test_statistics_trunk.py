@@ -3,7 +3,7 @@
 import openvino
 import torch
 
-from mtl_core.inference.openvino_export import export_openvino
+from mtl_core.inference.artifacts.openvino_export import export_openvino
 from mtl_core.model.cnn import BANDS, EMBEDDING, FRAMES, ModelConfig, MultitaskCNN
 
 CONFIG = ModelConfig(classes={"artist": 68, "language": 17}, trunk="statistics")

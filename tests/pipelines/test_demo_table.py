@@ -8,7 +8,7 @@ import pytest
 from builders.models import save
 
 from mtl_core.errors import InputError
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.demo_table import out_of_fold_tags
 from mtl_core.schema import OUT_OF_FOLD
 from mtl_core.storage.location import Location

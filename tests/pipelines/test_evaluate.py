@@ -17,10 +17,10 @@ from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.errors import InputError
 from mtl_core.evaluation import metrics
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.aggregation import Aggregation, tag
+from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.inference.openvino_engine import load_cpu_model
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.aggregation import Aggregation, tag
+from mtl_core.inference.tagging.softmax import probabilities
 from mtl_core.model.cnn import drop_head
 from mtl_core.pipelines.evaluate import EvaluationOptions, evaluate
 from mtl_core.pipelines.predict import _labelled_in_split

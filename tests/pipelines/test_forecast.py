@@ -9,8 +9,8 @@ from tables.nights import a_failure, a_tag, manifest, night
 
 from mtl_core.dataset import manifest as manifests
 from mtl_core.errors import InputError
-from mtl_core.inference import artifact as artifacts
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.jobs import tag_catalogue as job
 from mtl_core.pipelines.forecast import CPU_S_PER_TRACK, describe, forecast
 from mtl_core.pipelines.tag_catalogue import TaggingOptions

@@ -9,7 +9,7 @@ from builders.catalogue import write_audio
 from builders.models import save
 
 from mtl_core.dataset.mel_dataset import read_tracks
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.extract_mels import ExtractionOptions, extract_mels
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue

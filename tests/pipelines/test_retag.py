@@ -15,12 +15,12 @@ from builders.models import save
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
-from mtl_core.inference import artifact
-from mtl_core.inference.aggregation import Aggregation, Round, Stop
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.artifacts.artifact import Artifact
+from mtl_core.inference.tagging.aggregation import Aggregation, Round, Stop
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.pipelines.build_manifest import build_manifest
-from mtl_core.pipelines.run_record import AUDIO, EMBEDDINGS
+from mtl_core.pipelines.night.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta

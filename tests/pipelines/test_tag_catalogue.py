@@ -14,9 +14,9 @@ from builders.models import save
 from mtl_core.audio.front_end import FrontEnd, log_mel_segments, read_recording
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import InputError
-from mtl_core.inference import artifact
-from mtl_core.inference.aggregation import Aggregation, Round, Stop
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.artifacts.artifact import Artifact
+from mtl_core.inference.tagging.aggregation import Aggregation, Round, Stop
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.storage.location import Location

@@ -13,7 +13,8 @@ from builders.stored_texts import places_of
 from builders.takedowns import IDS, committed, ids, names, rows, track, unfinished
 
 from mtl_core.errors import InputError, RunError
-from mtl_core.pipelines import run_end, takedown
+from mtl_core.pipelines import takedown
+from mtl_core.pipelines.night import run_end
 from mtl_core.schema import TAGS
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.lease import Lease

@@ -20,8 +20,8 @@ from builders.small_mels import ARTISTS, SEGMENTS, SONGS, write_mels, write_trac
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.mel_dataset import open_mel_dataset
-from mtl_core.inference import artifact
-from mtl_core.inference.aggregation import Aggregation
+from mtl_core.inference.artifacts import artifact
+from mtl_core.inference.tagging.aggregation import Aggregation
 from mtl_core.pipelines.train import STATE_FOLDER, TrainOptions, train
 from mtl_core.pipelines.training.train_state import STATE_FILE
 from mtl_core.storage.location import Location

@@ -15,7 +15,7 @@ import pytest
 from builders.small_mels import write_mels
 from builders.train_state import completed_epochs
 
-from mtl_core.inference import artifact
+from mtl_core.inference.artifacts import artifact
 from mtl_core.pipelines.train import STATE_FOLDER
 from mtl_core.pipelines.training.train_state import STATE_FILE
 from mtl_core.storage.location import Location

@@ -16,11 +16,11 @@ import pyarrow as pa
 from scipy.stats import mannwhitneyu
 
 from mtl_core.dataset.vocabulary import MISSING, Vocabulary
-from mtl_core.inference.aggregation import Aggregation, Tag, tag_embedding, top_entries
 from mtl_core.inference.calibration.temperature import fit_temperature
-from mtl_core.inference.heads import Head
-from mtl_core.inference.softmax import probabilities, softmax_terms
-from mtl_core.inference.unknown import SCORES, choose_threshold, unknown_score
+from mtl_core.inference.tagging.aggregation import Aggregation, Tag, tag_embedding, top_entries
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.softmax import probabilities, softmax_terms
+from mtl_core.inference.tagging.unknown import SCORES, choose_threshold, unknown_score
 from mtl_core.schema import OUT_OF_FOLD
 
 TEMPERATURE_TRACKS = 5_000  # of each fold that a temperature is fitted on, drawn at random where there are more

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mtl_core.dataset.vocabulary import TASKS
-from mtl_core.inference.aggregation import Aggregation, Round
 from mtl_core.inference.calibration.out_of_fold import FoldScores, blocks, calibrate, on_one_scale
-from mtl_core.inference.early_exit import RoundScores, TaskScores, choose_stops, follow
-from mtl_core.inference.heads import Head
-from mtl_core.inference.unknown import unknown_scores
+from mtl_core.inference.tagging.aggregation import Aggregation, Round
+from mtl_core.inference.tagging.early_exit import RoundScores, TaskScores, choose_stops, follow
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.unknown import unknown_scores
 
 MIN_TRACKS = 50  # that must have more segments than a round, or it gets no numbers of its own
 

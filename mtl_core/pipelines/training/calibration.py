@@ -9,11 +9,11 @@ import pyarrow as pa
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.evaluation.bootstrap import RESAMPLES
 from mtl_core.evaluation.out_of_fold import score_out_of_fold
-from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.calibration.out_of_fold import FoldScores, calibrate, out_of_fold_table
 from mtl_core.inference.calibration.rounds import calibrate_rounds
 from mtl_core.inference.calibration.temperature import fit_temperature
-from mtl_core.inference.heads import Head, read_heads
+from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.heads import Head, read_heads
 from mtl_core.pipelines.training.train_data import ModelData
 from mtl_core.pipelines.training.train_loop import TrainResult
 

@@ -2,7 +2,7 @@
 
 import pickle
 
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.inference.torch_engine import TorchEngine
 from mtl_core.pipelines.workers.shard_workers import ShardBatch, ShardTracks, TagWriter
 from mtl_core.storage.work_plan import WorkPlan

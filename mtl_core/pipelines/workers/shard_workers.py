@@ -21,10 +21,10 @@ from mtl_core.audio.track_reader import FailedTrack, Row, Track, TrackReader, re
 from mtl_core.dataset import mel_files
 from mtl_core.dataset.vocabulary import TASKS
 from mtl_core.errors import RunError
-from mtl_core.inference.early_exit import ExitOptions
-from mtl_core.inference.embedding_tagger import EmbeddingTagger
 from mtl_core.inference.openvino_engine import CpuModel
-from mtl_core.inference.tagger import Tagger
+from mtl_core.inference.tagging.early_exit import ExitOptions
+from mtl_core.inference.tagging.embedding_tagger import EmbeddingTagger
+from mtl_core.inference.tagging.tagger import Tagger
 from mtl_core.schema import TAGS
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location

@@ -27,8 +27,8 @@ from mtl_core.audio.prefetch import Row
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.track_reader import FailedTrack, TrackReader
 from mtl_core.dataset.mel_files import mel_rows
-from mtl_core.inference.early_exit import ExitOptions
 from mtl_core.inference.file_tagger import FileTagger, failure_columns
+from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.schema import FAILURES, MANIFEST, MELS, TAGS
 
 _FAILURE_FIELDS = [FAILURES.field(name) for name in ("stage", "error", "message")]

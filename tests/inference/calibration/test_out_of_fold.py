@@ -9,9 +9,9 @@ import pytest
 
 from mtl_core.dataset.vocabulary import Vocabulary
 from mtl_core.inference.calibration.out_of_fold import FoldScores, auroc, calibrate, out_of_fold_table
-from mtl_core.inference.heads import Head
-from mtl_core.inference.softmax import probabilities
-from mtl_core.inference.unknown import NOTHING_IS_NAMED, precision_and_coverage
+from mtl_core.inference.tagging.heads import Head
+from mtl_core.inference.tagging.softmax import probabilities
+from mtl_core.inference.tagging.unknown import NOTHING_IS_NAMED, precision_and_coverage
 from mtl_core.schema import OUT_OF_FOLD
 
 ARTISTS, LANGUAGES, E = 40, 4, 96

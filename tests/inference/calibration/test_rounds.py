@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_out_of_fold import fold_scores
 
-from mtl_core.inference.aggregation import Aggregation
 from mtl_core.inference.calibration.out_of_fold import calibrate
 from mtl_core.inference.calibration.rounds import MIN_TRACKS, calibrate_rounds
+from mtl_core.inference.tagging.aggregation import Aggregation
 
 CHOICE = {"precision": 0.9, "unknown_share": 0.5, "seed": 0}
 

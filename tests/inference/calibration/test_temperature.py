@@ -6,7 +6,7 @@ from scipy.special import softmax
 
 from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.inference.calibration.temperature import TEMPERATURE_RANGE, fit_temperature
-from mtl_core.inference.softmax import probabilities
+from mtl_core.inference.tagging.softmax import probabilities
 
 
 @pytest.mark.parametrize("true_temperature", [0.3, 1.0, 3.0])

@@ -9,7 +9,7 @@ from builders.models import save
 
 from mtl_core.audio.decoding.decoder_limits import DecoderLimits
 from mtl_core.errors import InputError
-from mtl_core.inference.artifact import Artifact
+from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
 from mtl_core.pipelines.workers import cluster

@@ -1,0 +1,71 @@
+"""The end of a run of `tag_catalogue`: its shards are complete; verify them, commit, write the record, delete the plan.
+
+It needs neither the model nor Ray, and can be repeated from wherever an earlier try left it.
+"""
+
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mtl_core.pipelines.night import run_record
+from mtl_core.storage import work_plan
+from mtl_core.storage.lease import Lease
+from mtl_core.storage.location import Location
+from mtl_core.storage.work_plan import WorkPlan
+from mtl_core.tables import commit
+from mtl_core.tables.night_columns import read_night
+
+
+def end_run(
+    plan: WorkPlan, out: Location, lock: Lease, *, start_s: float, tracks_per_s: float
+) -> tuple[dict[str, Any], pa.ChunkedArray]:
+    """End a run. Returns its record, and the track_ids that a run from embeddings refused.
+
+    Args:
+        start_s: when the try that ends the run began, on the clock `time.monotonic`.
+        tracks_per_s: rate of that try.
+
+    Raises:
+        VerificationError: the results do not match the plan; nothing is committed.
+    """
+    results, failures = work_plan.read_results(plan, range(plan.n_shards))
+    planned = work_plan.read_columns(plan, ["track_id", "attempts"])
+    files = [(plan.folder / result.output, result.done) for result in results if result.done]
+    totals = work_plan.sum_results(results)
+    verified = commit.verify_and_merge(
+        files,
+        planned,
+        failures,
+        out,
+        run_id=plan.run_id,
+        model_id=plan.parameters["model_id"],
+        left=totals["left"],
+    )
+    refused = work_plan.read_refused(plan, results)
+    night = read_night(out / "tags", verified.tags)
+    commit.commit_run(out, verified, lock.renew)
+    lock.renew()
+    committed = {
+        "done": len(verified.tagged),
+        "failed": len(verified.failures),
+        "dropped": verified.n_dropped,
+        "first_tried": pc.sum(pc.equal(planned["attempts"], 0)).as_py(),
+    }
+    cost = {
+        "wall_s": round(time.monotonic() - start_s, 2),  # commit included
+        "tracks_per_s": round(tracks_per_s, 3),
+    }
+    errors = work_plan.count_errors(verified.failures)
+    record = run_record.write(out, plan, totals | committed, cost, refused=len(refused), night=night, failures=errors)
+    work_plan.delete_plan(plan.folder)
+    return record, refused
+
+
+def end_begun_commits(out: Location, lock: Lease) -> None:
+    """End the unfinished runs whose commit has begun: all their shards are complete."""
+    for folder in work_plan.runs_in_progress(out):
+        plan = work_plan.load_plan(folder)
+        if plan is not None and commit.has_committed(out, plan.run_id):
+            end_run(plan, out, lock, start_s=time.monotonic(), tracks_per_s=0.0)
