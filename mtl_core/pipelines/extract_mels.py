@@ -25,10 +25,10 @@ from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.canonical import run_sha256
 from mtl_core.dataset import manifest, mel_files
 from mtl_core.errors import InputError
-from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.cluster import WorkerOptions
+from mtl_core.pipelines.workers import cluster, worker_capacity
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.pipelines.workers.shard_workers import ExtractShard, ReadOptions
+from mtl_core.pipelines.workers.worker_capacity import WorkerOptions
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
@@ -105,7 +105,7 @@ def extract_mels(manifest_at: Location, out: Location, options: ExtractionOption
     manifest.check_tracks_readable(tracks, read_options.limits.allowed())
     front_end = define_front_end(**options.sampling_parameters())  # librosa: not for a finished run
     with lease.acquire(out), cluster.connected(num_cpus=options.num_workers):
-        workers = cluster.find_workers(options)
+        workers = worker_capacity.find_workers(options)
         plan = _resume_or_write_plan(tracks, out, run_id, parameters, workers.count)
         start = time.monotonic()
         open_shards = work_plan.open_shards(plan)

@@ -26,7 +26,7 @@ from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.inference.tagging.heads import mean_embedding
 from mtl_core.inference.tagging.segment_grouping import group_by_track
-from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers import cluster, worker_capacity
 from mtl_core.pipelines.workers.progress import Progress
 from mtl_core.storage.location import Location
 
@@ -76,7 +76,11 @@ def predict(
     sample = tracks["track_id"] if all_segments else tracks["track_id"].take(chosen)
     with cluster.connected(num_cpus=num_workers):
         predicted = _predict(
-            dataset, tracks, frozenset(sample.to_pylist()), load_cpu_model(model), cluster.require_workers(num_workers)
+            dataset,
+            tracks,
+            frozenset(sample.to_pylist()),
+            load_cpu_model(model),
+            worker_capacity.require_workers(num_workers),
         )
     return predicted, dataset.tracks.filter(pc.equal(split_N, "train"))
 

@@ -13,7 +13,7 @@ read, its tags are computed from that. A night has two runs then: the first read
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,14 +28,13 @@ from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.inference.tagging.early_exit import ExitOptions
-from mtl_core.inference.tagging.embedding_tagger import EmbeddingTagger
 from mtl_core.pipelines.night import run_end
 from mtl_core.pipelines.night.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.night.verdict import Verdict, read_verdict
-from mtl_core.pipelines.workers import cluster
-from mtl_core.pipelines.workers.cluster import WorkerOptions, Workers
+from mtl_core.pipelines.workers import cluster, tagging_chains, worker_capacity
 from mtl_core.pipelines.workers.progress import Progress
-from mtl_core.pipelines.workers.shard_workers import ReadAndTagShard, ReadOptions, ReadShard, RetagShard
+from mtl_core.pipelines.workers.shard_workers import ReadOptions
+from mtl_core.pipelines.workers.worker_capacity import WorkerOptions, Workers
 from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
@@ -45,19 +44,14 @@ from mtl_core.storage.work_plan import (
     MAX_TRACKS_PER_SHARD,
     RUNS_IN_PROGRESS,
     SHARDS_PER_FILE,
-    SHARDS_PER_WORKER,
     WorkPlan,
 )
 from mtl_core.tables import commit, forgotten, planning
 from mtl_core.tables.delta import open_table, require_known_columns, table_version
 
 if TYPE_CHECKING:
-    import ray.data
+    pass
 
-#: The chain that tags some shards of a plan; its rows are their counts of tracks.
-TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
-
-GPU_SEGMENTS = 8  # of a track, where a GPU tags it and the user says nothing
 ROWS_PER_SHARD = 65_536  # of a run that reads the table
 
 
@@ -168,12 +162,15 @@ def tag_catalogue(
         if open_tracks is not None:
             manifest.check_tracks_readable(tracks, read_options.limits.allowed())
         with cluster.connected(num_cpus=options.num_workers):
-            workers = cluster.find_workers(options)
+            workers = worker_capacity.find_workers(options)
             if options.use_gpu:
-                read_and_tag = _on_gpus(model, read_options, workers, model_at, gpu_device)
+                read_and_tag = tagging_chains.on_gpus(model, read_options, workers, model_at, gpu_device)
             else:
-                read_and_tag = _on_cpus(model, read_options, workers)
-            chains = {AUDIO: read_and_tag, EMBEDDINGS: _from_table(model, out / "tags", workers, options.use_gpu)}
+                read_and_tag = tagging_chains.on_cpus(model, read_options, workers)
+            chains = {
+                AUDIO: read_and_tag,
+                EMBEDDINGS: tagging_chains.from_table(model, out / "tags", workers, options.use_gpu),
+            }
             records = [_run(plan, chains, out, lock)[0] for plan in unfinished]
             if open_tracks is None:  # hours may have passed: the manifest is opened with the credentials of now
                 open_tracks = plan_tracks(scan_manifest(manifest_at, options, manifest_version))
@@ -220,87 +217,6 @@ def scan_manifest(
     return tracks
 
 
-def _on_cpus(model: CpuModel, read_options: ReadOptions, workers: Workers) -> TagShards:
-    """Workers that read and tag."""
-    import ray.data
-
-    return lambda plan, shards: ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
-        ReadAndTagShard,
-        fn_constructor_args=(plan, model, read_options, _exit_options(plan)),
-        batch_size=1,
-        num_cpus=1,
-        memory=workers.memory_bytes,
-        compute=cluster.actor_pool(workers.count, len(shards), concurrency=SHARDS_PER_WORKER),
-    )
-
-
-def _from_table(model: CpuModel, table: Location, workers: Workers, for_gpus: bool) -> TagShards:
-    """Workers that tag from the embeddings in the table."""
-    import ray.data
-
-    def tag_shards(plan: WorkPlan, shards: list[int]) -> "ray.data.Dataset":
-        options = _exit_options(plan)
-        if for_gpus:
-            segments = _segments_for_gpus(plan, model)
-            options = ExitOptions(exit="never", segments=segments)
-        tagger = EmbeddingTagger(model.front_end, model.heads, model.vocabularies, model.aggregation, options)
-        return ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
-            RetagShard,
-            fn_constructor_args=(plan, table, tagger),
-            fn_constructor_kwargs={"only_changed": plan.parameters["only_changed"]},
-            batch_size=1,
-            num_cpus=1,
-            memory=workers.memory_bytes,
-            compute=cluster.actor_pool(workers.count, len(shards)),
-        )
-
-    return tag_shards
-
-
-def _exit_options(plan: WorkPlan) -> ExitOptions:
-    """Those of the run that wrote the plan, whatever a resuming command says."""
-    return ExitOptions(**{name: plan.parameters[name] for name in ("exit", "segments") if name in plan.parameters})
-
-
-def _segments_for_gpus(plan: WorkPlan, model: CpuModel) -> int | None:
-    """The fixed number of segments of a track that a GPU gets; None: all."""
-    options = _exit_options(plan)
-    calibrated = options.uses_rule and model.aggregation.round_of(GPU_SEGMENTS) is not None
-    return GPU_SEGMENTS if calibrated else options.segments
-
-
-def _on_gpus(
-    model: CpuModel, read_options: ReadOptions, workers: Workers, model_at: Location, gpu_device: str
-) -> TagShards:
-    """CPU workers that read, then a worker for each GPU that tags."""
-    import ray.data
-
-    gpus = cluster.require_workers(cluster.gpus() or 1, num_cpus=0, num_gpus=1)
-    from mtl_core.inference.artifacts.artifact import load_artifact  # torch takes seconds to import
-    from mtl_core.pipelines.workers.gpu_workers import TagShard
-
-    artifact = load_artifact(model_at)
-    return lambda plan, shards: (
-        ray.data.from_items(shards, override_num_blocks=len(shards))
-        .map_batches(
-            ReadShard,
-            fn_constructor_args=(plan, model.front_end, read_options, _segments_for_gpus(plan, model)),
-            batch_size=1,
-            num_cpus=1,
-            memory=workers.memory_bytes,
-            compute=cluster.actor_pool(workers.count, len(shards), concurrency=SHARDS_PER_WORKER),
-        )
-        .map_batches(
-            TagShard,
-            fn_constructor_args=(plan, artifact, gpu_device),
-            batch_size=1,
-            num_cpus=0,
-            num_gpus=1,
-            compute=cluster.actor_pool(gpus, len(shards)),
-        )
-    )
-
-
 def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
     """The unfinished runs of this model, and those of other models whose commit has begun. Others are deleted.
 
@@ -338,7 +254,7 @@ def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], wor
 
 
 def _run(
-    plan: WorkPlan, chains: Mapping[str, TagShards], out: Location, lock: Lease
+    plan: WorkPlan, chains: Mapping[str, tagging_chains.TagShards], out: Location, lock: Lease
 ) -> tuple[dict[str, Any], pa.ChunkedArray]:
     """Tag the open shards of a plan, verify, commit, and write the record, from wherever an earlier try left it.
 

@@ -37,7 +37,7 @@ from mtl_core.pipelines.training import train_monitor
 from mtl_core.pipelines.training.calibration import calibrate_on_folds, calibrate_on_validation
 from mtl_core.pipelines.training.train_data import ModelData, split_models
 from mtl_core.pipelines.training.train_loop import TrainResult, TrainSpec, train_worker
-from mtl_core.pipelines.workers import cluster
+from mtl_core.pipelines.workers import cluster, worker_capacity
 from mtl_core.storage import lease
 from mtl_core.storage.checks import as_input_error, check_writable
 from mtl_core.storage.location import Location, content_id
@@ -197,8 +197,8 @@ def _fit(data: _Data, specs: Sequence[TrainSpec], out: Location, run: str, optio
     """Run the training loop on the cluster and return the results of its first worker."""
     workers, gpus = options.num_workers, int(options.use_gpu)
     if gpus:
-        cluster.require_workers(workers, num_cpus=0, num_gpus=gpus, all_at_once=True)
-    worker_cpus = cluster.cpus_per_worker(workers, num_gpus=gpus)
+        worker_capacity.require_workers(workers, num_cpus=0, num_gpus=gpus, all_at_once=True)
+    worker_cpus = worker_capacity.cpus_per_worker(workers, num_gpus=gpus)
     storage = out / STATE_FOLDER
     with as_input_error(storage):
         if not storage.on_s3:
