@@ -5,38 +5,27 @@ A training is named by a hash of everything that shapes it. The same command the
 interrupted, model by model, and recognises one that is finished.
 """
 
-import platform
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
-from importlib.metadata import version
+from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import ray
-import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from mtl_core.canonical import run_sha256
-from mtl_core.dataset import splits
-from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
+from mtl_core.dataset.mel_dataset import open_mel_dataset
 from mtl_core.dataset.splits import CROSSFIT, NONE
-from mtl_core.dataset.vocabulary import MISSING, TASKS
+from mtl_core.dataset.vocabulary import MISSING
 from mtl_core.errors import InputError
-from mtl_core.evaluation.pages.score_text import out_of_fold_lines
-from mtl_core.inference.artifacts import artifact
-from mtl_core.inference.artifacts.artifact import Artifact
-from mtl_core.model.cnn import MultitaskCNN, drop_head
 from mtl_core.model.recipes import Recipe
 from mtl_core.model.recipes import recipe as recipe_named
-from mtl_core.pipelines.training import train_monitor
-from mtl_core.pipelines.training.calibration import calibrate_on_folds, calibrate_on_validation
-from mtl_core.pipelines.training.train_data import ModelData, split_models
+from mtl_core.pipelines.training import train_artifact, train_monitor
+from mtl_core.pipelines.training.train_data import ModelData, TrainData, n_segments, split_models
 from mtl_core.pipelines.training.train_loop import TrainResult, TrainSpec, train_worker
+from mtl_core.pipelines.training.train_options import TrainOptions
 from mtl_core.pipelines.workers import cluster, worker_capacity
 from mtl_core.storage import lease
 from mtl_core.storage.checks import as_input_error, check_writable
@@ -46,44 +35,6 @@ MAX_FAILURES = 3  # of workers, each costing at most the epoch it happened in
 STATE_FOLDER = "_train"
 #: Makes torch ask for large pages: activations of 70 MB are allocated anew at each update.
 WORKER_ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
-_PACKAGES = ("torch", "ray", "numpy", "pyarrow")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What a model learns, from which tracks, and how."""
-
-    tasks: tuple[str, ...] = TASKS
-    """What to learn: artist, language, or both."""
-    recipe: str = "best"
-    """The numbers of the training: best (10 epochs), paper (those of Singh & Biswas, 100 epochs) or demo (short)."""
-    split: str = CROSSFIT
-    """crossfit: a model for each fold, then the final model on all tracks, calibrated on what the fold models say of
-    tracks that they did not train on. none: the final model alone, not calibrated. paper, kfold, album or artist (with
-    --tasks language only) hold tracks out for `evaluate`."""
-    folds: int = 5
-    """Folds of --split crossfit, 2 to the number of artists."""
-    fold: int = 0
-    """Fold of --split kfold, from 0."""
-    group_column: str | None = None
-    """Column whose values are never shared by train and test, e.g. album or song; by default that of the split."""
-    precision: float = 0.95
-    """Share of the names that shall be right, above 0 and below 1: a track gets no name where its score is below the
-    threshold at which this was reached on the tracks of --split crossfit."""
-    unknown_share: float = 0.5
-    """Share of tracks of unknown artists in the catalogue that will be tagged, 0 to 1; --precision is meant for it."""
-    epochs: int | None = None
-    """Passes over the training part, >= 1; by default the recipe's."""
-    alpha: float | None = None
-    """Weight of the language loss beside the artist loss, >= 0; by default the recipe's."""
-    num_workers: int = 1
-    """Data-parallel workers, >= 1; must divide the recipe's global batch: 32 of paper and best, 16 of demo."""
-    use_gpu: bool = False
-    """One GPU for each worker."""
-    drop_head: tuple[str, ...] = ()
-    """Tasks whose heads are trained but left out of the artifact, e.g. language."""
-    seed: int = 0
-    """Seed of the split and of the training, >= 0."""
 
 
 def train(mels: Location, out: Location, options: TrainOptions) -> str:
@@ -102,12 +53,12 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
         ray.train.TrainingFailedError: workers failed more than `MAX_FAILURES` times.
     """
     recipe = recipe_named(options.recipe, epochs=options.epochs, alpha=options.alpha)
-    _check_options(options, recipe)
+    options.check(recipe)
     check_writable(out)
     data = _read_data(mels, options, recipe)
-    n_segments = [_n_segments(model.tracks["train"]) for model in data.models]
-    if min(n_segments) < 2 * options.num_workers:
-        raise InputError(f"{min(n_segments)} training segments are too few: a worker needs 2 or more")
+    train_segments = [n_segments(model.tracks["train"]) for model in data.models]
+    if min(train_segments) < 2 * options.num_workers:
+        raise InputError(f"{min(train_segments)} training segments are too few: a worker needs 2 or more")
     specs = [_spec(model, recipe, options.seed) for model in data.models]
     name = _run_name(data, specs, options)
     run = {
@@ -116,46 +67,17 @@ def train(mels: Location, out: Location, options: TrainOptions) -> str:
         "gpu": options.use_gpu,
         "dropped_heads": sorted(options.drop_head),
     }
-    if model_id := _finished(out, run):
+    if model_id := train_artifact.finished(out, run):
         return f"nothing to do: {out} holds the model {model_id} of this training"
     with lease.acquire(out):
         with cluster.connected(num_cpus=options.num_workers):
             results = _fit(data, specs, out, name, options)
-        model_id, metrics = _save(results, data, recipe, options, run, out)
+        model_id, metrics = train_artifact.make_artifact(results, data, recipe, options, run, out)
         (out / STATE_FOLDER).delete_tree()
-    return f"model {model_id}: {_summary(results, metrics)}\n-> {out}"
+    return f"model {model_id}: {train_artifact.summary(results, metrics)}\n-> {out}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    """The mels, and the models that they train."""
-
-    source: MelDataset
-    split: dict[str, Any]  # the arguments of the split, as JSON values
-    assignment: pa.Table  # the splits of the final model
-    models: list[ModelData]  # the final one last
-
-    @property
-    def final(self) -> ModelData:
-        return self.models[-1]
-
-
-def _check_options(options: TrainOptions, recipe: Recipe) -> None:
-    tasks, dropped = set(options.tasks), set(options.drop_head)
-    if not tasks or not tasks <= set(TASKS):
-        raise InputError(f"tasks must be of {', '.join(TASKS)}, got {', '.join(options.tasks) or 'none'}")
-    if not dropped < tasks:
-        heads, model = ", ".join(options.drop_head), ", ".join(options.tasks)
-        raise InputError(f"cannot drop the head {heads} of a model of {model}: one must stay")
-    if not 0 < options.precision < 1:
-        raise InputError(f"precision must be above 0 and below 1, got {options.precision:g}")
-    if not 0 <= options.unknown_share <= 1:
-        raise InputError(f"unknown-share must be 0 to 1, got {options.unknown_share:g}")
-    splits.check_arguments(options.split, tasks=options.tasks, folds=[options.fold], seeds=[options.seed])
-    recipe.check_workers(options.num_workers)
-
-
-def _read_data(mels: Location, options: TrainOptions, recipe: Recipe) -> _Data:
+def _read_data(mels: Location, options: TrainOptions, recipe: Recipe) -> TrainData:
     """Open, split and label the mels."""
     source = open_mel_dataset(mels)
     split: dict[str, Any] = {"kind": options.split, "seed": options.seed, "group_column": options.group_column}
@@ -176,7 +98,7 @@ def _read_data(mels: Location, options: TrainOptions, recipe: Recipe) -> _Data:
         )
     except InputError as error:
         raise InputError(f"{mels}: {error}") from None
-    return _Data(source=source, split=split, assignment=assignment, models=models)
+    return TrainData(source=source, split=split, assignment=assignment, models=models)
 
 
 def _spec(model: ModelData, recipe: Recipe, seed: int) -> TrainSpec:
@@ -189,11 +111,9 @@ def _spec(model: ModelData, recipe: Recipe, seed: int) -> TrainSpec:
     return TrainSpec(name=model.name, recipe=recipe, model=config, seed=seed, chooses_epoch=has_labels)
 
 
-def _n_segments(tracks: pa.Table) -> int:
-    return int(pc.sum(tracks["segments"]).as_py() or 0)
-
-
-def _fit(data: _Data, specs: Sequence[TrainSpec], out: Location, run: str, options: TrainOptions) -> list[TrainResult]:
+def _fit(
+    data: TrainData, specs: Sequence[TrainSpec], out: Location, run: str, options: TrainOptions
+) -> list[TrainResult]:
     """Run the training loop on the cluster and return the results of its first worker."""
     workers, gpus = options.num_workers, int(options.use_gpu)
     if gpus:
@@ -238,84 +158,7 @@ def _fit(data: _Data, specs: Sequence[TrainSpec], out: Location, run: str, optio
         progress.shutdown()
 
 
-def _save(
-    results: Sequence[TrainResult],
-    data: _Data,
-    recipe: Recipe,
-    options: TrainOptions,
-    run: dict[str, Any],
-    out: Location,
-) -> tuple[str, dict[str, Any]]:
-    """Write the artifact, with what `_finished` compares in `run`; returns its `model_id` and its metrics."""
-    result, final = results[-1], data.final
-    model = MultitaskCNN(result.model)
-    model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
-    for task in run["dropped_heads"]:
-        model = drop_head(model, task)
-    tasks = list(model.config.classes)
-    vocabularies = {task: final.vocabularies[task] for task in tasks}
-    if options.split == CROSSFIT:
-        calibration = calibrate_on_folds(
-            results[:-1],
-            data.models[:-1],
-            vocabularies,
-            precision=options.precision,
-            unknown_share=options.unknown_share,
-            seed=options.seed,
-        )
-    else:
-        calibration = calibrate_on_validation(result, final, tasks)
-    best = result.history[result.best_epoch - 1]
-    metrics = {
-        "split": data.split,
-        "seed": options.seed,
-        "tasks": list(final.vocabularies),
-        "precision": options.precision,
-        "unknown_share": options.unknown_share,
-        **run,
-        "tracks": {name: len(table) for name, table in final.tracks.items()},
-        "segments": {name: _n_segments(table) for name, table in final.tracks.items()},
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "validation_loss": best["validation_loss"],
-        "validation": {
-            task: {"segments": best["labelled"][task], "top1": top1, "chance": 1 / len(final.vocabularies[task])}
-            for task, top1 in best["top1"].items()
-            if best["labelled"][task]
-        },
-        "history": result.history,
-        "out_of_fold": calibration.scores,
-        "early_exit": calibration.early_exit,
-    }
-    trained = Artifact(
-        model=model,
-        front_end=data.source.front_end,
-        vocabularies=vocabularies,
-        aggregation=calibration.aggregation,
-        fingerprint=data.source.fingerprint,
-        metrics=metrics,
-        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        recipe={"name": options.recipe, **asdict(recipe)},
-        out_of_fold=calibration.rows,
-    )
-    model_id = artifact.save_artifact(trained, data.assignment, out)
-    return model_id, metrics
-
-
-def _summary(results: Sequence[TrainResult], metrics: dict[str, Any]) -> str:
-    tracks = metrics["tracks"]
-    training_s = sum(epoch["seconds"] for one in results for epoch in one.history)
-    lines = [
-        f"epoch {metrics['best_epoch']} of {metrics['epochs']}, {tracks['train']:,} training and "
-        f"{tracks['validation']:,} validation tracks, {timedelta(seconds=round(training_s))} of training"
-    ]
-    if metrics["out_of_fold"]:
-        return "\n".join(lines + out_of_fold_lines(metrics))
-    top1 = ", ".join(f"{task} {score['top1']:.1%}" for task, score in metrics["validation"].items())
-    return "\n".join([*lines, f"validation segments right: {top1 or 'there is no validation part'}"])
-
-
-def _run_name(data: _Data, specs: Sequence[TrainSpec], options: TrainOptions) -> str:
+def _run_name(data: TrainData, specs: Sequence[TrainSpec], options: TrainOptions) -> str:
     """A name that only the same training on the same files has."""
     identity = {
         "mels": data.source.fingerprint,
@@ -331,14 +174,3 @@ def _run_name(data: _Data, specs: Sequence[TrainSpec], options: TrainOptions) ->
         "calibration": [options.precision, options.unknown_share],
     }
     return run_sha256(identity)[:16]
-
-
-def _finished(out: Location, run: dict[str, Any]) -> str | None:
-    """The `model_id` of the artifact in `out`, if this very training made it."""
-    if not (out / artifact.MODEL_FILE).exists():
-        return None
-    try:
-        stored = artifact.load_artifact(out)
-    except InputError:  # damaged, or of another version: it is replaced
-        return None
-    return artifact.model_id(stored) if {key: stored.metrics.get(key) for key in run} == run else None

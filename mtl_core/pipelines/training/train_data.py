@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mtl_core.dataset.crossfit import crossfit
 from mtl_core.dataset.loader import SplitSegments, select_tracks
@@ -42,6 +43,25 @@ class ModelData:
             }
             parts[name] = select_tracks(source, tracks["track_id"], targets)
         return TrainParts(**parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainData:
+    """The mels, and the models that they train."""
+
+    source: MelDataset
+    split: dict[str, Any]  # the arguments of the split, as JSON values
+    assignment: pa.Table  # the splits of the final model
+    models: list[ModelData]  # the final one last
+
+    @property
+    def final(self) -> ModelData:
+        return self.models[-1]
+
+
+def n_segments(tracks: pa.Table) -> int:
+    """Segments of all these tracks."""
+    return int(pc.sum(tracks["segments"]).as_py() or 0)
 
 
 def split_models(
