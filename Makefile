@@ -37,7 +37,7 @@ experiment: $(READY) $(EXPERIMENT)/.mels  ## Table 1 on a hard synthetic catalog
 	$(BIN)/python jobs/run_experiment.py --mels $(EXPERIMENT)/mels --out $(EXPERIMENT)/table $(EXPERIMENT_FLAGS)
 
 test: $(READY)  ## all tests but the long ones, in two processes, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY)  ## the long ones but chaos
 	$(BIN)/python -m pytest -m slow --ignore tests/chaos
