@@ -6,6 +6,7 @@ that the values between two layers stay in a core's cache.
 Legend: S segments, B batch, T frames, F mel bands, E embedding (96).
 """
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import openvino
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import Vocabulary
-from mtl_core.inference.artifacts.artifact_files import NETWORK_GRAPH, NETWORK_WEIGHTS, read_header, trunk_hash
+from mtl_core.inference.artifacts.artifact_files import NETWORK_FILE, OLD_NETWORK_FILES, read_header, trunk_hash
 from mtl_core.inference.tagging.aggregation import Aggregation
 from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.inference.tagging.heads import Head
@@ -41,12 +42,11 @@ class CpuModel:
     vocabularies: dict[str, Vocabulary]
     heads: dict[str, Head]
     aggregation: Aggregation
-    graph: bytes  # with `weights` the network, as `openvino_export.export_openvino` writes it
-    weights: bytes
+    network: tuple[bytes, ...]  # a file of ONNX; of version 0.1 OpenVINO's graph and its constants
 
     def engine(self) -> "CpuEngine":
         """Compile the network in this process."""
-        return CpuEngine(self.graph, self.weights)
+        return CpuEngine(*self.network)
 
     def tagger(self, options: ExitOptions | None = None) -> Tagger:
         """A tagger that runs the network in this process."""
@@ -59,6 +59,7 @@ def load_cpu_model(location: Location) -> CpuModel:
     header = read_header(location)
     weights = header.read_weights()
     header.check_identity(weights)
+    network = (NETWORK_FILE,) if NETWORK_FILE in header.values["sha256"] else OLD_NETWORK_FILES
     return CpuModel(
         model_id=header.model_id,
         trunk_id=trunk_hash(header.values, weights),
@@ -66,18 +67,17 @@ def load_cpu_model(location: Location) -> CpuModel:
         vocabularies=header.vocabularies,
         heads=header.read_heads(weights),
         aggregation=header.aggregation,
-        graph=header.read_file(NETWORK_GRAPH),
-        weights=header.read_file(NETWORK_WEIGHTS),
+        network=tuple(header.read_file(name) for name in network),
     )
 
 
 class CpuEngine:
     """Runs a network up to its output "embedding", on one CPU core. Compiling it takes a fraction of a second."""
 
-    def __init__(self, graph: bytes, weights: bytes) -> None:
+    def __init__(self, graph: bytes, constants: bytes | None = None) -> None:
         core = openvino.Core()
-        network = core.read_model(graph, weights)
-        trunk = openvino.Model([network.output("embedding")], network.get_parameters())  # 0.1 has the heads, too
+        network = core.read_model(io.BytesIO(graph) if constants is None else graph, constants)
+        trunk = openvino.Model([network.output("embedding")], network.get_parameters())  # without the heads
         self._request = core.compile_model(trunk, "CPU", _ONE_CORE).create_infer_request()
 
     def infer(self, mel_STF: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import scipy.fft
 import torch
 from torch import nn
 
-from mtl_core.inference.artifacts.openvino_export import export_openvino
+from mtl_core.inference.artifacts.onnx_export import export_onnx
 from mtl_core.inference.openvino_engine import CpuEngine
 from mtl_core.model.cnn import BANDS, FRAMES, ModelConfig, MultitaskCNN
 from mtl_core.model.segment_statistics import SegmentStatistics, n_statistics
@@ -57,5 +57,5 @@ def test_a_network_with_statistics_is_the_same_in_openvino(segments):
     assert isinstance(model.statistics, nn.Module) and "statistics" not in " ".join(model.state_dict())
     with torch.no_grad():
         expected_BE = model.embed(segments).numpy()
-    found_BE = CpuEngine(*export_openvino(model)).infer(segments[:, 0].numpy())
+    found_BE = CpuEngine(export_onnx(model)).infer(segments[:, 0].numpy())
     assert np.abs(found_BE - expected_BE).max() < 1e-4

@@ -25,8 +25,7 @@ from mtl_core.inference.artifacts.artifact_files import (
     FILTER_BANK_FILE,
     FORMAT_VERSION,
     MODEL_FILE,
-    NETWORK_GRAPH,
-    NETWORK_WEIGHTS,
+    NETWORK_FILE,
     OUT_OF_FOLD_FILE,
     SPLITS_FILE,
     WEIGHTS_FILE,
@@ -37,7 +36,7 @@ from mtl_core.inference.artifacts.artifact_files import (
     trunk_hash,
 )
 from mtl_core.inference.artifacts.model_card import model_card
-from mtl_core.inference.artifacts.openvino_export import export_openvino
+from mtl_core.inference.artifacts.onnx_export import export_onnx
 from mtl_core.inference.tagging.aggregation import Aggregation
 from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.inference.tagging.heads import Head, read_heads
@@ -107,12 +106,10 @@ def save_artifact(artifact: Artifact, splits: pa.Table, location: Location) -> s
         splits: track_id, split in train | validation | test.
         location: the folder.
     """
-    graph, constants = export_openvino(artifact.model)
     weights, fields = _weights(artifact), _inference_fields(artifact)
     files = {
         WEIGHTS_FILE: safetensors.numpy.save(weights),
-        NETWORK_GRAPH: graph,
-        NETWORK_WEIGHTS: constants,
+        NETWORK_FILE: export_onnx(artifact.model),
         FILTER_BANK_FILE: pack(artifact.front_end.filter_bank),
         SPLITS_FILE: bytes(to_bytes(splits.select(["track_id", "split"]))),
     }

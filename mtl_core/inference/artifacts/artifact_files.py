@@ -1,7 +1,8 @@
 """Artifact files: what lies in a model's folder, and whether the files belong together.
 
     weights.safetensors   every parameter and running statistic (never a pickle), the same bytes for the same model
-    network.xml, .bin     the same network as CPU workers run it (`openvino_engine`), made from the weights
+    model.onnx            the same network as CPU workers run it (`openvino_engine`), made from the weights;
+                          artifacts of version 0.1 have network.xml and network.bin
     model.json            front end, model, vocabularies, aggregation; data fingerprint, recipe, metrics, versions
     filter_bank.npz       the weights of the front end's mel bands, as librosa made them
     splits.parquet        track_id, split: which tracks the model was trained, selected and tested on
@@ -33,7 +34,8 @@ from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 
 FORMAT_VERSION = 2
-WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS = "weights.safetensors", "network.xml", "network.bin"
+WEIGHTS_FILE, NETWORK_FILE = "weights.safetensors", "model.onnx"
+OLD_NETWORK_FILES = "network.xml", "network.bin"  # of version 0.1, in OpenVINO's own format
 MODEL_FILE, SPLITS_FILE, CARD_FILE = "model.json", "splits.parquet", "README.md"
 OUT_OF_FOLD_FILE = "out_of_fold.parquet"  # of a cross-fitted model
 FILTER_BANK_FILE = "filter_bank.npz"  # of the front end; artifacts of version 0.1 have none

@@ -1,4 +1,7 @@
-"""Model card: an artifact's README, for the person who finds the folder."""
+"""Model card: an artifact's README, for the person who finds the folder.
+
+It begins with the metadata by which the Hugging Face Hub lists a model.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,15 @@ def model_card(values: Mapping[str, Any], tracks: Mapping[str, int]) -> str:
     split = json.dumps(metrics.get("split", {}), sort_keys=True)
     temperatures = json.dumps(aggregation["temperature"], sort_keys=True)
     labels = "\n".join(f"- {task}: {', '.join(labels)}" for task, labels in values["vocabularies"].items())
-    return f"""# Music tagger: {heads}
+    tags = "".join(f"\n- {task}-identification" for task in classes)
+    return f"""---
+license: unknown  # fill in; it depends on the recordings that the model was trained on
+library_name: mtl-core
+pipeline_tag: audio-classification
+tags:
+- music{tags}
+---
+# Music tagger: {heads}
 
 `model_id` {values["model_id"]}
 
@@ -41,12 +52,16 @@ Tracks: {parts}. Split: `{split}`. Fingerprint of the training data: `{values["f
 - It was trained on the recordings above. Other studios, codecs and styles lower its accuracy. Recordings from the same
   album as a training track are recognised far better than new albums ("album effect").
 - Confidence estimates the probability of being right for tracks of known artists. Temperatures: `{temperatures}`.
+- A cloned or imitated voice may get the name of the voice that it imitates. A name is no proof of who sang.
 - A wrong artist or language can matter to people: let them correct the tags.
 
 ## How to use it
     mtl-core tag song.mp3 --model THIS_FOLDER
     mtl-core tag_catalogue --manifest MANIFEST --model THIS_FOLDER --out OUT
     mtl-core evaluate --model THIS_FOLDER --mels MELS --out REPORT
+
+`model.onnx` is the network alone, for any ONNX runtime: "mel" (segments, 1, 187, 96) -> "embedding" and the logits of
+each task. A track's tag follows from the mean embedding of its segments, by the numbers in `model.json`.
 
 ## Classes
 {labels}

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from builders.models import untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
@@ -20,8 +21,7 @@ from mtl_core.inference.artifacts.artifact import model_id
 from mtl_core.inference.artifacts.artifact_files import (
     CARD_FILE,
     MODEL_FILE,
-    NETWORK_GRAPH,
-    NETWORK_WEIGHTS,
+    NETWORK_FILE,
     WEIGHTS_FILE,
 )
 from mtl_core.inference.artifacts.artifact_files import SPLITS_FILE as SPLITS_FILE
@@ -98,7 +98,7 @@ def test_loading_draws_no_random_numbers(folder):
 def test_the_same_model_is_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         artifact.save_artifact(_artifact(), SPLITS, Location(str(tmp_path / name)))
-    for name in (WEIGHTS_FILE, NETWORK_GRAPH, NETWORK_WEIGHTS, MODEL_FILE, SPLITS_FILE, CARD_FILE):
+    for name in (WEIGHTS_FILE, NETWORK_FILE, MODEL_FILE, SPLITS_FILE, CARD_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -144,6 +144,13 @@ def test_vocabularies_must_fit_the_heads():
 )
 def test_the_model_card_states_the_facts(folder, fact):
     assert fact in (folder / CARD_FILE).read_bytes().decode()
+
+
+def test_the_model_card_begins_with_the_metadata_of_the_hub(folder):
+    _, metadata, text = (folder / CARD_FILE).read_bytes().decode().split("---\n", 2)
+    metadata = yaml.safe_load(metadata)
+    assert metadata["pipeline_tag"] == "audio-classification" and metadata["license"] == "unknown"
+    assert "artist-identification" in metadata["tags"] and text.startswith("# Music tagger: ")
 
 
 def test_the_model_card_states_the_thresholds(tmp_path):
