@@ -1,4 +1,4 @@
-"""mtl-core evaluate --model URI --out URI (--mels URI [--on train|validation|test|all] | --against URI [--mels URI])"""
+"""mtl-core evaluate --model URI --out URI (--mels URI [--on PART] | --against URI [--mels URI] [--tags OUT])"""
 
 from dataclasses import dataclass
 
@@ -29,6 +29,11 @@ class Options(EvaluationOptions):
     margin: float = 0.0
     """Loss of AUC-PR against it that is accepted, 0 to 1: --model is worse where the whole 95 % interval of the
     difference is below it."""
+    tags: str | None = None
+    """The OUT of the nights with the model in use: how its tags would change is counted on 100,000 rows of the table,
+    or on decoded tracks where the models have another trunk."""
+    decoded_tracks: int = 100
+    """How many tracks are decoded for that, 1 or more."""
 
 
 def main(options: Options) -> int:
@@ -39,15 +44,22 @@ def main(options: Options) -> int:
         comparison = None
         if in_use is not None:
             comparison = ComparisonOptions(
-                margin=options.margin, resamples=options.resamples, seed=options.seed, num_workers=options.num_workers
+                margin=options.margin,
+                resamples=options.resamples,
+                seed=options.seed,
+                num_workers=options.num_workers,
+                decoded_tracks=options.decoded_tracks,
             )
+        tags = None if options.tags is None else Location(options.tags)
     if in_use is not None and comparison is not None:
         if options.on is not None:
             raise InputError("--on is not for --against: models are compared on tracks that neither was trained on")
-        result = compare(model, in_use, mels, out, comparison)
+        result = compare(model, in_use, mels, out, comparison, tags)
         print(verdict(result))
         print(f"-> {out / 'comparison.html'}")
         return cli.WORSE if result["worse"] else cli.DONE
+    if tags is not None:
+        raise InputError("--tags is for --against: it counts how the tags of a night would change")
     if mels is None:
         raise InputError("--mels: give the mels to score the model on")
     print(report.format_report(evaluate(model, mels, out, options)))

@@ -4,7 +4,7 @@ Without mels, cross-fitted models are compared on the out-of-fold rows of the so
 are compared on their tracks, which must be in the splits of neither.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from mtl_core.evaluation.pages.comparison_page import comparison_page
 from mtl_core.evaluation.predictions import TaskPrediction, TrackPrediction
 from mtl_core.inference.artifacts import artifact as artifacts
 from mtl_core.inference.artifacts.artifact import Artifact
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.pipelines.predict import NEW, predict
+from mtl_core.pipelines.tag_changes import find_tag_changes
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.location import Location
 
@@ -41,16 +43,25 @@ class ComparisonOptions:
     """Seed of the bootstrap, and of the sample where there are very many tracks, >= 0."""
     num_workers: int | None = None
     """Worker processes for mels; by default one for each CPU of the cluster."""
+    decoded_tracks: int = 100
+    """Tracks of the night's table that are decoded where the models have another trunk, 1 or more."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 1:
             raise ValueError(f"margin must be 0 to 1, got {self.margin:g}")
         if self.resamples < 1 or self.seed < 0:
             raise ValueError(f"resamples must be 1 or more and seed >= 0, got {self.resamples} and {self.seed}")
+        if self.decoded_tracks < 1:
+            raise ValueError(f"decoded-tracks must be 1 or more, got {self.decoded_tracks}")
 
 
 def compare(
-    new_at: Location, old_at: Location, mels: Location | None, out: Location, options: ComparisonOptions
+    new_at: Location,
+    old_at: Location,
+    mels: Location | None,
+    out: Location,
+    options: ComparisonOptions,
+    tags: Location | None = None,
 ) -> dict[str, Any]:
     """Compare two models, and write `comparison.json` and `comparison.html`.
 
@@ -58,10 +69,11 @@ def compare(
         new_at, old_at: folders of the artifacts.
         mels: of labelled tracks; None: on the out-of-fold rows of cross-fitted models.
         out: folder of the two files.
+        tags: folder of a night's tables, whose tags are of the old model; None: they are not looked at.
 
     Returns:
         The content of comparison.json: for each task both have, what `comparison.compare` returns, and whether the new
-        model is `worse`.
+        model is `worse`; `table`, how the tags of the night would change, as `TagChanges`, or None.
 
     Raises:
         InputError: the models share no task or no track, or one of them was trained on a track of the mels.
@@ -104,6 +116,18 @@ def compare(
         result["tasks"][task] = compared | {"worse": comparison.is_worse(compared, options.margin)}
     if not result["tasks"]:
         raise InputError(f"{new_at} and {old_at}: there is no labelled track that both can be compared on ({on})")
+    result["table"] = None
+    if tags is not None:
+        result["table"] = asdict(
+            find_tag_changes(
+                load_cpu_model(new_at),
+                new_at,
+                result["old"]["model_id"],
+                tags,
+                seed=options.seed,
+                decoded_tracks=options.decoded_tracks,
+            )
+        )
     result["worse"] = any(of["worse"] for of in result["tasks"].values())
     (out / "comparison.json").write_json(result)
     (out / "comparison.html").write_bytes(comparison_page(result).encode())

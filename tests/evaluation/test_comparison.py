@@ -88,6 +88,14 @@ def test_a_model_without_names_has_no_precision_and_a_page(truth):
     }  # fmt: skip
     assert "not worse by more than 1.0%" in verdict(whole) and "not defined" in verdict(whole)
     assert "<td>not defined</td>" in comparison_page(whole)
+    changed = {"same": 7, "another_name": 2, "named_now": 0, "null_now": 1}
+    table = {"source": "audio", "n": 10, "left_out": 3, "tasks": {"artist": changed}}
+    assert "artist: of 10 tags in the table 7 stay, 2 get another name" in verdict(whole | {"table": table})
+    page = comparison_page(whole | {"table": table})
+    assert (
+        "10 tracks of the night's table, drawn at random, were tagged anew from their audio; 3 more could not" in page
+    )
+    assert "<tr><th>get another name</th><td>2</td></tr>" in page
 
 
 def test_changes_are_counted_by_kind():

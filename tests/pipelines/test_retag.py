@@ -15,13 +15,16 @@ from builders.models import save
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.dataset.vocabulary import TASKS, Vocabulary
+from mtl_core.errors import InputError
 from mtl_core.inference.artifacts import artifact
 from mtl_core.inference.artifacts.artifact import Artifact
+from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagging.aggregation import Aggregation, Round, Stop
 from mtl_core.model.cnn import ModelConfig, MultitaskCNN
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.pipelines.night.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.tag_catalogue import TaggingOptions, tag_catalogue
+from mtl_core.pipelines.tag_changes import find_tag_changes
 from mtl_core.storage.location import Location
 from mtl_core.tables import delta
 
@@ -137,3 +140,38 @@ def test_with_only_changed_the_other_rows_stay_as_they_are(at: Location, old: Ar
     of_four = {i for i, row in before.items() if row["n_segments"] == 4}
     assert (runs[0]["tagged"], runs[0]["refused"]) == (len(of_four), N_TRACKS - len(of_four))
     assert {row["artist"] for row in rows(at / "out").values()} == {None}
+
+
+@pytest.mark.parametrize("same_trunk", [True, False], ids=["embeddings", "audio"])
+def test_how_many_tags_a_model_would_change_is_what_a_night_changes(
+    at: Location, old: Artifact, same_trunk: bool
+) -> None:
+    """The new model names no artist, and knows other languages."""
+    silent = replace(WITH_RULE, threshold={"artist": 2.0}, rounds=())
+    new = replace(with_new_heads(old, "abcdefg"), aggregation=silent)
+    if not same_trunk:
+        new = replace(new, front_end=FrontEnd(sampling="spread", segments=8))
+    new_at = save(new, at / "new")
+    before = rows(at / "out")
+    changes = find_tag_changes(
+        load_cpu_model(new_at), new_at, artifact.model_id(old), at / "out", seed=0, decoded_tracks=5
+    )
+    assert changes.source == ("embeddings" if same_trunk else "audio")
+    assert changes.n + changes.left_out == (N_TRACKS if same_trunk else 5) and changes.n >= 3
+    n_named = sum(row["artist"] is not None for row in before.values())
+    assert changes.tasks["artist"]["null_now"] <= n_named
+    assert changes.tasks["artist"]["named_now"] == changes.tasks["artist"]["another_name"] == 0
+    tag_catalogue(at / "m.parquet", new_at, at / "out", TaggingOptions())
+    after = rows(at / "out")
+    changed = sum(before[i]["language"] != after[i]["language"] for i in before)
+    if changes.n == N_TRACKS:
+        assert changes.tasks["language"]["same"] == N_TRACKS - changed
+        assert changes.tasks["artist"]["null_now"] == n_named
+
+
+def test_a_table_without_tags_of_the_model_in_use_is_refused(at: Location, old: Artifact) -> None:
+    new_at = save(with_new_heads(old, "uv"), at / "new")
+    new = load_cpu_model(new_at)
+    for out, message in ((at / "out", "has no row of the model other"), (at / "nothing", "has no table of tags")):
+        with pytest.raises(InputError, match=message):
+            find_tag_changes(new, new_at, "other", out, seed=0, decoded_tracks=5)

@@ -26,26 +26,38 @@ def comparison_page(result: Mapping[str, Any]) -> str:
             f"<td>{_percent(of['scores'][score]['new'])}</td><td>{escape(_points(of['scores'][score]))}</td></tr>"
             for score, name in _NAMES.items()
         )
-        changed = of["changed"]
-        counts = "".join(
-            f"<tr><th>{name}</th><td>{changed[key]:,}</td></tr>"
-            for key, name in (
-                ("same", "stay the same"),
-                ("another_name", "get another name"),
-                ("named_now", "get a name instead of null"),
-                ("null_now", "get null instead of a name"),
-            )
-        )
         said = "worse" if of["worse"] else "not worse"
         sections.append(
             f"<section class='{task}'><h2>{task}: the new model is {said}</h2>"
             f"<p class='note'>{of['n']:,} tracks that neither model was trained on. In brackets: 95 % bootstrap "
             "intervals over songs, in pairs.</p><div class='scroll'><table class='scores'><thead><tr><th></th>"
             f"<th>in use</th><th>new</th><th>difference, points</th></tr></thead><tbody>{rows}</tbody></table></div>"
-            f"<h3>Tags</h3><div class='scroll'><table class='scores'><tbody>{counts}</tbody></table></div></section>"
+            f"<h3>Tags</h3>{_changes(of['changed'])}</section>"
+        )
+    if table := result.get("table"):
+        source = "from their embeddings" if table["source"] == "embeddings" else "from their audio"
+        left_out = f"; {table['left_out']:,} more could not be" if table["left_out"] else ""
+        sections.append(
+            f"<section><h2>The tags of the catalogue</h2><p class='note'>{table['n']:,} tracks of the night's table, "
+            f"drawn at random, were tagged anew {source}{left_out}.</p>"
+            + "".join(f"<h3>{task}</h3>{_changes(changed)}" for task, changed in table["tasks"].items())
+            + "</section>"
         )
     title = f"The new model is {'worse' if result['worse'] else 'not worse'}"
     return page(title, header(title, facts) + "".join(sections))
+
+
+def _changes(changed: Mapping[str, int]) -> str:
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{changed[key]:,}</td></tr>"
+        for key, name in (
+            ("same", "stay the same"),
+            ("another_name", "get another name"),
+            ("named_now", "get a name instead of null"),
+            ("null_now", "get null instead of a name"),
+        )
+    )
+    return f"<div class='scroll'><table class='scores'><tbody>{rows}</tbody></table></div>"
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -54,14 +66,20 @@ def verdict(result: Mapping[str, Any]) -> str:
     for task, of in result["tasks"].items():
         for score, name in _NAMES.items():
             lines.append(f"{task}, {name}: {_difference(of['scores'][score])}")
-        changed = of["changed"]
-        lines.append(
-            f"{task}: of {of['n']:,} tags {changed['same']:,} stay, {changed['another_name']:,} get another name, "
-            f"{changed['named_now']:,} a name instead of null, {changed['null_now']:,} null instead of a name"
-        )
+        lines.append(f"{task}: of {of['n']:,} tags {_changes_text(of['changed'])}")
+    if table := result.get("table"):
+        for task, changed in table["tasks"].items():
+            lines.append(f"{task}: of {table['n']:,} tags in the table {_changes_text(changed)}")
     margin = f" by more than {result['margin']:.1%}" if result["margin"] else ""
     lines.append(f"the new model is {'WORSE' + margin if result['worse'] else 'not worse' + margin}")
     return "\n".join(lines)
+
+
+def _changes_text(changed: Mapping[str, int]) -> str:
+    return (
+        f"{changed['same']:,} stay, {changed['another_name']:,} get another name, {changed['named_now']:,} a name "
+        f"instead of null, {changed['null_now']:,} null instead of a name"
+    )
 
 
 def _difference(of: Mapping[str, Any]) -> str:
