@@ -147,17 +147,24 @@ def require_counts_of_record(server: Prometheus, record: dict[str, Any], bucket:
     assert total("stage_seconds") == pytest.approx(sum(record["seconds_by_stage"].values()), abs=0.1)
 
 
-def require_values(server: Prometheus, since_s: float) -> None:
-    """Each query of the dashboard and each side of a rule has had a value; they are written as a table."""
+def require_values(server: Prometheus, since_s: float, run_id: str) -> None:
+    """Each query of the dashboard and each side of a rule has had a value for the run; they are written as a table."""
     comparison = re.compile(r"\s(?:==|>=|>|<) [\d.]+(?: \* \d+)?")
     queries = dashboard_queries() | {alert["alert"]: comparison.sub("", alert["expr"]) for alert in alerts()}
-    values = {name: server.newest(shortened(query), since_s) for name, query in queries.items()}
-    lines = ["| query | series | value |", "| --- | --- | --- |"]
-    for name, series in values.items():
-        lines += [f"| {name} | {labels} | {value:.6g} |" for labels, value in series.items()]
+    lines, without = ["| panel or alert | query | values |", "| --- | --- | --- |"], []
+    for name, query in queries.items():
+        values = {
+            re.sub(r",?(run|SessionName|dataset|instance)=[^,]*", "", labels).strip(","): value
+            for labels, value in server.newest(shortened(query), since_s).items()
+            if "run=" not in labels or run_id in labels
+        }
+        without += [] if values else [name]
+        text = " ".join(query.replace('{run=~".*"}', "").replace(', run=~".*"', "").replace("|", "\\|").split())
+        found = ", ".join(f"{labels} {value:.6g}".strip() for labels, value in values.items())
+        lines.append(f"| {name} | `{text}` | {found} |")
     if "TABLE" in os.environ:
         Path(os.environ["TABLE"]).write_text("\n".join(lines) + "\n")
-    assert [name for name, series in values.items() if not series] == []
+    assert without == []
 
 
 @pytest.mark.slow
@@ -183,7 +190,7 @@ def test_every_query_has_a_value_and_each_alert_fires_when_it_should(
             time.sleep(5)  # what the driver left is scraped
             require_counts_of_record(server, newest_record(out), at)
         assert server.get("query", query='count_over_time(ALERTS{alertstate="firing"}[10m])')["result"] == []
-        require_values(server, since_s)
+        require_values(server, since_s, newest_record(out)["run_id"])
 
         rewrite_records(out)
         add_night(at, 2, n_bad=60)
