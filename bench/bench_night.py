@@ -45,7 +45,7 @@ ONE_FAILURE_IN = 1024  # tracks
 STAGE_TIMES = StageTimes(
     seconds={"fetch": 0.01, "decode": 6.0, "features": 0.8, "model": 3.1, "write": 0.02}, cpu_s=10.9
 )
-RUN = "stubbed"
+RUN = "20261128T010000Z-stubbed"
 
 
 def phase(name: str, function: Callable[..., Any], phases: list[dict[str, Any]]) -> Callable[..., Any]:

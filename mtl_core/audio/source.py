@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fsspec.spec import AbstractBufferedFile
+
 from mtl_core.audio.ranged_file import HEAD_BYTES, TAIL_BYTES, RangedFile
 from mtl_core.errors import TrackError, one_line
 from mtl_core.storage.location import Location, content_id, is_unmet_condition
@@ -76,6 +78,15 @@ def open_track(
         _check_unchanged(uri, content_id(entry), expected_content_id)
         with Path(location.path).open("rb"):  # a missing permission is an error of fetching, not of decoding
             return location.path
+
+
+def fetched_bytes(source: Source | None) -> int:
+    """The bytes that were downloaded of a track so far. A local file is read in place and has none."""
+    if isinstance(source, bytes):
+        return len(source)
+    if isinstance(source, RangedFile):
+        return source.held_bytes
+    return source.cache.total_requested_bytes if isinstance(source, AbstractBufferedFile) else 0
 
 
 def _is_below(location: Location, place: Location) -> bool:

@@ -23,7 +23,7 @@ from mtl_core.audio.prefetch import PendingFetch, Prefetcher, Row
 from mtl_core.audio.ranged_file import RangedFile
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.audio.segments import rounds
-from mtl_core.audio.source import Source, as_fetch_error
+from mtl_core.audio.source import Source, as_fetch_error, fetched_bytes
 from mtl_core.errors import TrackError
 from mtl_core.timing import StageTimer
 
@@ -251,11 +251,12 @@ class TrackReader:
                 else:
                     yield track
                     self._decoder.end_turn()
+                self.timer.add_fetched(fetched_bytes(self._source))
         finally:  # also where the garbage collector finds an iterator that nobody has read to its end
             self._prefetcher.drop(fetches)
 
     def _open(self, fetch: PendingFetch) -> OpenTrack:
-        row = fetch.row
+        row, self._source = fetch.row, None
         with self.timer.timed("fetch"):
             source = self._source = self._prefetcher.result(fetch)
         draws = {"draws": self._draws, "seed": self._seed, "track_id": row["track_id"]}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr, bdtrc, ndtri
 
-from mtl_core.tables.night_columns import NightColumns
+from mtl_core.tables.night_columns import LABELS, NightColumns
 
 NIGHTS = 7  # before, that a night is compared with
 FALSE_WARNINGS = 0.02  # of a night with unchanged tags, over all its tests together
@@ -72,6 +72,23 @@ def night_summary(columns: NightColumns, failures: Mapping[str, int]) -> NightSu
         shares |= dict(kept)
     means = {name: Mean(n=n, mean=mean, std=std) for name, (n, mean, std) in columns.moments.items()}
     return NightSummary(tagged=columns.n_rows, shares=shares, left_out=left_out, means=means, failures=dict(failures))
+
+
+def unknown_shares(nights: Sequence[NightSummary]) -> dict[str, float]:
+    """Task -> the share of tracks with an unknown label, 0 to 1, of those with sound, over all these nights together.
+
+    A task that the model has not, or has seen no sound of, is left out.
+    """
+    shares = {}
+    for task in LABELS:
+        column = f"{task}_confidence"  # null of a track without sound
+        judged = [night for night in nights if column in night.means]
+        n = sum(night.means[column].n for night in judged)
+        n_null = sum(night.shares.get(f"{task} is null", 0) for night in judged)
+        n_without_sound = sum(night.tagged for night in judged) - n
+        if n:
+            shares[task] = (n_null - n_without_sound) / n
+    return shares
 
 
 def warnings(night: NightSummary, before: Sequence[NightSummary]) -> list[str]:

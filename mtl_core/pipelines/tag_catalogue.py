@@ -28,7 +28,8 @@ from mtl_core.dataset import manifest
 from mtl_core.errors import InputError
 from mtl_core.inference.openvino_engine import CpuModel, load_cpu_model
 from mtl_core.inference.tagging.early_exit import ExitOptions
-from mtl_core.pipelines.night import run_end
+from mtl_core.pipelines.night import lease_conflicts, run_end, run_record
+from mtl_core.pipelines.night.metrics import RunMetrics
 from mtl_core.pipelines.night.run_record import AUDIO, EMBEDDINGS
 from mtl_core.pipelines.night.verdict import Verdict, read_verdict
 from mtl_core.pipelines.workers import cluster, tagging_chains, worker_capacity
@@ -148,7 +149,7 @@ def tag_catalogue(
         "read_limits": asdict(read_options.limits)
         | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
     }
-    with lease.acquire(out) as lock:
+    with lease_conflicts.noted(out / run_record.FOLDER), lease.acquire(out) as lock:
         skipped = forgotten.find(tracks, out)
         plan_tracks = partial(
             planning.plan_tracks, root=out, model_id=model.model_id, retry_failed=options.retry_failed, skipped=skipped
@@ -265,10 +266,17 @@ def _run(
     open_shards = work_plan.open_shards(plan)
     n_open = work_plan.count_tracks(plan, open_shards)
     progress = Progress("tagging", plan.n_tracks, plan.n_tracks - n_open)
-    if open_shards:
-        with closing(progress.watch(tag_shards(plan, open_shards).iter_rows())) as counts:
-            for _ in counts:
-                lock.raise_if_lost()
-    tagging_s = time.monotonic() - start
-    n_per_s = n_open / tagging_s  # of this try
-    return run_end.end_run(plan, out, lock, start_s=start, tracks_per_s=n_per_s)
+    with RunMetrics(plan, out, plan.n_tracks - n_open) as metrics:
+        if open_shards:
+            dataset = tag_shards(plan, open_shards)
+            dataset.set_name(f"mtl-{plan.run_id}")  # in Ray's dashboard and in its metrics of datasets
+            with closing(progress.watch(dataset.iter_rows())) as counts:
+                for shard in counts:
+                    metrics.add_shard(shard["counts"])
+                    lock.raise_if_lost()
+        tagging_s = time.monotonic() - start
+        metrics.enter("committing")
+        n_per_s = n_open / tagging_s  # of this try
+        record, refused_ids = run_end.end_run(plan, out, lock, start_s=start, tracks_per_s=n_per_s)
+        metrics.end(record)
+    return record, refused_ids

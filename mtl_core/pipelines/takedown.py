@@ -166,7 +166,7 @@ def _records_that_hold(out: Location, find_gone_texts: FindGone) -> list[Locatio
     """The run records with the id of a track that left; and drafts, which a killed run leaves beside them."""
     folder = out / run_record.FOLDER
     files = [folder / path for path, _ in folder.walk()]
-    drafts = [file for file in files if not file.name.endswith(".json")]
+    drafts = [file for file in files if not file.name.endswith((".json", run_record.METRICS))]
     records = [file for file in files if file.name.endswith(".json")]
     possible = dict(zip(records, bounded_map(_ids_in_record, records, PARALLEL_SMALL_FILES), strict=True))
     texts = pa.array(sorted(set().union(*possible.values())), pa.string())

@@ -11,7 +11,11 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):{_TIME}}-{uuid.uuid4().hex[:6]}"
 
 
+def planned_at_s(run_id: str) -> float:
+    """When a run was planned, in seconds since 1970. Raises ValueError where the name is none of `new_run_id`."""
+    return datetime.strptime(run_id.partition("-")[0], _TIME).replace(tzinfo=UTC).timestamp()
+
+
 def days_between(first: str, last: str) -> float:
     """Days from the planning of one run to that of another. Raises ValueError where a name is none of `new_run_id`."""
-    start, end = (datetime.strptime(run_id.partition("-")[0], _TIME) for run_id in (first, last))
-    return (end - start).total_seconds() / 86_400
+    return (planned_at_s(last) - planned_at_s(first)) / 86_400

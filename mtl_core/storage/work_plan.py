@@ -228,6 +228,7 @@ def sum_results(results: list[ShardResult]) -> dict[str, Any]:
         "audio_hours": round(sum(result.audio_s for result in results) / 3600, 4),
         "seconds_by_stage": {stage: round(value, 2) for stage, value in spent.seconds.items()},
         "cpu_s": round(spent.cpu_s, 2),
+        "fetched_bytes": spent.fetched_bytes,
     }
 
 

@@ -10,7 +10,7 @@ from builders.sound_files import encoded, song
 
 from mtl_core.audio import source
 from mtl_core.audio.front_end import FrontEnd
-from mtl_core.audio.source import open_track
+from mtl_core.audio.source import fetched_bytes, open_track
 from mtl_core.audio.track_reader import OpenTrack, Track, TrackReader
 from mtl_core.errors import TrackError
 from mtl_core.storage import location as storage
@@ -27,6 +27,7 @@ def test_a_large_object_is_read_by_range(bucket: str, monkeypatch: pytest.Monkey
     assert file.read() == data[-6:]
     file.seek(100)
     assert file.read(50) == data[100:150]
+    assert 56 <= fetched_bytes(file) <= 2 * len(data)
     with pytest.raises(TrackError, match="the manifest has another"):
         open_track(f"{bucket}/large", "another")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtl_core.evaluation.drift import MIN_TRACKS, NIGHTS, Mean, NightSummary, warnings
+from mtl_core.evaluation.drift import MIN_TRACKS, NIGHTS, Mean, NightSummary, unknown_shares, warnings
 
 N_TRACKS, N_ARTISTS = 10_000, 200
 SHARES = np.random.default_rng(1).dirichlet(np.full(N_ARTISTS, 0.5)) * 0.6
@@ -28,6 +28,17 @@ def night(rng, n=N_TRACKS, *, silent=0.0, twice=None, confidence=0.7, corrupt=0.
         },
         failures={"decode/corrupt": int(rng.binomial(n, corrupt))},
     )
+
+
+def test_the_unknown_share_is_of_the_tracks_with_sound_and_of_the_tasks_that_a_model_has():
+    judged = Mean(n=80, mean=0.5, std=0.1)
+    one = NightSummary(
+        tagged=100, shares={"artist is null": 60, "language is null": 100}, means={"artist_confidence": judged}
+    )
+    assert unknown_shares([one]) == {"artist": 40 / 80}, "20 of the 60 have no sound"
+    other = NightSummary(tagged=20, shares={"artist is a": 20}, means={"artist_confidence": Mean(n=20, mean=1, std=0)})
+    assert unknown_shares([one, other]) == {"artist": 40 / 100}
+    assert unknown_shares([]) == unknown_shares([NightSummary()]) == {}
 
 
 def test_nights_of_one_distribution_give_at_most_one_warning_in_twenty():

@@ -68,6 +68,10 @@ def tag_a_small_catalogue(at: Location, untrained: Artifact) -> list[dict]:
         assert sum(top["probability"] for top in row["language_top"]) == pytest.approx(1, abs=1e-5)
     (run,) = tagged.runs
     assert (run["planned"], run["tagged"], run["failed"], run["already_done"]) == (N_GOOD + 4, N_GOOD, 4, 0)
+    n_stored = sum(entry["size"] for path, entry in (at / "catalogue").walk() if path != "labels.csv")
+    assert run["fetched_bytes"] == (n_stored if at.on_s3 else 0), (
+        "each object is downloaded once; a file stays where it is"
+    )
     assert json.loads((out / "runs" / f"{run['run_id']}.json").read_bytes()) == run
     assert tagged.verdict is not None and not tagged.verdict.accepted
     assert (tagged.verdict.failed, tagged.verdict.tried) == (4, N_GOOD + 4)

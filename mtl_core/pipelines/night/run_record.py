@@ -1,4 +1,4 @@
-"""Run record: what a run of `tag_catalogue` was asked, did and cost, as `OUT/runs/RUN_ID.json`.
+"""Run record: what a run of `tag_catalogue` was asked, did and cost, as `OUT/runs/RUN_ID.json` and `RUN_ID.prom`.
 
 It also sums up the night's tags, so that the nights after can say what has changed.
 """
@@ -13,11 +13,15 @@ from typing import Any
 
 from mtl_core.evaluation import drift
 from mtl_core.evaluation.drift import NightSummary
+from mtl_core.pipelines.night import lease_conflicts
+from mtl_core.pipelines.night.prometheus_text import prometheus_text
 from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.tables.night_columns import NightColumns
 
 FOLDER = "runs"
+METRICS = ".prom"  # behind the id of a run: its record as Prometheus text
+MAX_METRICS = 14  # of these files: the newest ones. What scrapes them must not grow for ever
 ACCEPTED = ".accepted.json"  # behind the id of a run whose failures a person has accepted
 #: The sources of a run's tags.
 AUDIO, EMBEDDINGS = "audio", "embeddings"
@@ -47,6 +51,8 @@ def write(
     """
     source = plan.parameters.get("source", AUDIO)
     summary = drift.night_summary(night, failures)
+    before = nights_before(out, plan.run_id, plan.parameters) if is_a_night(plan.parameters) else []
+    conflicts = lease_conflicts.find(out / FOLDER)
     record = {
         "run_id": plan.run_id,
         "source": source,
@@ -66,13 +72,21 @@ def write(
         "audio_hours": totals["audio_hours"],
         "n_segments": totals["n_segments"],
         "seconds_by_stage": totals["seconds_by_stage"],
+        "fetched_bytes": totals["fetched_bytes"],
         **cost,
         "cpu_s_per_track": round(totals["cpu_s"] / max(1, totals["planned"]), 4),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "night": summary.to_dict(),  # what the next nights are compared with
-        "drift": drift.warnings(summary, nights_before(out, plan, source)) if _is_a_night(plan.parameters) else [],
+        "drift": drift.warnings(summary, before),
+        "unknown": drift.unknown_shares([summary]),  # task -> share of the tracks with sound
+        "unknown_before": drift.unknown_shares(before),
+        "lease_conflicts": len(conflicts),  # commands that were refused while the run held the lease
     }
     (out / FOLDER / f"{plan.run_id}.json").write_json(record)
+    (out / FOLDER / f"{plan.run_id}{METRICS}").write_bytes(prometheus_text(record).encode())
+    lease_conflicts.delete(out / FOLDER, conflicts)
+    for old in (out / FOLDER).files(METRICS)[:-MAX_METRICS]:
+        old.delete()
     return record
 
 
@@ -94,14 +108,15 @@ def newest_records(out: Location, after: str = "") -> Iterator[dict[str, Any]]:
             yield record
 
 
-def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSummary]:
-    """The last runs of the same model and source, from their records."""
+def nights_before(out: Location, run_id: str, asked: Mapping[str, Any]) -> list[NightSummary]:
+    """The last runs of the same model and source as a run that was asked this, from their records."""
     nights: list[NightSummary] = []
+    source = asked.get("source", AUDIO)
     for record in newest_records(out):
         try:
-            is_alike = "night" in record and record["source"] == source and record["run_id"] != plan.run_id
-            is_alike = is_alike and record["asked"]["model_id"] == plan.parameters["model_id"]
-            if is_alike and _is_a_night(record["asked"]):
+            is_alike = "night" in record and record["source"] == source and record["run_id"] != run_id
+            is_alike = is_alike and record["asked"]["model_id"] == asked["model_id"]
+            if is_alike and is_a_night(record["asked"]):
                 nights.append(NightSummary.from_dict(record["night"]))
         except (ValueError, KeyError, TypeError) as error:
             print(f"warning: run {record.get('run_id')} is not compared with: {error!r}", file=sys.stderr)
@@ -110,7 +125,7 @@ def nights_before(out: Location, plan: WorkPlan, source: str) -> list[NightSumma
     return nights
 
 
-def _is_a_night(asked: Mapping[str, Any]) -> bool:
+def is_a_night(asked: Mapping[str, Any]) -> bool:
     """Whether a run's tags are those of an ordinary night: not of changed rows alone, nor of tracks that a run before
     has refused, which are the hard ones."""
     of_changes = asked.get("only_changed") and asked.get("source") == EMBEDDINGS

@@ -1,14 +1,16 @@
 """Shard workers: the classes that Ray Data runs on CPU workers.
 
-Each call takes one shard of a work plan. Only shard numbers go in and only counts come out; the workers do all I/O
-themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a worker from
-several threads: it downloads the tracks of one shard while it works on another.
+Each call takes one shard of a work plan. Only shard numbers go in and only counts come out (`ShardCounts`); the workers
+do all I/O themselves, so Ray needs no CPUs for read or write tasks and actors may occupy every CPU. Ray Data calls a
+worker from several threads: it downloads the tracks of one shard while it works on another.
 """
 
+import json
 import pickle
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -185,7 +187,7 @@ class RetagShard:
             audio_s=0.0,
             spent=self._timer.delta(),
         )
-        return finish_shard(self._plan, result, [])
+        return finish_shard(self._plan, result, [], _count_unknown(tags))
 
     def _rows(self, planned: pa.Table) -> Iterator[pa.Table]:
         """The rows of the table for the planned tracks, with the URIs of the plan, one row group at a time."""
@@ -231,9 +233,10 @@ class TagWriter:
         """Write the tags and complete the shard."""
         rows = [result for result in results if not isinstance(result, FailedTrack)]
         output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
+        tags = pa.Table.from_pylist(rows, schema=TAGS)
         with self._timer.timed("write"):
             if rows:
-                output.write_bytes(to_bytes(pa.Table.from_pylist(rows, schema=TAGS)))
+                output.write_bytes(to_bytes(tags))
         result = ShardResult(
             shard=shard,
             output=output.name if rows else "",
@@ -243,11 +246,37 @@ class TagWriter:
             audio_s=sum(row["duration_s"] for row in rows),
             spent=times_before + self._timer.delta(),
         )
-        return finish_shard(self._plan, result, results)
+        return finish_shard(self._plan, result, results, _count_unknown(tags))
 
 
-def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | Row | FailedTrack]) -> ShardBatch:
-    """Write a shard's result and the failures among its tracks, and return its counts of tracks for Ray Data."""
+@dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """What the driver learns of a shard, for people who watch the run."""
+
+    ended: int  # tracks
+    tagged: int
+    failures: dict[str, int]  # "stage/error" -> tracks
+    unknown: dict[str, tuple[int, int]]  # task -> tracks with an unknown label, of so many that the model looked at
+    seconds: dict[str, float]  # by stage
+    fetched_bytes: int
+
+
+def _count_unknown(tags: pa.Table) -> dict[str, tuple[int, int]]:
+    """As in `ShardCounts`. A track without sound, or of a task that the model has not, has no confidence."""
+    judged = {task: tags.filter(tags[f"{task}_confidence"].is_valid()) for task in TASKS}
+    return {task: (rows[task].null_count, len(rows)) for task, rows in judged.items()}
+
+
+def finish_shard(
+    plan: WorkPlan,
+    result: ShardResult,
+    tracks: Sequence[Track | Row | FailedTrack],
+    unknown: dict[str, tuple[int, int]] | None = None,
+) -> ShardBatch:
+    """Write a shard's result and the failures among its tracks, and return its counts for Ray Data.
+
+    "counts" holds `ShardCounts` as JSON.
+    """
     model_id = plan.parameters.get("model_id")  # an extraction has none, and counts no attempts of earlier runs
     failures = [
         track.as_row(model_id=model_id, run_id=plan.run_id, gives_up=_lasts_too_long(track, plan))
@@ -255,7 +284,19 @@ def finish_shard(plan: WorkPlan, result: ShardResult, tracks: Sequence[Track | R
         if isinstance(track, FailedTrack)
     ]
     work_plan.complete_shard(plan, result, failures)
-    return {"done": np.array([result.done]), "failed": np.array([result.failed])}
+    counts = ShardCounts(
+        ended=result.done + result.failed + result.left,
+        tagged=result.done,
+        failures=dict(Counter(f"{row['stage']}/{row['error']}" for row in failures)),
+        unknown=unknown or {},
+        seconds=result.spent.seconds,
+        fetched_bytes=result.spent.fetched_bytes,
+    )
+    return {
+        "done": np.array([result.done]),
+        "failed": np.array([result.failed]),
+        "counts": np.array([json.dumps(asdict(counts))]),
+    }
 
 
 def _lasts_too_long(track: FailedTrack, plan: WorkPlan) -> bool:

@@ -15,7 +15,7 @@ from mtl_core.storage.work_plan import SHARDS_PER_WORKER, WorkPlan
 if TYPE_CHECKING:
     import ray.data
 
-#: The chain that tags some shards of a plan; its rows are their counts of tracks.
+#: The chain that tags some shards of a plan; its rows are their counts of tracks, see `shard_workers.finish_shard`.
 TagShards = Callable[[WorkPlan, list[int]], "ray.data.Dataset"]
 
 GPU_SEGMENTS = 8  # of a track, where a GPU tags it and the user says nothing

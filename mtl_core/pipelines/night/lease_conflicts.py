@@ -1,0 +1,41 @@
+"""Lease conflicts: commands that another run refused, because it held the lease (exit status 4).
+
+A refused command starts no Ray, so nothing can scrape it. It leaves a file, OUT/runs/_conflict-TIME-ID.json. The run
+that holds the lease counts these files; where that is no run of `tag_catalogue`, the next run does. The files say
+nothing else, and do not touch the lease.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+from mtl_core.errors import OtherRunError
+from mtl_core.storage.location import Location
+from mtl_core.storage.run_id import new_run_id
+
+_PREFIX = "_conflict-"
+
+
+@contextlib.contextmanager
+def noted(folder: Location) -> Iterator[None]:
+    """Note it in `folder` where the body raises OtherRunError. A file that cannot be written is a warning."""
+    try:
+        yield
+    except OtherRunError:
+        file = folder / f"{_PREFIX}{new_run_id()}.json"
+        try:
+            file.write_json({})
+        except OSError as error:
+            print(f"warning: {file} cannot be written, so no metric shows this: {error}", file=sys.stderr)
+        raise
+
+
+def find(folder: Location) -> set[str]:
+    """The names of the conflicts that no finished run has counted."""
+    return {name for name in folder.names() if name.startswith(_PREFIX)}
+
+
+def delete(folder: Location, names: Iterable[str]) -> None:
+    """Delete conflicts that a record counts."""
+    for name in names:
+        (folder / name).delete()
