@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset
 
+from mtl_core import log
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
@@ -264,10 +265,14 @@ def _run(
     start = time.monotonic()
     open_shards = work_plan.open_shards(plan)
     n_open = work_plan.count_tracks(plan, open_shards)
-    progress = Progress("tagging", plan.n_tracks, plan.n_tracks - n_open)
+    source, n_done = plan.parameters.get("source", AUDIO), plan.n_tracks - n_open
+    log.set_run_id(plan.run_id)
+    log.event("planned", source=source, shards=len(open_shards), tracks=plan.n_tracks, done_before=n_done)
+    progress = Progress("tagging", plan.n_tracks, n_done)
     if open_shards:
         with closing(progress.watch(tag_shards(plan, open_shards).iter_rows())) as counts:
-            for _ in counts:
+            for shard in counts:
+                log.event("shard_done", tagged=int(shard["done"]), failed=int(shard["failed"]))
                 lock.raise_if_lost()
     tagging_s = time.monotonic() - start
     n_per_s = n_open / tagging_s  # of this try
