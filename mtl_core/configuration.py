@@ -84,7 +84,7 @@ class Configuration(Generic[Options]):
         commands = _commands(type(self.options))
         lines = [_toml_line("log_format", self.common.log_format, self.sources["log_format"])]
         lines += [f"\n[{commands[-1]}]"] if commands else []
-        for name in _flags(type(self.options)):
+        for name in flag_types(type(self.options)):
             source = self.sources[name]
             value = getattr(self.options, name)
             lines.append(f"# {name} is required" if source == "required" else _toml_line(name, value, source))
@@ -114,12 +114,12 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     file = given.config or os.environ.get(f"{PREFIX}CONFIG")
     tables = [] if file in (None, FLAGS_ALONE) else _read_tables(str(file), _commands(options))
     environment = {} if file == FLAGS_ALONE else {n: v for n, v in os.environ.items() if n.startswith(PREFIX)}
-    of_common = _settings(_flags(CommonOptions), tables, environment)
+    of_common = _settings(flag_types(CommonOptions), tables, environment)
     common, _ = _parse(CommonOptions, [*_words(of_common), *asked], return_unknown_args=True, add_help=False)
     log.configure(common.log_format)
-    flags = _flags(options)
+    flags = flag_types(options)
     for number, (source, values) in enumerate(tables):  # the first is for every command
-        _check_keys(source, values, {*flags, *_flags(CommonOptions), *(() if number else FLAGS)})
+        _check_keys(source, values, {*flags, *flag_types(CommonOptions), *(() if number else FLAGS)})
     _check_variables(environment, flags)
     settings = _settings(flags, tables, environment)
     sources = _sources(options, settings, rest) | _sources(CommonOptions, of_common, asked)
@@ -154,7 +154,7 @@ def _commands(options: type) -> list[str]:
     return [module for module in modules if module in COMMANDS]
 
 
-def _flags(options: type) -> dict[str, Any]:
+def flag_types(options: type) -> dict[str, Any]:
     """Name -> type of the flags that can be given elsewhere: no positional arguments, and not --config."""
     hints = typing.get_type_hints(options, include_extras=True)
     names = [field.name for field in dataclasses.fields(options)]
@@ -298,7 +298,7 @@ def _sources(options: type, settings: Iterable[Setting], args: Sequence[str]) ->
     """Where the value of each flag comes from."""
     given = {word.partition("=")[0].replace("_", "-") for word in args}
     required = {field.name for field in dataclasses.fields(options) if field.default is dataclasses.MISSING}
-    sources = {name: "required" if name in required else "default" for name in _flags(options)}
+    sources = {name: "required" if name in required else "default" for name in flag_types(options)}
     sources |= {setting.name: setting.source for setting in settings}
     return sources | {name: "flag" for name in sources if {f"--{_flag(name)}", f"--no-{_flag(name)}"} & given}
 
