@@ -33,7 +33,7 @@ _QUIET = {
 #: A local Ray adds no nodes. With version 1 of the autoscaler, Ray 2.60's default, it takes a second longer to end.
 _LOCAL = {"RAY_enable_autoscaler_v2": "1"}
 #: In Ray's messages of a node that is not ready within its 30 s, of an `Exception` or a `TimeoutError`.
-_SLOW_START = ("timed out during startup", "waiting for node to startup")
+SLOW_START = ("timed out during startup", "waiting for node to startup")
 _SUBMISSION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job
 
 
@@ -104,7 +104,7 @@ def _start_local(num_cpus: int) -> None:
             logging_config=ray.LoggingConfig(log_level="ERROR"),
         )
     except Exception as error:
-        if any(text in str(error) for text in _SLOW_START):
+        if any(text in str(error) for text in SLOW_START):
             message = f"the local Ray has not started in time, the machine may be busy: {one_line(error)}"
             raise RunError(f"{message}: the same command resumes") from None
         if not isinstance(error, OSError) or "AF_UNIX path length" not in str(error):
