@@ -6,7 +6,7 @@
 import importlib
 import sys
 
-from mtl_core import cli, standard_output
+from mtl_core import cli, configuration, log, standard_output
 
 COMMANDS = {
     "tag": "tag files and print their artists and languages",
@@ -44,6 +44,7 @@ USAGE = "usage: mtl-core COMMAND [--help] …\n\n" + "".join(
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its status."""
     standard_output.install()
+    log.configure(configuration.early_format(sys.argv[1:]))
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help"):
         print(USAGE, end="")

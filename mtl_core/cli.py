@@ -15,17 +15,15 @@ import atexit
 import contextlib
 import dataclasses
 import errno
-import io
+import logging
 import os
-import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-import tyro
-
-from mtl_core import standard_output, termination
+from mtl_core import configuration, log, standard_output, termination
 from mtl_core.errors import InputError, OtherRunError, RunError, one_line
 
 Options = TypeVar("Options")
@@ -33,20 +31,6 @@ Options = TypeVar("Options")
 DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, OTHER_RUN, WORSE = range(6)
 _ending: int | None = None  # the exit status, once the process ends
 _MEANINGS = {TOO_MANY_FAILED: "done, but too many tracks failed", WORSE: "done, and the model is worse"}
-
-
-def _parse_flags(options: type[Options]) -> Options:
-    """The process's flags. One that is not allowed, also by the dataclass's `__post_init__`, is an InputError."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(options)
-    except SystemExit as error:
-        if error.code != WRONG_INPUT:
-            raise
-    first_paragraph = re.split(r"│ ─+ │", printed.getvalue())[0]  # of tyro's error, which is drawn as a box
-    lines = [line.strip("│ ") for line in first_paragraph.splitlines() if not line.startswith(("╭", "╰"))]
-    raise InputError(one_line(" ".join(lines)).removeprefix(f"Error parsing {options.__name__}: "))
 
 
 def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
@@ -76,15 +60,20 @@ def flag_errors() -> Iterator[None]:
 
 
 def main(function: Callable[[Options], int | None], options: type[Options]) -> None:
-    """Run a job: parse the process's flags into `options`, call `function` with them, exit with its status (None is 0).
+    """Run a job: resolve its `configuration`, call `function` with it, exit with its status (None is 0).
 
     The docstrings of the dataclass `options` are the help.
     """
     standard_output.install()
+    log.configure(configuration.early_format(sys.argv[1:]))
     termination.install()
     sys.excepthook = _report_bug
     try:
-        end(function(_parse_flags(options)) or DONE)
+        resolved = configuration.resolve(options, sys.argv[1:])
+        if resolved.common.print_config:
+            print(resolved.to_toml(), end="")
+            end(DONE)
+        end(function(resolved.options) or DONE)
     except InputError as error:
         end(WRONG_INPUT, f"error: {error}")
     except OtherRunError as error:
@@ -103,19 +92,26 @@ def end(status: int, message: str | None = None) -> NoReturn:
     """Exit with a status; the last line on stderr names it, if it is not `DONE`."""
     global _ending
     _ending = status
-    if status != DONE:
-        print(f"{message or _MEANINGS[status]} [exit status {status}]", file=sys.stderr)
+    if status == DONE:
+        log.event("end", exit_status=status)
+    else:
+        _log_end(status, message or _MEANINGS[status])
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)
 
 
-def _report_bug(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _log_end(status: int, message: str) -> None:
+    log.event("end", f"{message} [exit status {status}]", level=logging.ERROR, exit_status=status)
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
     """Print the traceback of an error that nothing catches, and the status that Python ends with."""
     global _ending
     _ending = FAILED
-    sys.__excepthook__(kind, error, traceback)
-    print(f"failed: {one_line(error)} [exit status {FAILED}]", file=sys.stderr)
+    lines = traceback.format_exception(kind, error, frames)
+    log.event("traceback", "".join(lines).removesuffix("\n"), level=logging.ERROR)
+    _log_end(FAILED, f"failed: {one_line(error)}")
 
 
 @atexit.register

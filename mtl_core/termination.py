@@ -6,12 +6,15 @@ with their parent.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+from mtl_core import log
 
 TERMINATED = 128 + signal.SIGTERM  # the exit status
 GRACE_S = 1.0  # for the handler; half as much again for a thread that does its work
@@ -67,7 +70,8 @@ def _terminate(*_: object) -> None:
 def _clean_up() -> None:
     for function in reversed(_cleanups):
         function()
-    print(f"stopped by SIGTERM: the same command resumes [exit status {TERMINATED}]", file=sys.stderr)
+    message = f"stopped by SIGTERM: the same command resumes [exit status {TERMINATED}]"
+    log.event("end", message, level=logging.ERROR, exit_status=TERMINATED)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

@@ -30,8 +30,18 @@ def audio() -> Path:
 
 
 # Their folder is on the path only now.
+from builders import credentials  # noqa: E402
 from builders.identities import Iam, forget_identity, iam_server  # noqa: E402
 from builders.moto import moto_server  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hidden_credentials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No output and no file of the tests shows a credential."""
+    with pytest.MonkeyPatch.context() as patched:
+        credentials.watch_output(patched)
+        yield
+    credentials.assert_hidden_in_files(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +50,12 @@ def s3_server() -> Iterator[str]:
     with moto_server() as endpoint:
         os.environ |= {
             "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            **credentials.S3_KEYS,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         yield endpoint
+        credentials.assert_hidden_in_objects(endpoint)
 
 
 @pytest.fixture(scope="session")

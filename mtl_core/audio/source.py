@@ -35,7 +35,9 @@ Plan = Callable[[int, int], Sequence[tuple[float, float]]]
 
 def is_audio_file(path: str) -> bool:
     """Whether a path has one of `AUDIO_EXTENSIONS`, and is none of the `._NAME` that macOS writes beside each NAME."""
-    return not path.rpartition("/")[2].startswith("._") and path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS
+    extension = path.rpartition(".")[2]
+    is_known = extension.isascii() and extension.lower() in AUDIO_EXTENSIONS  # the lower case of others is disputed
+    return is_known and not path.rpartition("/")[2].startswith("._")
 
 
 def open_track(

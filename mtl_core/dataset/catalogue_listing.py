@@ -26,9 +26,10 @@ from mtl_core.storage.sql import open_database, read_batches, stripped
 
 _ROWS_PER_GROUP = 262_144
 _EXTENSIONS = ", ".join(f"'{extension}'" for extension in sorted(AUDIO_EXTENSIONS))
-#: `audio.source.is_audio_file` in SQL, of a row of `files`.
+#: `audio.source.is_audio_file` in SQL, of a row of `files`. `strlen` is in bytes, `length` in characters.
 IS_AUDIO = f"""
     lower(split_part(files.path, '.', -1)) IN ({_EXTENSIONS})
+    AND strlen(split_part(files.path, '.', -1)) = length(split_part(files.path, '.', -1))
     AND NOT starts_with(split_part(files.path, '/', -1), '._')
 """
 

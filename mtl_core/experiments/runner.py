@@ -1,13 +1,13 @@
 """Runner: the runs of an experiment are planned, then done one after the other. A stored run is not done again."""
 
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
 
+from mtl_core import log
 from mtl_core.dataset import splits
 from mtl_core.dataset.mel_dataset import MelDataset
 from mtl_core.dataset.vocabulary import TASKS
@@ -125,4 +125,4 @@ def run_missing(runs: Sequence[Run], out: Location, train_run: Callable[[Run], R
 
 
 def _print_progress(text: str) -> None:
-    print(f"experiment: {text}", file=sys.stderr, flush=True)
+    log.event("progress", f"experiment: {text}")

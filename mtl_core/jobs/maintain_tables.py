@@ -1,12 +1,11 @@
 """mtl-core maintain_tables --out URI [--restore-before RUN_ID | --compact --clean | --forget FILE | --prune-to URI]"""
 
-import sys
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.dataset
 
-from mtl_core import cli
+from mtl_core import cli, log
 from mtl_core.dataset import manifest, track_list
 from mtl_core.pipelines import takedown
 from mtl_core.pipelines.takedown import Purged
@@ -117,7 +116,7 @@ def _take_down(
         for name, track_id in rows.read_ids(out, found):
             print(f"{name}\t{track_id}")
         counts = {name: of_table.n_rows for name, of_table in found.items()}
-        print(f"would be removed: {_describe_rows(counts)}, {rows.share(found):.1%} of all", file=sys.stderr)
+        log.event("forecast", f"would be removed: {_describe_rows(counts)}, {rows.share(found):.1%} of all", **counts)
         return
     if tracks is not None:
         result = takedown.forget(out, tracks, lock, confirmed=confirmed, purge_now=purge_now)
@@ -127,7 +126,7 @@ def _take_down(
     print(f"removed: {_describe_rows(result.rows)}")
     for run_id in result.holding:
         then = "drops" if tracks is not None else "tags"
-        print(f"warning: the unfinished run {run_id} has removed tracks in its plan, and {then} them", file=sys.stderr)
+        log.warning(f"the unfinished run {run_id} has removed tracks in its plan, and {then} them")
     if result.purged is not None:
         _print_purged(out, result.purged)
 
@@ -141,7 +140,7 @@ def _print_purged(out: Location, purged: Purged) -> None:
     print(f"deleted: {files}, {len(purged.runs):,} unfinished runs, {len(purged.records):,} run records")
     print("time travel ends here: no older version of the tables can be read or restored")
     for name in purged.others:
-        print(f"warning: {out / name} is not of this program and may hold ids: it stays", file=sys.stderr)
+        log.warning(f"{out / name} is not of this program and may hold ids: it stays")
     versions = old_object_versions(out)
     if versions is not None:
-        print(f"warning: {versions}", file=sys.stderr)
+        log.warning(versions)

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-from mtl_core import cli
+from mtl_core import cli, log
+from mtl_core.configuration import FLAGS_ALONE
 from mtl_core.jobs import tag_catalogue
 from mtl_core.pipelines.nightly import NightOptions, describe, run_night
 from mtl_core.storage.location import Location
@@ -32,8 +33,10 @@ def main(options: Options) -> None:
             for name in ("manifest", "model", "out", "export_parquet")
             if getattr(options, name) is not None
         }
+    # All of the configuration is read here: the driver's machine has other variables and files.
+    common = ["--config", FLAGS_ALONE, "--log-format", log.current_format()]
     flags = cli.flags_of(vars(options) | places, tag_catalogue.Options)
-    night = run_night(["tag_catalogue", *flags], out, options)
+    night = run_night(["tag_catalogue", *common, *flags], out, options)
     result = asdict(night) | {"exit_status": night.exit_status}
     print(json.dumps(result, indent=1) if options.json else describe(night))
     if night.exit_status != cli.DONE:

@@ -1,12 +1,12 @@
 """mtl-core tag_catalogue --manifest URI --model URI --out URI [--max-failed-share X] [--limit N] …"""
 
-import sys
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from mtl_core import cli
+from mtl_core import cli, log
 from mtl_core.inference.artifacts.model_pointer import find_model
 from mtl_core.pipelines.forecast import describe, forecast
 from mtl_core.pipelines.night.run_record import EMBEDDINGS
@@ -58,7 +58,7 @@ def main(options: Options) -> int:
     for run in result.runs:
         print(_describe_run(run, out))
         for change in run["drift"]:
-            print(f"warning: {change}", file=sys.stderr)
+            log.warning(change)
     if not result.runs:
         others = f"; {result.forgotten:,} are forgotten" if result.forgotten else ""
         print(
@@ -81,7 +81,8 @@ def _status(verdict: Verdict | None, out: Location, options: Options) -> int:
         print(f"accepted: {text}")
         return cli.DONE
     allowed = f"--max-failed-share allows {options.max_failed_share:.1%}"
-    print(f"{text}: {verdict.share:.1%}, {allowed}; --accept-failures ends the alarm", file=sys.stderr)
+    message = f"{text}: {verdict.share:.1%}, {allowed}; --accept-failures ends the alarm"
+    log.event("verdict", message, level=logging.ERROR, failed=verdict.failed, tried=verdict.tried)
     return cli.TOO_MANY_FAILED
 
 

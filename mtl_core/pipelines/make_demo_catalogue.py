@@ -1,9 +1,9 @@
 """Make the synthetic catalogue: plan the songs -> write `audio/…`, a Ray task for each song -> `labels.csv`."""
 
-import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mtl_core import log
 from mtl_core.dataset.synthetic.catalogue import CatalogueConfig, Song, encode, labels_csv, pcm, plan_songs
 from mtl_core.errors import InputError
 from mtl_core.pipelines.workers import cluster
@@ -73,7 +73,7 @@ def _write_songs(songs: list[Song], out: Location) -> int:
     for number, row in enumerate(sizes, start=1):
         size_bytes += row["size_bytes"]
         if number == len(songs) or number % max(1, len(songs) // 10) == 0:
-            print(f"{number} of {len(songs)} songs", file=sys.stderr, flush=True)
+            log.event("progress", f"{number} of {len(songs)} songs")
     return size_bytes
 
 

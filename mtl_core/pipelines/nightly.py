@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mtl_core import termination
+from mtl_core import log, termination
 from mtl_core.errors import InputError
 from mtl_core.pipelines.night import job_server
-from mtl_core.pipelines.night.run_record import newest_records
+from mtl_core.pipelines.night.run_record import read_records, record_names
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location
 
@@ -95,41 +95,47 @@ def run_night(command: Sequence[str], out: Location, options: NightOptions) -> N
     """
     check_reachable(out)
     with as_input_error(out):
-        last_run = next((record["run_id"] for record in newest_records(out)), "")
+        before = record_names(out)
     tries: list[Try] = []
     while not tries or (tries[-1].may_resume and len(tries) <= options.retries):
         if tries:
-            print(f"retry {len(tries)} of {options.retries} in {options.retry_wait_s:g} s", file=sys.stderr)
+            log.event("retry", f"retry {len(tries)} of {options.retries} in {options.retry_wait_s:g} s")
             time.sleep(options.retry_wait_s)
-        tries.append(_try(command, options.name, number=len(tries) + 1))
-    return Night(tries=tries, records=_read_records(out, after=last_run))
+        tries.append(_try(command, options.name, {one.job_id for one in tries}))
+    return Night(tries=tries, records=_read_records(out, before))
 
 
-def _read_records(out: Location, after: str) -> list[dict[str, Any]]:
-    """The records of the runs after a run, the oldest first. A store that fails now changes no exit status."""
+def _read_records(out: Location, before: set[str]) -> list[dict[str, Any]]:
+    """The records that were not there before, the oldest first. A store that fails now changes no exit status."""
     try:
         with as_input_error(out):
-            return list(newest_records(out, after))[::-1]
+            return list(read_records(out, record_names(out) - before))[::-1]
     except InputError as error:
-        print(f"warning: the records of the night cannot be read: {error}", file=sys.stderr)
+        log.warning(f"the records of the night cannot be read: {error}")
         return []
 
 
-def _try(command: Sequence[str], name: str, number: int) -> Try:
+def _try(command: Sequence[str], name: str, taken: set[str]) -> Try:
+    """Run a driver.
+
+    Args:
+        taken: the ids of the drivers before.
+    """
     address = job_server.named_address()
     start_s = time.monotonic()
     try:
         if address is None:
-            ended = _run_here(command, f"{job_server.dated_id(name)}{f'-{number}' if number > 1 else ''}")
+            ended = _run_here(command, job_server.next_id(job_server.dated_id(name), taken))
         else:
             ended = job_server.JobServer(address).run(["python", "-m", "mtl_core", *command], name)
     except (InputError, OSError) as error:
-        if number == 1 and isinstance(error, InputError):
+        if not taken and isinstance(error, InputError):
             raise
         ended = job_server.EndedJob(job_id=name, exit_status=None, log="", message=f"failed: {error}")
-    last_lines = _LAST_LINE.findall(ended.log)
+    last_lines = _LAST_LINE.findall("\n".join(map(log.message_of, ended.log.splitlines())))
     status = FAILED if ended.exit_status is None else ended.exit_status
     message = "" if status == 0 else last_lines[-1] if last_lines else ended.message
+    message = log.hide_credentials(message)
     return Try(job_id=ended.job_id, exit_status=status, message=message, wall_s=round(time.monotonic() - start_s, 1))
 
 

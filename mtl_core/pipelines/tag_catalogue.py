@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset
 
+from mtl_core import log
 from mtl_core.audio.decoding.decoder_process import DECODER
 from mtl_core.audio.read_limits import ReadLimits
 from mtl_core.dataset import manifest
@@ -265,13 +266,17 @@ def _run(
     start = time.monotonic()
     open_shards = work_plan.open_shards(plan)
     n_open = work_plan.count_tracks(plan, open_shards)
-    progress = Progress("tagging", plan.n_tracks, plan.n_tracks - n_open)
-    with RunMetrics(plan, out, plan.n_tracks - n_open) as metrics:
+    source, n_done = plan.parameters.get("source", AUDIO), plan.n_tracks - n_open
+    log.set_run_id(plan.run_id)
+    log.event("planned", source=source, shards=len(open_shards), tracks=plan.n_tracks, done_before=n_done)
+    progress = Progress("tagging", plan.n_tracks, n_done)
+    with RunMetrics(plan, out, n_done) as metrics:
         if open_shards:
             dataset = tag_shards(plan, open_shards)
             dataset.set_name(f"mtl-{plan.run_id}")  # in Ray's dashboard and in its metrics of datasets
             with closing(progress.watch(dataset.iter_rows())) as counts:
                 for shard in counts:
+                    log.event("shard_done", tagged=int(shard["done"]), failed=int(shard["failed"]))
                     metrics.add_shard(shard["counts"])
                     lock.raise_if_lost()
         tagging_s = time.monotonic() - start

@@ -25,7 +25,10 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from mtl_core import log
+
 S3 = "s3://"
+_BUCKET = r"[A-Za-z0-9._-]+|arn:.+"  # the second is an access point's
 ALLOWED = "allowed are a path, file:///path and s3://bucket/key"
 _GOOGLE, _AZURE, _S3A = "Google Cloud Storage", "Azure Blob Storage", "another spelling of s3://"
 _OTHER_STORES = {
@@ -76,8 +79,8 @@ class Location:
         uri = self.uri
         if uri.startswith(S3):
             normal = S3 + uri[len(S3) :].rstrip("/")
-            if not normal[len(S3) :].split("/")[0]:
-                raise ValueError(f"{uri!r} names no bucket: {ALLOWED}")
+            if not re.fullmatch(_BUCKET, normal[len(S3) :].split("/")[0]):
+                raise ValueError(f"{log.hide_credentials(uri)!r} names no bucket: {ALLOWED}, without credentials")
         elif scheme := re.match(r"(?!file:///)(\w+):/", uri):
             store = _OTHER_STORES.get(scheme[1].lower())
             raise ValueError(f"{uri!r}{f' is {store}' if store else ''}: {ALLOWED}")

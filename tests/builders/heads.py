@@ -12,8 +12,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from builders.credentials import NEVER_SHOWN
+
 RAY = Path(sys.executable).with_name("ray")
 TOKEN = "a-token-of-these-tests-alone-0123456789"
+NEVER_SHOWN.add(TOKEN)
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import botocore.session
 import pytest
 
+from builders.credentials import NEVER_SHOWN
 from builders.moto import moto_server
 from mtl_core.storage import identity, location
 
@@ -61,6 +62,7 @@ class Iam:
         self._iam.create_user(UserName=name)
         self.set_policy(name, allowed)
         key = self._iam.create_access_key(UserName=name)["AccessKey"]
+        NEVER_SHOWN.update((key["AccessKeyId"], key["SecretAccessKey"]))
         return Keys(user=name, access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"])
 
     def add_role(self, allowed: Iterable[tuple[str, str]]) -> str:

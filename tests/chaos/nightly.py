@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from builders.catalogue import write_audio
+from builders.credentials import S3_KEYS
 from builders.models import save, untrained_artifact
 
 from mtl_core.audio.front_end import FrontEnd
@@ -127,7 +128,8 @@ def start(
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "killed_job.py"), point, how, decoder, *command],
-        env=os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_USAGE_STATS_ENABLED": "0"} | (env or {}),
+        env={**S3_KEYS, **os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "RAY_USAGE_STATS_ENABLED": "0"}
+        | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,13 +3,17 @@
 import gzip
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mtl_core.audio.source import is_audio_file, open_track
+from mtl_core.audio.source import AUDIO_EXTENSIONS, is_audio_file, open_track
 from mtl_core.dataset import manifest
 from mtl_core.dataset.catalogue_files import Examples
 from mtl_core.dataset.catalogue_listing import IS_AUDIO, CatalogueListing, list_catalogue
@@ -195,12 +199,33 @@ def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "path", ["a.mp3", "a.MP3", "mp3", "a.b/c", "a/._b.mp3", "._a/b.mp3", "a.mp3/", ".mp3", "a.mp3 "]
+    "path", ["a.mp3", "a.MP3", "mp3", "a.b/c", "a/._b.mp3", "._a/b.mp3", "a.mp3/", ".mp3", "a.mp3 ", "a.aİf", "a.mKa"]
 )
 def test_sql_and_python_agree_on_what_an_audio_file_is(path: str) -> None:
     with open_database() as database:
         database.execute("CREATE TABLE files AS SELECT $path AS path", {"path": path})
         assert database.sql(f"SELECT {IS_AUDIO} FROM files").fetchall() == [(is_audio_file(path),)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([*sorted(AUDIO_EXTENSIONS), ".", "/", "._", "MP3", " ", "a.aİf", "a.mKa", "a.\0mp3"]),
+            st.characters(blacklist_categories=["Cs"]),
+        ),
+        min_size=1,
+    ).map("".join)
+)
+def test_sql_and_python_agree_on_any_name(any_name_database: Any, path: str) -> None:
+    any_name_database.execute("CREATE OR REPLACE TABLE files AS SELECT $path AS path", {"path": path})
+    assert any_name_database.sql(f"SELECT {IS_AUDIO} FROM files").fetchall() == [(is_audio_file(path),)]
+
+
+@pytest.fixture(scope="module")
+def any_name_database() -> Iterator[Any]:
+    with open_database() as database:
+        yield database
 
 
 def test_a_listing_and_an_inventory_of_a_bucket_give_the_same_manifest(bucket: str) -> None:

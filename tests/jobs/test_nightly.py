@@ -158,6 +158,21 @@ def test_each_status_where_it_is_due(folder: Path, on: str, request: pytest.Fixt
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on", ["here", "cluster"])
+def test_as_json_the_lines_of_the_driver_are_events_too(folder: Path, on: str, request: pytest.FixtureRequest) -> None:
+    client = HERE if on == "here" else request.getfixturevalue("client")
+    # The variables of this process are not those of the cluster; the driver gets what they say all the same.
+    variables = {"MTL_LOG_FORMAT": "json", "MTL_MAX_FAILED_SHARE": "0.1"}
+    status, stdout, stderr = run(client | variables, folder, "--json", out=f"json {on}")
+    events = [json.loads(line) for line in stderr.splitlines()]
+    (one,) = json.loads(stdout)["tries"]
+    assert status == 3 and one["message"] == "done, but too many tracks failed", stderr
+    driver = [event["event"] for event in events if event["event"] in ("planned", "commit", "end")]
+    assert driver == ["planned", "commit", "end", "end"]
+    assert any("--max-failed-share allows 10.0%" in event.get("message", "") for event in events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["here", "cluster"])
 def test_a_killed_driver_is_followed_by_one_that_resumes(
     long_night: Path, on: str, request: pytest.FixtureRequest
 ) -> None:

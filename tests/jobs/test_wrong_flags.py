@@ -1,6 +1,7 @@
 """Wrong flags and wrong inputs of every job: one line that names the value, exit status 2, and nothing is written."""
 
 import dataclasses
+import importlib
 import re
 import runpy
 import sys
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import tyro
 from builders.small_mels import write_mels
+
+from mtl_core import configuration
+from mtl_core.__main__ import COMMANDS
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.py"))
 
@@ -221,13 +225,20 @@ def test_help_explains_every_flag_and_names_its_default(
             descriptions[flag] = start[2]
         elif descriptions:
             descriptions[flag] += " " + line.strip("│ ")
-    fields = dataclasses.fields(parsed[0])
+    fields = dataclasses.fields(parsed[-1])  # the first is of the flags that every command has
     assert list(descriptions) == ["--" + field.name.replace("_", "-") for field in fields]
     for field, description in zip(fields, descriptions.values(), strict=True):
         default = "required" if field.default is dataclasses.MISSING else f"default: {_as_flag(field.default)}"
         text = " ".join(description.strip("│╰─╯ ").split())
         assert text.endswith(f"({default})"), text
         assert len(text) > len(default) + 20, f"{field.name} has no explanation"
+
+
+def test_a_file_of_configuration_knows_the_flags_of_all_commands() -> None:
+    names = {"print_config", "log_format"}
+    for command in COMMANDS:
+        names |= configuration.flag_types(importlib.import_module(f"mtl_core.jobs.{command}").Options).keys()
+    assert names == configuration.FLAGS and COMMANDS.keys() == configuration.COMMANDS
 
 
 def _as_flag(default: object) -> str:

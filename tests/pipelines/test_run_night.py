@@ -35,6 +35,7 @@ def write_driver(at: Path, line: str) -> str:
         ("kill -9 $$", [137, 137], "the driver was ended by signal 9: Killed"),
         ("exit 1", [1, 1], "exit status 1"),
         ("echo 'error: why [exit status 2]'; exit 2", [2], "error: why"),
+        ("""echo '{"event": "end", "message": "error: why [exit status 2]"}'; exit 2""", [2], "error: why"),
         ("exit 0", [0], ""),
     ],
 )
@@ -46,7 +47,24 @@ def test_a_driver_that_fails_or_is_killed_is_followed_by_another(
     monkeypatch.setattr(sys, "executable", write_driver(tmp_path / "driver", line))
     night = run_night(["tag_catalogue"], Location(str(tmp_path)), NightOptions(retries=1, retry_wait_s=0))
     assert [one.exit_status for one in night.tries] == statuses
+    assert [one.job_id[18:] for one in night.tries] == ["", "-2"][: len(statuses)]  # behind nightly-2026-11-28
     assert night.tries[-1].message.startswith(message) and bool(message) == bool(night.tries[-1].message)
+
+
+def test_a_night_counts_its_own_records_whatever_the_clock_of_another_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for run_id in ("20250101T000000Z-aaaaaa", "20990101T000000Z-aaaaaa"):
+        (runs / f"{run_id}.json").write_text(f'{{"run_id": "{run_id}"}}')
+    record = '{"run_id": "20260101T000000Z-bbbbbb", "tagged": 3, "failed": 0}'
+    driver = write_driver(tmp_path / "driver", f"echo '{record}' > {runs}/20260101T000000Z-bbbbbb.json")
+    monkeypatch.setattr(sys, "executable", driver)
+    night = run_night(["tag_catalogue"], Location(str(tmp_path)), NightOptions(retries=0))
+    assert [run["run_id"] for run in night.records] == ["20260101T000000Z-bbbbbb"]
 
 
 def test_an_interrupted_night_leaves_no_driver(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ ever for a head that has gone away. That client only submits, which sends this p
 
 import http.client
 import json
+import logging
 import os
 import shlex
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import mtl_core
-from mtl_core import termination
+from mtl_core import log, termination
 from mtl_core.errors import InputError, one_line
 from mtl_core.pipelines.workers import cluster
 
@@ -104,10 +105,11 @@ class JobServer:
         alike = [job for job in jobs if job["submission_id"] and job["entrypoint"] == entrypoint]
         at_work = [job["submission_id"] for job in alike if not _has_ended(job)]
         if at_work:
-            print(f"{at_work[0]} is at work on {self.address}: it is followed", file=sys.stderr)
+            log.event("followed", f"{at_work[0]} is at work on {self.address}: it is followed", job_id=at_work[0])
             return str(at_work[0])
-        job_id = _next_id(dated_id(name), {job["submission_id"] for job in jobs})
-        print(f"{job_id} is submitted to {self.address}; its log: ray job logs --follow {job_id}", file=sys.stderr)
+        job_id = next_id(dated_id(name), {job["submission_id"] for job in jobs})
+        message = f"{job_id} is submitted to {self.address}; its log: ray job logs --follow {job_id}"
+        log.event("submitted", message, job_id=job_id)
         from ray.job_submission import JobSubmissionClient  # takes a second to import
 
         package = {"py_modules": [str(Path(mtl_core.__file__).parent)]}
@@ -147,20 +149,20 @@ class JobServer:
         if job["status"] == "STOPPED":
             status = termination.TERMINATED
         try:
-            log = self._request(f"/api/jobs/{job_id}/logs")["logs"]
+            printed = self._request(f"/api/jobs/{job_id}/logs")["logs"]
         except OSError as error:
-            log = f"the log of {job_id} cannot be read: {one_line(error)}\n"
+            printed = f"the log of {job_id} cannot be read: {one_line(error)}\n"
         if status != 0:
-            print(*log.splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
+            print(*printed.splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
         message = one_line(job["message"] or job["status"]).partition(", last available logs")[0]  # which Ray adds
-        return EndedJob(job_id=job_id, exit_status=status, log=log, message=message)
+        return EndedJob(job_id=job_id, exit_status=status, log=printed, message=message)
 
     def _stop(self, job_id: str) -> None:
         """Ask the cluster to stop the job: it gets SIGTERM."""
         try:
             self._request(f"/api/jobs/{job_id}/stop", method="POST", timeout_s=termination.GRACE_S / 2)
         except OSError as error:
-            print(f"{job_id} could not be stopped: {one_line(error)}", file=sys.stderr)
+            log.event("error", f"{job_id} could not be stopped: {one_line(error)}", level=logging.ERROR)
 
     def _request(self, path: str, *, method: str = "GET", timeout_s: float = ANSWER_S) -> Any:
         """The JSON that a request answers. Raises OSError, also if the answer is cut or no JSON; HTTPError is one."""
@@ -196,7 +198,7 @@ def dated_id(name: str) -> str:
     return f"{name}-{datetime.now(UTC):%Y-%m-%d}"
 
 
-def _next_id(first: str, taken: set[str]) -> str:
+def next_id(first: str, taken: set[str]) -> str:
     """`first`, or `first-2` and so on: a submission's id cannot be used again."""
     number, job_id = 1, first
     while job_id in taken:

@@ -3,12 +3,14 @@
 It needs neither the model nor Ray, and can be repeated from wherever an earlier try left it.
 """
 
+import logging
 import time
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl_core import log
 from mtl_core.pipelines.night import run_record
 from mtl_core.storage import work_plan
 from mtl_core.storage.lease import Lease
@@ -16,6 +18,8 @@ from mtl_core.storage.location import Location
 from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.tables import commit
 from mtl_core.tables.night_columns import read_night
+
+MAX_FAILURES_LOGGED = 1000  # of a run; the table of failures has all
 
 
 def end_run(
@@ -30,6 +34,7 @@ def end_run(
     Raises:
         VerificationError: the results do not match the plan; nothing is committed.
     """
+    log.set_run_id(plan.run_id)
     results, failures = work_plan.read_results(plan, range(plan.n_shards))
     planned = work_plan.read_columns(plan, ["track_id", "attempts"])
     files = [(plan.folder / result.output, result.done) for result in results if result.done]
@@ -45,8 +50,10 @@ def end_run(
     )
     refused = work_plan.read_refused(plan, results)
     night = read_night(out / "tags", verified.tags)
+    _log_failures(verified.failures)
     commit.commit_run(out, verified, lock.renew)
     lock.renew()
+    log.event("commit", tagged=len(verified.tagged), failed=len(verified.failures), dropped=verified.n_dropped)
     committed = {
         "done": len(verified.tagged),
         "failed": len(verified.failures),
@@ -61,6 +68,14 @@ def end_run(
     record = run_record.write(out, plan, totals | committed, cost, refused=len(refused), night=night, failures=errors)
     work_plan.delete_plan(plan.folder)
     return record, refused
+
+
+def _log_failures(failures: pa.Table) -> None:
+    """One event a failed track, up to `MAX_FAILURES_LOGGED`; the last says how many others there are."""
+    for row in failures.slice(0, MAX_FAILURES_LOGGED).select(["track_id", "stage", "error"]).to_pylist():
+        log.event("failure", level=logging.WARNING, **row)
+    if len(failures) > MAX_FAILURES_LOGGED:
+        log.event("failures_left_out", level=logging.WARNING, count=len(failures) - MAX_FAILURES_LOGGED)
 
 
 def end_begun_commits(out: Location, lock: Lease) -> None:

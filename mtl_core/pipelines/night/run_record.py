@@ -6,11 +6,11 @@ It also sums up the night's tags, so that the nights after can say what has chan
 import importlib.metadata
 import json
 import platform
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from mtl_core import log
 from mtl_core.evaluation import drift
 from mtl_core.evaluation.drift import NightSummary
 from mtl_core.pipelines.night import lease_conflicts
@@ -91,19 +91,30 @@ def write(
 
 
 def newest_records(out: Location, after: str = "") -> Iterator[dict[str, Any]]:
-    """The records of finished runs, the newest first: those after a run, or the last `MAX_RECORDS_READ`.
+    """The records of finished runs, the newest first: those after a run, or the last `MAX_RECORDS_READ`."""
+    names = sorted(record_names(out))
+    later = [name for name in names if name > f"{after}.json"]
+    yield from read_records(out, later if after else names[-MAX_RECORDS_READ:])
+
+
+def record_names(out: Location) -> set[str]:
+    """The names of the files of all records."""
+    return {file.name for file in (out / FOLDER).files(".json") if not file.name.endswith(ACCEPTED)}
+
+
+def read_records(out: Location, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """These records, the newest first.
 
     A record that cannot be read is passed over with a warning: it is no reason to stop a run that is committed.
     """
-    files = [file for file in (out / FOLDER).files(".json") if not file.name.endswith(ACCEPTED)]
-    newest = [file for file in files if file.name > f"{after}.json"] if after else files[-MAX_RECORDS_READ:]
-    for file in reversed(newest):
+    for name in sorted(names, reverse=True):
+        file = out / FOLDER / name
         try:
             record = json.loads(file.read_bytes())
             if not isinstance(record, dict) or "run_id" not in record:
                 raise ValueError("it is no record of a run")
         except ValueError as error:
-            print(f"warning: {file} is passed over: {error}", file=sys.stderr)
+            log.warning(f"{file} is passed over: {error}")
         else:
             yield record
 
@@ -119,7 +130,7 @@ def nights_before(out: Location, run_id: str, asked: Mapping[str, Any]) -> list[
             if is_alike and is_a_night(record["asked"]):
                 nights.append(NightSummary.from_dict(record["night"]))
         except (ValueError, KeyError, TypeError) as error:
-            print(f"warning: run {record.get('run_id')} is not compared with: {error!r}", file=sys.stderr)
+            log.warning(f"run {record.get('run_id')} is not compared with: {error!r}")
         if len(nights) == drift.NIGHTS:
             break
     return nights

@@ -4,7 +4,6 @@ Each run of the command writes one event file to `OUT/_tensorboard/RUN/`, which 
 stores cannot append. Show it with `tensorboard --logdir OUT/_tensorboard`.
 """
 
-import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,6 +12,7 @@ from pathlib import Path
 from ray.util.queue import Queue
 from tensorboardX import SummaryWriter
 
+from mtl_core import log
 from mtl_core.pipelines.training.train_loop import Epoch
 from mtl_core.storage.location import Location
 
@@ -33,7 +33,7 @@ def report_epochs(progress: Queue, epochs: Mapping[str, int], folder: Location) 
             behind = sum(epochs[other] for other in names[names.index(name) + 1 :]) + epochs[name] - epoch.epoch
             left = timedelta(seconds=round(behind * sum(seconds) / len(seconds)))
             model = f"{name} ({names.index(name) + 1} of {len(names)} models), " if len(names) > 1 else ""
-            print(_epoch_line(model, epoch, epochs[name], left), file=sys.stderr, flush=True)
+            log.event("progress", _epoch_line(model, epoch, epochs[name], left))
             scalars = {"loss/train": epoch.train_loss, "loss/validation": epoch.validation_loss}
             scalars |= {f"validation_top1/{task}": top1 for task, top1 in epoch.top1.items()}
             for scalar, value in scalars.items():

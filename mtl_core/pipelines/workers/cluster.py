@@ -20,7 +20,7 @@ import ray
 
 import mtl_core
 from mtl_core import termination
-from mtl_core.errors import InputError, one_line
+from mtl_core.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
     import ray.data
@@ -32,6 +32,8 @@ _QUIET = {
 }
 #: A local Ray adds no nodes. With version 1 of the autoscaler, Ray 2.60's default, it takes a second longer to end.
 _LOCAL = {"RAY_enable_autoscaler_v2": "1"}
+#: In Ray's messages of a node that is not ready within its 30 s, of an `Exception` or a `TimeoutError`.
+SLOW_START = ("timed out during startup", "waiting for node to startup")
 _SUBMISSION = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the driver of a submitted job
 
 
@@ -44,6 +46,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         InputError: `RAY_ADDRESS` names a cluster that does not answer, or the temporary folder's name is too long.
+        RunError: a local Ray has not started in time.
     """
     if ray.is_initialized():
         _silence_ray_data()
@@ -100,8 +103,11 @@ def _start_local(num_cpus: int) -> None:
             # In workers too: an actor of Ray Train warns each second that there is no dashboard to ask.
             logging_config=ray.LoggingConfig(log_level="ERROR"),
         )
-    except OSError as error:
-        if "AF_UNIX path length" not in str(error):
+    except Exception as error:
+        if any(text in str(error) for text in SLOW_START):
+            message = f"the local Ray has not started in time, the machine may be busy: {one_line(error)}"
+            raise RunError(f"{message}: the same command resumes") from None
+        if not isinstance(error, OSError) or "AF_UNIX path length" not in str(error):
             raise
         folder = tempfile.gettempdir()
         raise InputError(

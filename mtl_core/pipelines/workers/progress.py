@@ -1,6 +1,6 @@
 """Progress: what a person sees of a run: tracks done of planned, failures, tracks a second, time left.
 
-On a terminal it is one line that is replaced; in a log it is a line every 15 seconds.
+On a terminal it is one line that is replaced; in a log it is a line, or an event, every 15 seconds.
 """
 
 import sys
@@ -8,6 +8,8 @@ import time
 from collections.abc import Generator, Iterable
 from datetime import timedelta
 from typing import Any
+
+from mtl_core import log
 
 TERMINAL_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
@@ -25,7 +27,7 @@ class Progress:
     def __init__(self, what: str, planned: int, done: int = 0) -> None:
         self._what, self._planned, self._before = what, planned, done
         self._done, self._failed = done, 0
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = log.current_format() == "text" and sys.stderr.isatty()
         self._start = self._last = time.monotonic()
         if done:
             self._print(f"{what}: resuming an unfinished run, {done:,} of {planned:,} tracks are done", end="\n")
@@ -63,4 +65,7 @@ class Progress:
         )
 
     def _print(self, line: str, end: str) -> None:
-        print(f"{line:<100}".rstrip() if end == "\n" else f"{line:<100}", end=end, file=sys.stderr, flush=True)
+        if end == "\n":
+            log.event("progress", line, planned=self._planned, done=self._done, failed=self._failed)
+        else:
+            print(f"{line:<100}", end=end, file=sys.stderr, flush=True)

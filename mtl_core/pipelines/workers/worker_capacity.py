@@ -1,11 +1,11 @@
 """Worker capacity: how many workers a cluster can hold, by their CPUs, GPUs and memory."""
 
 import os
-import sys
 from dataclasses import dataclass
 
 import ray
 
+from mtl_core import log
 from mtl_core.errors import InputError
 
 _WORKER_AT_REST_MIB = 384  # a worker with its decoder before a track is decoded, see bench/bench_memory.py
@@ -59,18 +59,16 @@ def find_workers(options: WorkerOptions) -> Workers:
     ]
     if offered and max(offered) < memory_bytes and not is_autoscaling():
         memory_bytes = max(offered)
-        print(
-            f"warning: a worker requests {options.worker_memory_mib} MiB of memory, and no node offers more than "
-            f"{_amount('memory', memory_bytes)}: one worker starts there all the same",
-            file=sys.stderr,
+        log.warning(
+            f"a worker requests {options.worker_memory_mib} MiB of memory, and no node offers more than "
+            f"{_amount('memory', memory_bytes)}: one worker starts there all the same"
         )
     workers = Workers(require_workers(options.num_workers, memory_bytes=memory_bytes), memory_bytes)
     by_cpus = _capacity({"CPU": 1})
     if options.num_workers is None and workers.count == _capacity({"CPU": 1, "memory": memory_bytes}) < by_cpus:
-        print(
-            f"warning: the nodes have CPUs for {by_cpus} workers, and memory for {workers.count} of "
-            f"{options.worker_memory_mib} MiB",
-            file=sys.stderr,
+        log.warning(
+            f"the nodes have CPUs for {by_cpus} workers, and memory for {workers.count} of "
+            f"{options.worker_memory_mib} MiB"
         )
     return workers
 
@@ -110,7 +108,7 @@ def require_workers(
         message = f"{workers or 1} workers of {each} each: the cluster has room for {capacity} ({total} in all)"
         if not capacity or all_at_once:
             raise InputError(message)
-        print(f"warning: {message}; the others wait", file=sys.stderr)
+        log.warning(f"{message}; the others wait")
     if workers is not None:
         return workers
     return capacity if os.environ.get("RAY_ADDRESS") else min(capacity, os.cpu_count() or 1)
