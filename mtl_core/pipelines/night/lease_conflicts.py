@@ -9,7 +9,8 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 
-from mtl_core.errors import OtherRunError
+from mtl_core.errors import InputError, OtherRunError
+from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 from mtl_core.storage.run_id import new_run_id
 
@@ -24,9 +25,10 @@ def noted(folder: Location) -> Iterator[None]:
     except OtherRunError:
         file = folder / f"{_PREFIX}{new_run_id()}.json"
         try:
-            file.write_json({})
-        except OSError as error:
-            print(f"warning: {file} cannot be written, so no metric shows this: {error}", file=sys.stderr)
+            with as_input_error(file):
+                file.write_json({})
+        except InputError as error:
+            print(f"warning: no metric will show this: {error}", file=sys.stderr)
         raise
 
 

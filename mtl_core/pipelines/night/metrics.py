@@ -17,9 +17,11 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
+from mtl_core.errors import InputError
 from mtl_core.evaluation import drift
 from mtl_core.pipelines.night import lease_conflicts, run_record
 from mtl_core.pipelines.workers.shard_workers import ShardCounts
+from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
 from mtl_core.storage.run_id import planned_at_s
 from mtl_core.storage.work_plan import WorkPlan
@@ -143,8 +145,9 @@ class RunMetrics:
     def _from_store(self, read: Callable[[], None]) -> None:
         """Read something that the run does without, if need be."""
         try:
-            read()
-        except OSError as error:
+            with as_input_error(self._out):
+                read()
+        except InputError as error:
             print(f"warning: the metrics of run {self._plan.run_id} lack something: {error}", file=sys.stderr)
 
     def _set_unknown_before(self) -> None:

@@ -81,4 +81,4 @@ def test_a_run_writes_its_record_and_its_metrics_and_counts_the_refused_commands
 def test_a_refused_command_ends_as_refused_even_if_it_cannot_note_it(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(OtherRunError), lease_conflicts.noted(Location("/proc/nothing/runs")):
         raise OtherRunError("another run is at work")
-    assert "cannot be written, so no metric shows this" in capsys.readouterr().err
+    assert "warning: no metric will show this: /proc/nothing" in capsys.readouterr().err
