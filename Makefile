@@ -98,6 +98,7 @@ check: lint types walls
 docs: $(READY) .venv-docs/.ready  ## the documentation as a site under build/site, read offline; a warning or a broken link ends it
 	$(BIN)/python docs/make_reference.py
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	! grep -rE '<(script|img|link)[^>]* (src|href)="https?:' --include '*.html' build/site  # what a page would load
 	.venv-docs/bin/lychee --quiet --offline --include-fragments --root-dir $(CURDIR)/build/site 'build/site/**/*.html'
 	.venv-docs/bin/lychee --quiet --offline --include-fragments README.md CHANGELOG.md
 
