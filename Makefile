@@ -99,7 +99,7 @@ docs: $(READY) .venv-docs/.ready  ## the documentation as a site under build/sit
 	$(BIN)/python docs/make_reference.py
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	! grep -rE '<(script|img|link)[^>]* (src|href)="https?:' --include '*.html' build/site  # what a page would load
-	.venv-docs/bin/lychee --quiet --offline --include-fragments --root-dir $(CURDIR)/build/site 'build/site/**/*.html'
+	.venv-docs/bin/lychee --quiet --offline --include-fragments --index-files index.html --root-dir $(CURDIR)/build/site 'build/site/**/*.html'
 	.venv-docs/bin/lychee --quiet --offline --include-fragments README.md CHANGELOG.md
 
 .venv-sbom/.ready: requirements.lock
