@@ -8,7 +8,7 @@ EXPERIMENT ?= experiment-run
 EXPERIMENT_FLAGS ?= --epochs 30
 MINUTES ?= 10
 
-.PHONY: demo experiment test test-long test-librosa-1 test-newest-ray test-lowest chaos fuzz lint types walls check bench clean
+.PHONY: demo experiment test test-long test-librosa-1 test-newest-ray test-lowest chaos fuzz lint types walls check docs sbom bench clean
 
 $(READY): pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv .venv
@@ -89,6 +89,30 @@ walls: $(READY)
 	$(BIN)/lint-imports
 
 check: lint types walls
+
+.venv-docs/.ready: requirements-docs.lock
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	touch $@
+
+docs: $(READY) .venv-docs/.ready  ## the documentation as a site under build/site, read offline; a warning or a broken link ends it
+	$(BIN)/python docs/make_reference.py
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	! grep -rE '<(script|img|link)[^>]* (src|href)="https?:' --include '*.html' build/site  # what a page would load
+	.venv-docs/bin/lychee --quiet --offline --include-fragments --index-files index.html --root-dir $(CURDIR)/build/site 'build/site/**/*.html'
+	.venv-docs/bin/lychee --quiet --offline --include-fragments README.md CHANGELOG.md
+
+.venv-sbom/.ready: requirements.lock
+	$(PYTHON) -m venv .venv-sbom
+	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-licenses==5.5.5
+	$(PYTHON) -m venv .venv-sbom/nodes
+	.venv-sbom/nodes/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	touch $@
+
+sbom: .venv-sbom/.ready  ## what nodes have installed: build/sbom.json (CycloneDX) and build/licences.md
+	mkdir -p build
+	.venv-sbom/bin/cyclonedx-py environment .venv-sbom/nodes/bin/python --output-file build/sbom.json
+	.venv-sbom/bin/pip-licenses --python=.venv-sbom/nodes/bin/python --format=markdown --output-file=build/licences.md
 
 bench: $(READY)  ## measured side by side, see bench/
 	$(BIN)/python bench/bench_tagging.py

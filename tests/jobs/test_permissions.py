@@ -1,4 +1,4 @@
-"""What each job may do on S3: the table of docs/operations.md is enough, and nothing in it can be left out."""
+"""What each job may do on S3: the table of docs/security.md is enough, and nothing in it can be left out."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def as_markdown() -> str:
 
 
 def test_the_documentation_has_this_table() -> None:
-    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    page = (REPOSITORY / "docs" / "security.md").read_text()
     assert as_markdown() in page, as_markdown()
 
 
