@@ -10,11 +10,13 @@ import inspect
 import textwrap
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from mtl_core.__main__ import COMMANDS
+from mtl_core.configuration import CommonOptions
 
 PAGE = Path(__file__).parent / "reference.md"
 HEAD = """# Every command and its flags
@@ -23,6 +25,8 @@ HEAD = """# Every command and its flags
 
 `mtl-core COMMAND …`, `python -m mtl_core COMMAND …` and, in a checkout, `python jobs/COMMAND.py …` are the same.
 `mtl-core COMMAND --help` prints what this page has. What each exit status means: [runbook.md](runbook.md).
+
+Flags can also be variables or keys of a TOML file: [configuration.md](configuration.md). Every command has these:
 """
 NAMES = {str: "text", int: "whole number", float: "number"}
 
@@ -89,13 +93,19 @@ def section(command: str) -> str:
         inherited = {field.name for field in dataclasses.fields(options_of(other))}
         fields = [field for field in fields if field.name not in inherited]
         purpose += f"\n\nAll flags of [{other}](#{other}), and:"
+    return f"\n## {command}\n\n{purpose}\n\n{table(fields, docs)}"
+
+
+def table(fields: Sequence[dataclasses.Field], docs: Mapping[str, str]) -> str:
+    """The table of some flags."""
     rows = [row(field, docs[field.name]) for field in fields]
-    return "\n".join([f"\n## {command}\n\n{purpose}\n\n| flag | takes | default | |\n| --- | --- | --- | --- |", *rows])
+    return "\n".join(["| flag | takes | default | |\n| --- | --- | --- | --- |", *rows])
 
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "\n".join(map(section, COMMANDS)) + "\n"
+    of_all = table(dataclasses.fields(CommonOptions), field_docs(CommonOptions))
+    return f"{HEAD}\n{of_all}\n" + "\n".join(map(section, COMMANDS)) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import pytest
 import tyro
 
 from mtl_core.__main__ import COMMANDS
+from mtl_core.configuration import CommonOptions
 from mtl_core.errors import ERRORS
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text() for path in (*(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "README.md")}
 MAKER = runpy.run_path(str(REPOSITORY / "docs" / "make_reference.py"))
-EVERY_COMMAND = {"--help"}
+EVERY_COMMAND = {"--help", *(f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(CommonOptions))}
 
 
 def blocks(text: str, language: str) -> list[str]:
