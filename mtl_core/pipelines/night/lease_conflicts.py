@@ -6,9 +6,9 @@ nothing else, and do not touch the lease.
 """
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 
+from mtl_core import log
 from mtl_core.errors import InputError, OtherRunError
 from mtl_core.storage.checks import as_input_error
 from mtl_core.storage.location import Location
@@ -28,7 +28,7 @@ def noted(folder: Location) -> Iterator[None]:
             with as_input_error(file):
                 file.write_json({})
         except InputError as error:
-            print(f"warning: no metric will show this: {error}", file=sys.stderr)
+            log.warning(f"no metric will show this: {error}")
         raise
 
 

@@ -7,7 +7,6 @@ run lives. Counters are those of one driver: where a run is resumed, sum them by
 """
 
 import json
-import sys
 import threading
 import time
 from collections import Counter as Counts
@@ -17,6 +16,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
+from mtl_core import log
 from mtl_core.errors import InputError
 from mtl_core.evaluation import drift
 from mtl_core.pipelines.night import lease_conflicts, run_record
@@ -148,7 +148,7 @@ class RunMetrics:
             with as_input_error(self._out):
                 read()
         except InputError as error:
-            print(f"warning: the metrics of run {self._plan.run_id} lack something: {error}", file=sys.stderr)
+            log.warning(f"the metrics of run {self._plan.run_id} lack something: {error}")
 
     def _set_unknown_before(self) -> None:
         if run_record.is_a_night(self._plan.parameters):
