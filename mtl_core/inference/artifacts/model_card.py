@@ -82,10 +82,12 @@ def _threshold_lines(aggregation: Mapping[str, Any], metrics: Mapping[str, Any])
         if threshold is None:
             lines.append(f'- {task}: it never answers "unknown", because no threshold is set.')
         elif threshold >= NOTHING_IS_NAMED:
+            asked = ""
+            if {"precision", "unknown_share"} <= metrics.keys():
+                asked = f" of {metrics['precision']:.0%} with {metrics['unknown_share']:.0%} of the tracks of unknown artists"
             lines.append(
-                f"- {task}: **every tag is null**, because no threshold reached the precision of "
-                f"{metrics['precision']:.0%} with {metrics['unknown_share']:.0%} of the tracks of unknown artists. Top "
-                "lists and scores are there."
+                f"- {task}: **every tag is null**, because no threshold reached the precision{asked}. Top lists and "
+                "scores are there."
             )
         else:
             lines.append(

@@ -27,6 +27,7 @@ from mtl_core.inference.artifacts.artifact_files import (
 from mtl_core.inference.artifacts.artifact_files import SPLITS_FILE as SPLITS_FILE
 from mtl_core.inference.openvino_engine import load_cpu_model
 from mtl_core.inference.tagging.aggregation import Aggregation
+from mtl_core.inference.tagging.unknown import NOTHING_IS_NAMED
 from mtl_core.model.cnn import BANDS, FRAMES, TRUNKS, ModelConfig, MultitaskCNN
 from mtl_core.storage.location import Location
 
@@ -162,8 +163,11 @@ def test_the_model_card_states_the_thresholds(tmp_path):
 
 
 def test_the_model_card_of_a_model_without_metrics(tmp_path):
-    artifact.save_artifact(_artifact(metrics={}), SPLITS, Location(str(tmp_path)))
-    assert "the model is not calibrated" in (tmp_path / CARD_FILE).read_text()
+    aggregation = Aggregation(threshold={"artist": NOTHING_IS_NAMED})
+    artifact.save_artifact(_artifact(metrics={}, aggregation=aggregation), SPLITS, Location(str(tmp_path)))
+    card = (tmp_path / CARD_FILE).read_text()
+    assert "the model is not calibrated" in card
+    assert "- artist: **every tag is null**, because no threshold reached the precision. Top" in card
 
 
 def _edit(folder, **changes):
