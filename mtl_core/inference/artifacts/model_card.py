@@ -83,8 +83,9 @@ def _threshold_lines(aggregation: Mapping[str, Any], metrics: Mapping[str, Any])
             lines.append(f'- {task}: it never answers "unknown", because no threshold is set.')
         elif threshold >= NOTHING_IS_NAMED:
             asked = ""
-            if {"precision", "unknown_share"} <= metrics.keys():
-                asked = f" of {metrics['precision']:.0%} with {metrics['unknown_share']:.0%} of the tracks of unknown artists"
+            if "precision" in metrics:
+                unknown = f"{metrics['unknown_share']:.0%} of the tracks of unknown artists"
+                asked = f" of {metrics['precision']:.0%} with {unknown}"
             lines.append(
                 f"- {task}: **every tag is null**, because no threshold reached the precision{asked}. Top lists and "
                 "scores are there."
