@@ -26,13 +26,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def head_with_job_api(**environment: str) -> Iterator[dict[str, str]]:
-    """Start a head of 2 CPUs, with more environment variables; yields those of a client. Nothing is left at the end."""
-    dashboard = free_port()
+def head_with_job_api(*, nodes: int = 0, **environment: str) -> Iterator[dict[str, str]]:
+    """Start a head of 2 CPUs, with more environment variables; yields those of a client. Nothing is left at the end.
+
+    Args:
+        nodes: more nodes, of one CPU each.
+    """
+    dashboard, port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
         head = subprocess.Popen(
-            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--temp-dir={folder}",
+            [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={folder}",
              "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
              f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
              "--object-store-memory=200000000"],
@@ -42,15 +46,24 @@ def head_with_job_api(**environment: str) -> Iterator[dict[str, str]]:
             start_new_session=True,
         )  # fmt: skip
         address = f"http://127.0.0.1:{dashboard}"
+        client = token | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
+        started = [head]
         try:
-            yield token | {"RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": address}
+            for _ in range(nodes):
+                wait_until_it_answers(client)
+                node = [RAY, "start", f"--address=127.0.0.1:{port}", "--block", "--num-cpus=1",
+                        "--object-store-memory=200000000"]  # fmt: skip
+                output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                started.append(subprocess.Popen(node, env=os.environ | token, start_new_session=True, **output))
+            yield client
         finally:
-            head.terminate()  # with --block it ends its children too
-            try:
-                head.wait(3)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait()
+            for process in reversed(started):
+                process.terminate()  # with --block it ends its children too
+                try:
+                    process.wait(3)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         deadline = time.monotonic() + 20
         while (leftovers := processes_with(folder)) and time.monotonic() < deadline:
             time.sleep(0.2)
