@@ -136,20 +136,7 @@ def tag_catalogue(
     read_options = ReadOptions(
         limits=options.read_limits(), decoder=decoder, growth_bytes=options.decoder_growth_bytes()
     )
-    parameters = {
-        "manifest": manifest_at.uri,
-        "manifest_version": manifest_version,  # of a Delta table
-        "model": model_at.uri,
-        "model_id": model.model_id,
-        "limit": options.limit,
-        "retry_failed": options.retry_failed,
-        "retry_days": options.retry_days,
-        "exit": options.exit,
-        "segments": options.segments,
-        "only_changed": options.only_changed,
-        "read_limits": asdict(read_options.limits)
-        | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
-    }
+    asked = _asked(manifest_at, manifest_version, model_at, model.model_id, options)
     with lease_conflicts.noted(out / run_record.FOLDER), lease.acquire(out) as lock:
         skipped = forgotten.find(tracks, out)
         plan_tracks = partial(
@@ -177,7 +164,7 @@ def tag_catalogue(
             if open_tracks is None:  # hours may have passed: the manifest is opened with the credentials of now
                 open_tracks = plan_tracks(scan_manifest(manifest_at, options, manifest_version))
             already_done = n_tracks - len(open_tracks)
-            of_run = parameters | {"already_done": already_done, "forgotten": len(skipped)}
+            of_run = asked | {"already_done": already_done, "forgotten": len(skipped)}
 
             def run(planned: pa.Table, source: str, refused: int = 0) -> pa.ChunkedArray:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
@@ -197,6 +184,26 @@ def tag_catalogue(
                 run(to_read, AUDIO, n_refused)
         verdict = read_verdict(out)
     return TaggingResult(runs=records, already_done=already_done, forgotten=len(skipped), verdict=verdict)
+
+
+def _asked(
+    manifest_at: Location, manifest_version: int | None, model_at: Location, model_id: str, options: TaggingOptions
+) -> dict[str, Any]:
+    """What a run is asked, as JSON values; a resuming command reads them from its plan."""
+    return {
+        "manifest": manifest_at.uri,
+        "manifest_version": manifest_version,  # of a Delta table
+        "model": model_at.uri,
+        "model_id": model_id,
+        "limit": options.limit,
+        "retry_failed": options.retry_failed,
+        "retry_days": options.retry_days,
+        "exit": options.exit,
+        "segments": options.segments,
+        "only_changed": options.only_changed,
+        "read_limits": asdict(options.read_limits())
+        | {"allow_uri_prefix": [*(options.allow_uri_prefix or ())]},  # as in JSON
+    }
 
 
 def load_model(model_at: Location, options: TaggingOptions) -> CpuModel:
