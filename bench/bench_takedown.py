@@ -4,12 +4,14 @@ Makes a manifest and a tags table of MILLIONS million tracks (default 1), as a f
 list of 1,000 tracks that are spread evenly, so that every file of the table has some. Then measures in a process of its
 own each: how long the list takes with `--dry-run`, `--forget`, the same with `--purge-now`, the planning of the next
 night, which skips the forgotten tracks, and `--prune-to` of a manifest without another 1,000. "neighbours" are 1,000
-tracks that follow each other. Figures as of bench_tables.py.
+tracks that follow each other. "look_for" is the checker of the tests, which decodes all that lies under OUT: how many
+of the 1,000 tracks it finds, and where. Figures as of bench_tables.py.
 """
 
 import contextlib
 import io
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -26,6 +28,9 @@ from mtl_core.jobs.maintain_tables import Options
 from mtl_core.jobs.maintain_tables import main as maintain
 from mtl_core.storage.location import Location
 from mtl_core.tables import forgotten, planning
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from builders.stored_texts import places_of
 
 N_GONE = 1_000
 
@@ -82,9 +87,30 @@ def prune(folder: Path, n: int) -> str:
     return run_job(out=f"{folder}/out", prune_to=f"{folder}/kept.parquet")
 
 
+def look_for(folder: Path, n: int) -> str:
+    """Search everything under OUT for the tracks of the list."""
+    ids = duckdb.sql(f"SELECT track_id FROM '{folder}/spread.parquet'").fetchall()
+    gone = {track_id for (track_id,) in ids}
+    pattern = re.sub(r"\d+", r"\\d+", re.escape(min(gone)))  # fits all ids of the table, which differ in their numbers
+    found = {place: len(texts & gone) for place, texts in places_of(Location(f"{folder}/out"), pattern).items()}
+    return json.dumps({place: count for place, count in sorted(found.items()) if count})
+
+
 STAGES: dict[str, Callable[[Path, int], str]] = {
-    stage.__name__: stage for stage in (prepare, dry_run, forget_neighbours, forget, purge_now, plan, prune)
+    stage.__name__: stage for stage in (prepare, dry_run, forget_neighbours, forget, look_for, purge_now, plan, prune)
 }
+ORDER = (
+    "prepare",
+    "look_for",
+    "dry_run",
+    "forget_neighbours",
+    "forget",
+    "look_for",
+    "purge_now",
+    "look_for",
+    "plan",
+    "prune",
+)
 
 
 def measure(stage: str, folder: str, n: int) -> None:
@@ -100,7 +126,7 @@ def measure(stage: str, folder: str, n: int) -> None:
 def main(millions: float = 1, folder: str = "") -> None:
     n = int(float(millions) * 1e6)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        for stage in STAGES:
+        for stage in ORDER:
             subprocess.run([sys.executable, __file__, "--stage", stage, folder or temporary, str(n)], check=True)
 
 

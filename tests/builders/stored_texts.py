@@ -60,6 +60,8 @@ def _parquet_texts(file: pq.ParquetFile) -> Iterator[tuple[str, str]]:
                 yield "footer", f"{column.statistics.min} {column.statistics.max}"
         for values in file.read_row_group(group).columns:
             for flat in _flat(values.combine_chunks()):
+                if pa.types.is_floating(flat.type):
+                    continue  # it spells no id, and a million embeddings have a hundred million of them
                 for text in pc.unique(flat).drop_null().to_pylist():
                     yield "column", str(text)
                     if isinstance(text, str) and text.startswith("{"):
