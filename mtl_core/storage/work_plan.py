@@ -8,13 +8,14 @@ result file is complete and is never repeated. Sizes are numbers of tracks.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_core.errors import InputError
 from mtl_core.schema import FAILURES
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location, written_at
@@ -88,14 +89,27 @@ def write_plan(
 
 
 def load_plan(folder: Location) -> WorkPlan | None:
-    """The plan in `folder`; None if there is none or its writing was cut short."""
+    """The plan in `folder`; None if there is none or its writing was cut short.
+
+    Raises InputError where a newer version of this program has written it.
+    """
     try:
-        fields = json.loads((folder / _PLAN).read_bytes())
+        values = json.loads((folder / _PLAN).read_bytes())
     except FileNotFoundError:
         return None
-    if "asked" in fields:  # version 0.1
-        fields["parameters"] = fields.pop("asked")
-    return WorkPlan(**fields | {"folder": folder})
+    if "asked" in values:  # version 0.1
+        values["parameters"] = values.pop("asked")
+    _require_known(values, WorkPlan, folder / _PLAN)
+    return WorkPlan(**values | {"folder": folder})
+
+
+def _require_known(values: Mapping[str, Any], kind: type, file: Location) -> None:
+    """Raise InputError unless all values are fields of the dataclass."""
+    if unknown := values.keys() - {field.name for field in fields(kind)}:
+        raise InputError(
+            f"{file}: a newer version of this program has begun this run, as {', '.join(sorted(unknown))} shows: end "
+            f"the run with that version, or delete its folder to begin anew"
+        )
 
 
 def delete_plan(folder: Location) -> None:
@@ -187,7 +201,8 @@ def count_tracks(plan: WorkPlan, shards: Iterable[int]) -> int:
 def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResult], pa.Table]:
     """The results of some shards, by shard, and all their failures (`FAILURES`).
 
-    A column that `FAILURES` gained since a result was written is null in its rows.
+    A column that `FAILURES` gained since a result was written is null in its rows. Raises InputError where a worker of
+    a newer version has written one.
     """
 
     def read(shard: int) -> pa.Table:
@@ -197,6 +212,8 @@ def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResul
     results, failures = [], [FAILURES.empty_table()]
     for table in bounded_map(read, sorted(shards), PARALLEL_SMALL_FILES):
         counts = json.loads(table.schema.metadata[_COUNTS])
+        _require_known(counts, ShardResult, plan.folder / _PLAN)
+        _require_known(counts["spent"], StageTimes, plan.folder / _PLAN)
         results.append(ShardResult(**counts | {"spent": StageTimes(**counts["spent"])}))
         if len(table):
             failures.append(conform(table, FAILURES))

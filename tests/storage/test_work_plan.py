@@ -1,11 +1,16 @@
 """A plan is complete or ignored, every track is in one shard, and a result file completes a shard."""
 
+import json
+from dataclasses import asdict
+
 import pyarrow as pa
 import pytest
 
+from mtl_core.errors import InputError
 from mtl_core.schema import FAILURES
 from mtl_core.storage import work_plan
 from mtl_core.storage.location import Location
+from mtl_core.storage.parquet import to_bytes
 from mtl_core.storage.work_plan import ShardResult
 from mtl_core.timing import StageTimes
 
@@ -92,3 +97,21 @@ def test_the_runs_in_progress_are_listed_with_and_without_a_plan(root: str) -> N
     work_plan.write_plan(tracks(1), folders[1], run_id="2", tracks_per_shard=1, parameters={})
     (folders[0] / "plan-00000.parquet").write_bytes(b"half a plan")
     assert work_plan.runs_in_progress(out) == folders
+
+
+def test_a_run_that_a_newer_version_has_begun_is_refused_in_one_line(root: str) -> None:
+    begun, folder = "a newer version of this program has begun this run, as new_field shows", Location(root)
+    plan = work_plan.write_plan(tracks(3), folder, run_id="r", tracks_per_shard=1, parameters={})
+    newer = json.loads((folder / "plan.json").read_bytes()) | {"new_field": 1}
+    (folder / "plan.json").write_json(newer)
+    with pytest.raises(InputError, match=begun):
+        work_plan.load_plan(folder)
+    result = a_result(0, done=1, failed=0)
+    for shard, counts in enumerate(
+        (asdict(result) | {"new_field": 1}, asdict(result) | {"spent": asdict(result.spent) | {"new_field": 1}})
+    ):
+        metadata = {b"counts": json.dumps(counts).encode()}
+        rows = pa.Table.from_pylist([], schema=FAILURES.with_metadata(metadata))
+        (folder / f"done-{shard:06}.parquet").write_bytes(to_bytes(rows))
+        with pytest.raises(InputError, match=begun):
+            work_plan.read_results(plan, {shard})
