@@ -156,11 +156,11 @@ def _get_object(
     from fsspec.asyn import sync
     from s3fs.core import S3_RETRYABLE_ERRORS
 
-    filesystem, (bucket, _, key) = location.filesystem, location.path.partition("/")
-    if not key:
+    filesystem = location.filesystem
+    if not location.key:
         raise TrackError("fetch", "not_found", f"{location} is not a file but a bucket")
     for attempt in range(1, filesystem.retries + 1):
-        response = filesystem.call_s3("get_object", Bucket=bucket, Key=key, **request)
+        response = filesystem.call_s3("get_object", Bucket=location.bucket, Key=location.key, **request)
         try:
             return sync(filesystem.loop, _read_body, response["Body"], needs_body(response)), response
         except S3_RETRYABLE_ERRORS as error:  # the header came, but the body was cut short

@@ -62,13 +62,12 @@ def check_writable(location: Location, *, folder: bool = True) -> None:
 def check_any_readable(objects: Sequence[Location]) -> None:
     """Raise InputError if objects on S3 are given, and none of them may be read. The first that may is enough."""
     for location in objects:
-        bucket, _, key = location.path.partition("/")
         with as_input_error(location):
-            if _may(location, "head_object", Bucket=bucket, Key=key):
+            if _may(location, "head_object", Bucket=location.bucket, Key=location.key):
                 return
     if objects:
-        bucket, _, key = objects[0].path.partition("/")
-        _require([f"s3:GetObject on {_arn(bucket, key)}, nor on any of {len(objects)} tracks"], objects[0])
+        first = _arn(objects[0].bucket, objects[0].key)
+        _require([f"s3:GetObject on {first}, nor on any of {len(objects)} tracks"], objects[0])
 
 
 def _require(missing: list[str], location: Location) -> None:
@@ -77,25 +76,21 @@ def _require(missing: list[str], location: Location) -> None:
 
 
 def _missing_to_list(location: Location) -> Iterator[str]:
-    bucket, _, key = location.path.partition("/")
     with as_input_error(location):
-        if not _may(location, "list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=1):
-            yield f"s3:ListBucket on arn:aws:s3:::{bucket}"
+        if not _may(location, "list_objects_v2", Bucket=location.bucket, Prefix=location.prefix, MaxKeys=1):
+            yield f"s3:ListBucket on arn:aws:s3:::{location.bucket}"
 
 
 def _missing_to_read(location: Location, folder: bool = True) -> Iterator[str]:
-    bucket, _, key = location.path.partition("/")
-    names = [key, f"{key}/{_ABSENT}" if key else _ABSENT]  # s3fs asks for both: is it a file or a folder?
+    key, inside = location.key, f"{location.prefix}{_ABSENT}"  # s3fs asks for both: is it a file or a folder?
     with as_input_error(location):
-        for name in filter(None, names if folder else names[:1]):
-            if not _may(location, "head_object", Bucket=bucket, Key=name):
-                yield f"s3:GetObject on {_arn(bucket, name)}"
+        for name in filter(None, (key, inside) if folder else (key,)):
+            if not _may(location, "head_object", Bucket=location.bucket, Key=name):
+                yield f"s3:GetObject on {_arn(location.bucket, name)}"
 
 
 def _missing_to_write(location: Location, folder: bool) -> Iterator[str]:
-    bucket, _, key = location.path.partition("/")
-    if folder:
-        key = f"{key}/{_ABSENT}" if key else _ABSENT
+    bucket, key = location.bucket, f"{location.prefix}{_ABSENT}" if folder else location.key
     with as_input_error(location):
         # Only where nothing is: a store that ignores the condition would delete the file.
         if folder and not _may(location, "delete_object", Bucket=bucket, Key=key, IfMatch=_NO_VERSION):
@@ -133,7 +128,7 @@ def old_object_versions(location: Location) -> str | None:
     """A sentence on older versions of objects that the bucket of `location` keeps, or may keep; None for a disk."""
     if not location.on_s3:
         return None
-    bucket = location.path.partition("/")[0]
+    bucket = location.bucket
     try:
         status = location.filesystem.call_s3("get_bucket_versioning", Bucket=bucket).get("Status")
     except (PermissionError, NotImplementedError) as error:

@@ -88,10 +88,9 @@ def load_files(database: duckdb.DuckDBPyConnection, inventory: Inventory, folder
     Raises:
         InputError: the inventory is of another bucket, lacks a column, or a file of it cannot be read.
     """
-    bucket, _, key = folder.path.partition("/")
-    if not folder.on_s3 or bucket != inventory.bucket:
+    if not folder.on_s3 or folder.bucket != inventory.bucket:
         raise InputError(f"{inventory.location} lists {S3}{inventory.bucket}, but the catalogue is {folder}")
-    prefix = f"{key}/" if key else ""
+    prefix = folder.prefix
     key_text = "url_decode(replace(key, '+', ' '))" if inventory.file_format == "CSV" else "key"
     for file in inventory.files:
         with as_input_error(file), file.open_arrow() as stream:

@@ -116,6 +116,21 @@ class Location:
         return self.uri.removeprefix(S3)
 
     @property
+    def bucket(self) -> str:
+        """The bucket, of a location on S3."""
+        return self.path.partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """The key in the bucket, of a location on S3; empty for the bucket itself."""
+        return self.path.partition("/")[2]
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all objects below begin with, of a location on S3."""
+        return f"{self.key}/" if self.key else ""
+
+    @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec filesystem."""
         return open_filesystem("s3" if self.on_s3 else "file")

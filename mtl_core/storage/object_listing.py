@@ -46,8 +46,7 @@ def list_objects(folder: Location, keys_per_page: int = KEYS_PER_PAGE) -> Iterat
     Raises:
         OSError, botocore.exceptions.BotoCoreError: the store cannot be listed, or not in the order of the keys.
     """
-    bucket, _, key = folder.path.partition("/")
-    prefix = f"{key}/" if key else ""
+    bucket, prefix = folder.bucket, folder.prefix
     ranges = _Ranges(prefix, keys_per_page)
     client = _open_client()
     pages: queue.Queue[pa.RecordBatch | Exception | None] = queue.Queue(_QUEUED_PAGES)

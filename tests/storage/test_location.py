@@ -88,3 +88,13 @@ def test_a_large_file_appears_when_it_is_complete(root: str) -> None:
 def test_other_stores_are_refused_by_name(uri: str, store: str) -> None:
     with pytest.raises(ValueError, match=f"'{uri}' is {store}: allowed are a path, file:///path and s3://bucket/key"):
         Location(uri)
+
+
+def test_bucket_key_and_prefix_of_a_location_on_s3() -> None:
+    for uri, expected in (
+        ("s3://b", ("b", "", "")),
+        ("s3://b/", ("b", "", "")),
+        ("s3://b/a folder/c", ("b", "a folder/c", "a folder/c/")),
+    ):
+        location = Location(uri)
+        assert (location.bucket, location.key, location.prefix) == expected
