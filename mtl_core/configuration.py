@@ -111,7 +111,7 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     described = {"description": f"{inspect.cleandoc(options.__doc__ or '')}\n\n{HELP}"}
     if {"-h", "--help"} & set(rest):
         _parse(options, rest, **described)
-    file = given.config or os.environ.get(f"{PREFIX}CONFIG")
+    file = os.environ.get(f"{PREFIX}CONFIG") if given.config is None else given.config
     tables = [] if file in (None, FLAGS_ALONE) else _read_tables(str(file), _commands(options))
     environment = {} if file == FLAGS_ALONE else {n: v for n, v in os.environ.items() if n.startswith(PREFIX)}
     of_common = _settings(flag_types(CommonOptions), tables, environment)
@@ -173,11 +173,14 @@ def _words(settings: Iterable[Setting]) -> list[str]:
 def _read_tables(file: str, commands: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """(name, content) of the parts of a file that count, the last before the others."""
     try:
-        content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))  # editors of Windows write a mark in front
     except OSError as error:
-        raise InputError(f"the configuration {file} cannot be read: {error.strerror}") from None
+        raise InputError(f"the configuration {file or repr(file)} cannot be read: {error.strerror}") from None
     except ValueError as error:  # of TOML or UTF-8
         raise InputError(f"the configuration {file} is not TOML: {one_line(error)}") from None
+    for command in sorted(content.keys() & COMMANDS):
+        if not isinstance(content[command], dict):
+            raise InputError(f"{file}: {command} = {content[command]!r}: allowed is a table, [{command}]")
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     for table in sorted(content.keys() - common.keys() - set(commands)):
         if table not in COMMANDS:

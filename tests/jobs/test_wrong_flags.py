@@ -140,6 +140,7 @@ CASES = [
     ("tag_catalogue", TAG, "{p}/empty is no"),
     ("tag_catalogue", TAG + " --manifest gs://x/y", "'gs://x/y'"),
     ("tag_catalogue", TAG + " --limit 0", "limit must be 1 or more, got 0"),
+    ("tag_catalogue", TAG + " --limit 9999999999999999999", "limit must be below 2**63, got 9999999999999999999"),
     ("tag_catalogue", TAG + " --limit many", "many"),
     ("tag_catalogue", TAG + " --exit maybe", "maybe"),
     ("tag_catalogue", TAG + " --segments 0", "segments must be 1 or more, got 0"),
