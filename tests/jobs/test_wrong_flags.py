@@ -236,7 +236,7 @@ def test_help_explains_every_flag_and_names_its_default(
 
 
 def test_a_file_of_configuration_knows_the_flags_of_all_commands() -> None:
-    names = {"print_config", "log_format"}
+    names = {"log_format"}
     for command in COMMANDS:
         names |= configuration.flag_types(importlib.import_module(f"mtl_core.jobs.{command}").Options).keys()
     assert names == configuration.FLAGS and COMMANDS.keys() == configuration.COMMANDS
