@@ -77,9 +77,11 @@ class Lease:
             raise LeaseLostError(f"{self._file}: the lease is lost: {self._loss}")
 
     def _renew_until_stopped(self) -> None:
+        from botocore.exceptions import BotoCoreError  # not an OSError: the store cannot be reached
+
         while not self._stop.wait(RENEW_S):
             # The run's own thread reports a loss (`raise_if_lost`). A store that fails now may answer next time.
-            with contextlib.suppress(LeaseLostError, OSError):
+            with contextlib.suppress(LeaseLostError, BotoCoreError, OSError):
                 self.renew()
 
     def __enter__(self) -> "Lease":
@@ -100,8 +102,10 @@ class Lease:
 
     def _give_up(self) -> None:
         """Give the lease up in a process that ends now. If that fails, the next run finds that the holder has ended."""
+        from botocore.exceptions import BotoCoreError
+
         if self._lock.acquire(timeout=termination.GRACE_S / 2):  # not where a renewal was interrupted
-            with contextlib.suppress(VersionConflict, OSError):
+            with contextlib.suppress(VersionConflict, BotoCoreError, OSError):
                 record = replace(self._record, renewals=self._record.renewals + 1)
                 self._file.compare_and_swap(record.encode(), self._version)  # it is still held
                 self._file.delete()
