@@ -43,6 +43,14 @@ class _LeaseRecord:
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
+    @classmethod
+    def decode(cls, data: bytes) -> "_LeaseRecord":
+        """The inverse of `encode`. Of a damaged file, as after a loss of power, the holder is unknown."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return cls(owner="", host="an unknown machine", process="unknown/unknown/0", renewals=0)
+
 
 class Lease:
     """A lease that this process holds, renewed by a thread; made by `acquire`."""
@@ -139,7 +147,7 @@ def read_holder(folder: Location) -> Holder | None:
     found = (folder / LEASE_FILE).read_with_etag()
     if found is None:
         return None
-    record = _LeaseRecord(**json.loads(found[0]))
+    record = _LeaseRecord.decode(found[0])
     try:
         age_s = (folder / LEASE_FILE).age_s()
     except FileNotFoundError:  # it has just been given up
@@ -153,7 +161,7 @@ def _take(file: Location, record: _LeaseRecord) -> str:
     while True:
         data, version = file.read_with_etag() or (None, None)
         if data is not None:
-            holder = _LeaseRecord(**json.loads(data))
+            holder = _LeaseRecord.decode(data)
             if not _holder_has_exited(holder) and _is_renewed(file, version):
                 raise OtherRunError(
                     f"{file.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} "

@@ -69,6 +69,18 @@ def test_a_store_that_was_away_for_a_moment_does_not_end_the_renewals(
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff"])
+def test_a_damaged_lease_that_nobody_renews_is_taken_over(content: bytes, tmp_path: Path) -> None:
+    folder = Location(str(tmp_path))
+    (folder / lease.LEASE_FILE).write_bytes(content)
+    holder = lease.read_holder(folder)
+    assert holder is not None and not holder.has_ended
+    with lease.acquire(folder):
+        pass
+    assert lease.read_holder(folder) is None
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_paused_holder_notices_that_it_lost_the_lease(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Location(root)
     monkeypatch.setattr(lease, "_holder_has_exited", lambda holder: False)  # as if on another machine
