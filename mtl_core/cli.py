@@ -75,7 +75,7 @@ def main(function: Callable[[Options], int | None], options: type[Options]) -> N
             end(DONE)
         end(function(resolved.options) or DONE)
     except InputError as error:
-        end(WRONG_INPUT, f"error: {error}")
+        end(WRONG_INPUT, f"error: {one_line(error)}")  # a name may have a line end
     except OtherRunError as error:
         end(OTHER_RUN, f"busy: {error}")
     except RunError as error:

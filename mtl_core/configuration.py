@@ -29,6 +29,8 @@ from mtl_core.errors import InputError, one_line
 Options = TypeVar("Options")
 
 FLAGS_ALONE = "none"  # as --config
+#: Flags of the command line alone. A variable that is left behind must not make every night print and do nothing.
+NOT_ELSEWHERE = ("config", "print_config")
 PREFIX = "MTL_"
 COMMANDS = {file.stem for file in (Path(__file__).parent / "jobs").glob("[a-z]*.py")}
 #: The flags of all commands, which are not imported for it: that takes seconds. A test compares them.
@@ -38,7 +40,7 @@ FLAGS = set(
     " duplicate_duration_s duplicate_similarity epochs exit export_parquet fold folds forget group_column html"
     " inventory json k keep_days labels labels_from languages limit log_format manifest margin max_channels"
     " max_duration_s max_failed_share max_file_mib max_rate_hz mels model name num_workers on only_changed out"
-    " plan_only precision print_config prune_to purge_now recipe recipes remove rename resamples restore_before"
+    " plan_only precision prune_to purge_now recipe recipes remove rename resamples restore_before"
     " retries retry_days retry_failed retry_wait_s sampling seed seeds segments segments_per_excerpt song_s"
     " songs_per_artist split table_only tags task tasks unforget unknown_share use_gpu worker_memory_mib yes".split()
 )
@@ -111,7 +113,7 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     described = {"description": f"{inspect.cleandoc(options.__doc__ or '')}\n\n{HELP}"}
     if {"-h", "--help"} & set(rest):
         _parse(options, rest, **described)
-    file = given.config or os.environ.get(f"{PREFIX}CONFIG")
+    file = os.environ.get(f"{PREFIX}CONFIG") if given.config is None else given.config
     tables = [] if file in (None, FLAGS_ALONE) else _read_tables(str(file), _commands(options))
     environment = {} if file == FLAGS_ALONE else {n: v for n, v in os.environ.items() if n.startswith(PREFIX)}
     of_common = _settings(flag_types(CommonOptions), tables, environment)
@@ -155,11 +157,11 @@ def _commands(options: type) -> list[str]:
 
 
 def flag_types(options: type) -> dict[str, Any]:
-    """Name -> type of the flags that can be given elsewhere: no positional arguments, and not --config."""
+    """Name -> type of the flags that can be given elsewhere: no positional arguments, and not `NOT_ELSEWHERE`."""
     hints = typing.get_type_hints(options, include_extras=True)
     names = [field.name for field in dataclasses.fields(options)]
     is_flag = {name: tyro.conf.Positional not in getattr(hints[name], "__metadata__", ()) for name in names}
-    return {name: hints[name] for name in names if is_flag[name] and name != "config"}
+    return {name: hints[name] for name in names if is_flag[name] and name not in NOT_ELSEWHERE}
 
 
 def _flag(name: str) -> str:
@@ -173,11 +175,14 @@ def _words(settings: Iterable[Setting]) -> list[str]:
 def _read_tables(file: str, commands: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """(name, content) of the parts of a file that count, the last before the others."""
     try:
-        content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))  # editors of Windows write a mark in front
     except OSError as error:
-        raise InputError(f"the configuration {file} cannot be read: {error.strerror}") from None
+        raise InputError(f"the configuration {file or repr(file)} cannot be read: {error.strerror}") from None
     except ValueError as error:  # of TOML or UTF-8
         raise InputError(f"the configuration {file} is not TOML: {one_line(error)}") from None
+    for command in sorted(content.keys() & COMMANDS):
+        if not isinstance(content[command], dict):
+            raise InputError(f"{file}: {command} = {content[command]!r}: allowed is a table, [{command}]")
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     for table in sorted(content.keys() - common.keys() - set(commands)):
         if table not in COMMANDS:

@@ -76,6 +76,8 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message, name = record.getMessage(), getattr(record, "event", record.levelname.lower())
         if self.log_format == "json":
+            if isinstance(sys.stderr, _JsonLines):
+                sys.stderr.end_line()
             line = _to_json(record.created, record.levelname, name, message, getattr(record, "fields", {}))
         elif message:
             line = hide_credentials(f"warning: {message}" if name == "warning" else message)
@@ -120,6 +122,11 @@ class _JsonLines:
             now_s = datetime.now(UTC).timestamp()
             self.stream.write((line if is_event else _to_json(now_s, "info", "output", line.strip(), {})) + "\n")
         return len(text)
+
+    def end_line(self) -> None:
+        """End the line that this thread has begun, as a bar of progress does: what follows is not a part of it."""
+        if getattr(self._begun, "line", ""):
+            self.write("\n")
 
 
 _HANDLER = _Handler()

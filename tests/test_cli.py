@@ -45,6 +45,19 @@ def main(options):
 
 cli.main(main, Options)
 """
+WRONG_NAME = r"""
+from dataclasses import dataclass
+from mtl_core import cli
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+def main(options):
+    raise cli.InputError("no file a\nb")
+
+cli.main(main, Options)
+"""
 OUR_DATASET = "assert len(open_dataset(Location(at), DeltaTable(at)).head(3)) == 3"
 DELTALAKES_OWN = "assert len(DeltaTable(at).to_pyarrow_dataset().head(3)) == 3"
 
@@ -85,3 +98,8 @@ def test_a_full_disk_is_told_in_one_line() -> None:
     ended = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("failed: [Errno 28] No space left on device: ") and ended.stderr.count("\n") == 1
+
+
+def test_a_name_with_a_line_end_is_told_in_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRONG_NAME], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "error: no file a b [exit status 2]\n")

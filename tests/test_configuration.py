@@ -172,8 +172,11 @@ def test_variables_of_others_are_named_in_a_warning(
         ("out = 2026-11-28", "{file}: out = datetime.date(2026, 11, 28): allowed is a text"),
         ("outs = 'a'", "{file}: outs = 'a': there is no such flag; the nearest is out"),
         ("files = ['a']", "{file}: files = ['a']: there is no such flag"),
+        ("print_config = true", "{file}: print_config = True: there is no such flag"),
         ("config = 'a'", "{file}: config = 'a': there is no such flag"),
         ("[tag_catalog]", "{file}: [tag_catalog]: there is no such command; the nearest is tag_catalogue"),
+        ("status = 1", "{file}: status = 1: allowed is a table, [status]"),
+        ("[[train]]\nout = 'a'", "{file}: train = [{{'out': 'a'}}]: allowed is a table, [train]"),
         ("[train]\nepoch = 1", "{file} [train]: epoch = 1: there is no such flag; the nearest is epochs"),
         ("count = ", "the configuration {file} is not TOML: Invalid value (at end of document)"),
         ("count = 1\ncount = 2", "the configuration {file} is not TOML: Cannot overwrite a value"),
@@ -191,6 +194,14 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         resolve(Flags, ["--config", str(tmp_path / "f")])
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         resolve(Flags, ["--config", str(tmp_path)])
+    with pytest.raises(InputError, match="the configuration '' cannot be read"):
+        resolve(Flags, ["--out", "o", "--config", ""])
+
+
+def test_a_file_of_windows(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"\xef\xbb\xbfcount = 2\r\nout = 'a'\r\n")
+    options = resolve(Flags, ["--config", str(tmp_path / "f")]).options
+    assert (options.count, options.out) == (2, "a")
 
 
 def test_what_stands_behind_two_dashes_is_no_flag() -> None:

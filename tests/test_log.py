@@ -117,3 +117,15 @@ def test_a_user_and_password_never_survive(user: str, password: str) -> None:
     """Whatever a password is of, it may hold the characters that a URL would escape."""
     hidden = log.hide_credentials(f"error: s3://{user}:x{password}@bucket/key")
     assert hidden.endswith("s3://***@bucket/key")
+
+
+def test_an_event_is_no_part_of_a_line_that_has_no_end_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    try:
+        print("\r 10 %", end="", file=sys.stderr)  # a bar of progress
+        log.event("commit", tagged=1)
+    finally:
+        log.configure("text")
+    bar, commit = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (bar["event"], bar["message"]) == ("output", "10 %")
+    assert (commit["event"], commit["tagged"]) == ("commit", 1)

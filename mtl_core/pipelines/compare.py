@@ -83,6 +83,18 @@ def compare(
     tasks = [task for task in new.vocabularies if task in old.vocabularies]
     if not tasks:
         raise InputError(f"{new_at} and {old_at} have no task in common")
+    table = None
+    if tags is not None:  # first, because a wrong location must not cost the predictions
+        table = asdict(
+            find_tag_changes(
+                load_cpu_model(new_at),
+                new_at,
+                artifacts.model_id(old),
+                tags,
+                seed=options.seed,
+                decoded_tracks=options.decoded_tracks,
+            )
+        )
     if mels is None and new.out_of_fold is not None and old.out_of_fold is not None:
         on, pairs = "out-of-fold rows of both", _out_of_fold(new, old, tasks)
     else:
@@ -116,18 +128,7 @@ def compare(
         result["tasks"][task] = compared | {"worse": comparison.is_worse(compared, options.margin)}
     if not result["tasks"]:
         raise InputError(f"{new_at} and {old_at}: there is no labelled track that both can be compared on ({on})")
-    result["table"] = None
-    if tags is not None:
-        result["table"] = asdict(
-            find_tag_changes(
-                load_cpu_model(new_at),
-                new_at,
-                result["old"]["model_id"],
-                tags,
-                seed=options.seed,
-                decoded_tracks=options.decoded_tracks,
-            )
-        )
+    result["table"] = table
     result["worse"] = any(of["worse"] for of in result["tasks"].values())
     (out / "comparison.json").write_json(result)
     (out / "comparison.html").write_bytes(comparison_page(result).encode())

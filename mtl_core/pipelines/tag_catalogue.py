@@ -89,6 +89,8 @@ class TaggingOptions(ExitOptions, WorkerOptions, ReadLimits):
             raise ValueError(f"retry_days must be 0 or more, and finite, got {self.retry_days}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be 1 or more, got {self.limit}")
+        if self.limit is not None and self.limit >= 2**63:  # Arrow counts rows with 64 bits
+            raise ValueError(f"limit must be below 2**63, got {self.limit}")
         if self.limit is not None and self.only_changed:
             raise ValueError("limit is not for only-changed: rows that stay as they are would fill it every night")
 

@@ -43,6 +43,14 @@ class _LeaseRecord:
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
+    @classmethod
+    def decode(cls, data: bytes) -> "_LeaseRecord":
+        """The inverse of `encode`. Of a damaged file, as after a loss of power, the holder is unknown."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return cls(owner="", host="an unknown machine", process="unknown/unknown/0", renewals=0)
+
 
 class Lease:
     """A lease that this process holds, renewed by a thread; made by `acquire`."""
@@ -77,9 +85,11 @@ class Lease:
             raise LeaseLostError(f"{self._file}: the lease is lost: {self._loss}")
 
     def _renew_until_stopped(self) -> None:
+        from botocore.exceptions import BotoCoreError  # not an OSError: the store cannot be reached
+
         while not self._stop.wait(RENEW_S):
             # The run's own thread reports a loss (`raise_if_lost`). A store that fails now may answer next time.
-            with contextlib.suppress(LeaseLostError, OSError):
+            with contextlib.suppress(LeaseLostError, BotoCoreError, OSError):
                 self.renew()
 
     def __enter__(self) -> "Lease":
@@ -100,8 +110,10 @@ class Lease:
 
     def _give_up(self) -> None:
         """Give the lease up in a process that ends now. If that fails, the next run finds that the holder has ended."""
+        from botocore.exceptions import BotoCoreError
+
         if self._lock.acquire(timeout=termination.GRACE_S / 2):  # not where a renewal was interrupted
-            with contextlib.suppress(VersionConflict, OSError):
+            with contextlib.suppress(VersionConflict, BotoCoreError, OSError):
                 record = replace(self._record, renewals=self._record.renewals + 1)
                 self._file.compare_and_swap(record.encode(), self._version)  # it is still held
                 self._file.delete()
@@ -135,7 +147,7 @@ def read_holder(folder: Location) -> Holder | None:
     found = (folder / LEASE_FILE).read_with_etag()
     if found is None:
         return None
-    record = _LeaseRecord(**json.loads(found[0]))
+    record = _LeaseRecord.decode(found[0])
     try:
         age_s = (folder / LEASE_FILE).age_s()
     except FileNotFoundError:  # it has just been given up
@@ -149,7 +161,7 @@ def _take(file: Location, record: _LeaseRecord) -> str:
     while True:
         data, version = file.read_with_etag() or (None, None)
         if data is not None:
-            holder = _LeaseRecord(**json.loads(data))
+            holder = _LeaseRecord.decode(data)
             if not _holder_has_exited(holder) and _is_renewed(file, version):
                 raise OtherRunError(
                     f"{file.uri.removesuffix('/' + LEASE_FILE)}: another run is at work on {holder.host} "

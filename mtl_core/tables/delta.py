@@ -31,7 +31,7 @@ TABLE_SCHEMAS = {"failures": FAILURES, "tags": TAGS}  # in the order of commit
 APPLICATION = "tag_catalogue"
 #: Key in the log, with each commit of a run: the version of the other table at that moment.
 OTHER_TABLE_VERSION = "other_table_version"
-_REFUSED = r"[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}"
+_REFUSED = r"[\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}"  # surrogates stand for bytes that are no UTF-8
 _REFUSED_ON_DISK, _REFUSED_ON_S3 = rf"{_REFUSED}|\\", rf"{_REFUSED}|[#?]|//"
 
 
@@ -76,7 +76,7 @@ def _check_name(location: Location) -> None:
     if found := re.search(refused, location.path):
         raise InputError(
             f"{location}: {found[0]!r} cannot be in the name of a folder of tables, because other programs would look "
-            "for them elsewhere; allowed are names without control characters, %20 and its like, and "
+            "for them elsewhere; allowed are names of UTF-8 without control characters, %20 and its like, and "
             + ("#, ? and //" if location.on_s3 else "backslashes")
         )
 

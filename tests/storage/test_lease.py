@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from mtl_core.errors import OtherRunError
 from mtl_core.storage import lease
@@ -46,6 +47,37 @@ def test_one_holder_at_a_time(root: str) -> None:
     assert folder.files() == [] and (folder / lease.LEASE_FILE).read_with_etag() is None
     with lease.acquire(folder):
         pass
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_store_that_was_away_for_a_moment_does_not_end_the_renewals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore's error of a store that cannot be reached is no OSError."""
+
+    def refuse(*_: object) -> str:
+        raise EndpointConnectionError(endpoint_url="http://store")
+
+    folder = Location(str(tmp_path))
+    with lease.acquire(folder):
+        with monkeypatch.context() as away:
+            away.setattr(Location, "compare_and_swap", refuse)
+            time.sleep(0.5)
+        before = (folder / lease.LEASE_FILE).read_with_etag()
+        time.sleep(0.6)
+        assert (folder / lease.LEASE_FILE).read_with_etag() != before
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff"])
+def test_a_damaged_lease_that_nobody_renews_is_taken_over(content: bytes, tmp_path: Path) -> None:
+    folder = Location(str(tmp_path))
+    (folder / lease.LEASE_FILE).write_bytes(content)
+    holder = lease.read_holder(folder)
+    assert holder is not None and not holder.has_ended
+    with lease.acquire(folder):
+        pass
+    assert lease.read_holder(folder) is None
 
 
 @pytest.mark.usefixtures("fast")

@@ -8,7 +8,7 @@ from mtl_core.storage.location import Location
 from mtl_core.tables.delta import open_table
 
 KEPT = ["a b", "ünï 日本 😀", "a+b&c=d,e;f", "[x]{c}|<t>*", 'it\'s "q" co:lon', "100%", " ends ", "~t@b^`", "50%-off."]
-REFUSED = ["pct%20out", "%2F", "tab\tname", "nl\nname", "del\x7f"]
+REFUSED = ["pct%20out", "%2F", "tab\tname", "nl\nname", "del\x7f", "byte\udcff"]
 REFUSED_ON_S3 = ["run#2", "a?b", "a//b"]
 
 
