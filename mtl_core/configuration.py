@@ -193,8 +193,11 @@ def _read_tables(file: str, commands: Sequence[str]) -> list[tuple[str, dict[str
 
 def _check_keys(source: str, values: Mapping[str, Any], allowed: set[str]) -> None:
     for key, value in values.items():
-        if key.replace("-", "_") not in allowed:
+        name = key.replace("-", "_")
+        if name not in allowed:
             raise InputError(f"{source}: {key} = {value!r}: there is no such flag{_nearest(key, allowed)}")
+        if name != key and name in values:
+            raise InputError(f"{source}: {key} = {value!r}: {name} is there, too, and is the same flag")
 
 
 def _check_variables(environment: Mapping[str, str], flags: Mapping[str, Any]) -> None:

@@ -172,6 +172,7 @@ def test_variables_of_others_are_named_in_a_warning(
         ("out = 2026-11-28", "{file}: out = datetime.date(2026, 11, 28): allowed is a text"),
         ("outs = 'a'", "{file}: outs = 'a': there is no such flag; the nearest is out"),
         ("files = ['a']", "{file}: files = ['a']: there is no such flag"),
+        ("num_workers = 1\nnum-workers = 2", "num-workers = 2: num_workers is there, too, and is the same flag"),
         ("print_config = true", "{file}: print_config = True: there is no such flag"),
         ("config = 'a'", "{file}: config = 'a': there is no such flag"),
         ("[tag_catalog]", "{file}: [tag_catalog]: there is no such command; the nearest is tag_catalogue"),

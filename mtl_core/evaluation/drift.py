@@ -57,8 +57,9 @@ class NightSummary:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "NightSummary":
-        """The inverse of `to_dict`. Raises KeyError or TypeError for other values."""
-        return cls(**{**values, "means": {name: Mean(**mean) for name, mean in values["means"].items()}})
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for other values."""
+        means = dict(values["means"])
+        return cls(**{**values, "means": {name: Mean(**mean) for name, mean in means.items()}})
 
 
 def night_summary(columns: NightColumns, failures: Mapping[str, int]) -> NightSummary:
