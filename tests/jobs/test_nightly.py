@@ -217,12 +217,17 @@ def test_sigterm_stops_the_driver_too(long_night: Path, on: str, request: pytest
 @pytest.mark.slow
 def test_a_night_that_is_killed_is_followed_up_by_the_same_command(client: dict[str, str], long_night: Path) -> None:
     first = start(client, long_night, out="followed")
-    driver_of(long_night, "followed")
+    driver = driver_of(long_night, "followed")
+    os.kill(driver, signal.SIGSTOP)  # it is at work when the second command asks, however long that takes to start
     first.kill()
     job_id = first.communicate()[1].split()[0]
-    status, stdout, stderr = run(client, long_night, out="followed")
-    assert status == 0 and stdout.startswith(f"{job_id}: exit status 0"), stdout + stderr
-    assert f"{job_id} is at work" in stderr
+    second = start(client, long_night, out="followed")
+    assert second.stderr is not None
+    followed = second.stderr.readline()
+    os.kill(driver, signal.SIGCONT)
+    stdout, stderr = second.communicate(timeout=300)
+    assert second.returncode == 0 and stdout.startswith(f"{job_id}: exit status 0"), stdout + followed + stderr
+    assert followed.startswith(f"{job_id} is at work")
     assert_all_tagged(long_night, "followed")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.catalogue import write_audio
-from builders.identities import DELETE, GET, LIST, PUT, Iam, Keys, use_keys
+from builders.identities import DELETE, GET, LIST, PUT, Iam, Keys, forget_identity, use_keys
 from builders.models import save
 from builders.small_mels import write_mels
 from builders.sound_files import song
@@ -77,6 +77,7 @@ def places(iam: Iam, untrained: Artifact) -> dict[str, str]:
         write_mels(f"s3://{at['MELS']}")
         for run_id in ("20260101T000000Z-aaaaaa", "20260102T000000Z-bbbbbb"):
             committed(Location(f"s3://{at['OUT']}"), run_id, np.arange(3), np.arange(3, 4))
+    forget_identity()
     return at
 
 
