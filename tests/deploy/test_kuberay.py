@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import tyro
 import yaml
+from builders.schemas import closed
 
 from mtl_core.jobs import nightly
 
@@ -40,16 +41,6 @@ GROUPS = {group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]}
 NODES = {"head": CLUSTER["headGroupSpec"]} | GROUPS
 CONTAINERS = {name: node["template"]["spec"]["containers"][0] for name, node in NODES.items()}
 OPTIONS = tyro.cli(nightly.Options, args=shlex.split(SPEC["entrypoint"])[4:])
-
-
-def closed(schema: Any) -> Any:
-    """The schema with unknown keys refused, as `kubectl apply` does: by itself it lets misspelt keys pass."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    more = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
-    return {key: closed(part) for key, part in schema.items()} | more
 
 
 def validator(kind: str) -> jsonschema.Draft202012Validator:

@@ -5,12 +5,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 from builders.prometheus import MONITORING, alerts, dashboard_queries, required, rules
+from builders.schemas import closed
 
 from mtl_core.pipelines.night import prometheus_text
 from mtl_core.pipelines.night.metrics import COUNTERS, GAUGES
@@ -32,16 +32,6 @@ def shared(name: str) -> Path:
     if not (SHARED / name).exists():
         pytest.skip(f"{name} is not beside the checkout")
     return SHARED / name
-
-
-def closed(schema: Any) -> Any:
-    """The schema with unknown keys refused, as `kubectl apply` does."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    more = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
-    return {key: closed(part) for key, part in schema.items()} | more
 
 
 def test_each_alert_fires_in_its_night_and_none_in_a_good_one(tmp_path: Path) -> None:
