@@ -13,15 +13,14 @@ The last line on stderr names any status but 0, because `ray job submit` passes 
 
 import atexit
 import contextlib
-import dataclasses
 import errno
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from mtl_core import configuration, log, standard_output, termination
 from mtl_core.errors import InputError, OtherRunError, RunError, one_line
@@ -31,23 +30,6 @@ Options = TypeVar("Options")
 DONE, FAILED, WRONG_INPUT, TOO_MANY_FAILED, OTHER_RUN, WORSE = range(6)
 _ending: int | None = None  # the exit status, once the process ends
 _MEANINGS = {TOO_MANY_FAILED: "done, but too many tracks failed", WORSE: "done, and the model is worse"}
-
-
-def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
-    """The flags that give a job these values; those that the dataclass `options` has not, or as defaults, are left out.
-
-    The other direction of `main`.
-    """
-    flags: list[str] = []
-    for field in dataclasses.fields(options):
-        value, flag = values[field.name], field.name.replace("_", "-")
-        if value == field.default:
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            flags += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
-    return flags
 
 
 @contextlib.contextmanager

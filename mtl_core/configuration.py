@@ -135,6 +135,23 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     return Configuration(common=common, options=values, sources=sources)
 
 
+def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
+    """The flags that give a job these values; those that the dataclass `options` has not, or as defaults, are left out.
+
+    The other direction of `resolve`.
+    """
+    flags: list[str] = []
+    for field in dataclasses.fields(options):
+        value = values[field.name]
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            flags += _bool_words(field.name, value)
+        else:
+            flags += [f"--{_flag(field.name)}", *map(str, value if isinstance(value, tuple) else [value])]
+    return flags
+
+
 def _parse(options: Any, args: Sequence[str], **settings: Any) -> Any:
     """What tyro makes of flags. One that is not allowed is an InputError."""
     printed = io.StringIO()

@@ -3,8 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
-from mtl_core import cli, log
-from mtl_core.configuration import FLAGS_ALONE
+from mtl_core import cli, configuration, log
 from mtl_core.jobs import tag_catalogue
 from mtl_core.pipelines.nightly import NightOptions, describe, run_night
 from mtl_core.storage.location import Location
@@ -34,8 +33,8 @@ def main(options: Options) -> None:
             if getattr(options, name) is not None
         }
     # All of the configuration is read here: the driver's machine has other variables and files.
-    common = ["--config", FLAGS_ALONE, "--log-format", log.current_format()]
-    flags = cli.flags_of(vars(options) | places, tag_catalogue.Options)
+    common = ["--config", configuration.FLAGS_ALONE, "--log-format", log.current_format()]
+    flags = configuration.flags_of(vars(options) | places, tag_catalogue.Options)
     night = run_night(["tag_catalogue", *common, *flags], out, options)
     result = asdict(night) | {"exit_status": night.exit_status}
     print(json.dumps(result, indent=1) if options.json else describe(night))

@@ -16,7 +16,7 @@ from builders.catalogue import write_audio, write_catalogue
 from builders.heads import RAY, head_with_job_api, processes_with, wait_until_it_answers
 from builders.models import save
 
-from mtl_core import cli
+from mtl_core import cli, configuration
 from mtl_core.inference.artifacts.artifact import Artifact
 from mtl_core.jobs import nightly, tag_catalogue
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -111,7 +111,7 @@ def test_the_flags_of_a_driver_are_those_of_the_night() -> None:
         "--limit", "3", "--allow-uri-prefix", "s3://b", "/c d", "--export-parquet", "/e", "--exit", "never",
     ]  # fmt: skip
     options = tyro.cli(nightly.Options, args=[*given, "--retries", "5", "--name", "n", "--json"])
-    flags = cli.flags_of(vars(options), tag_catalogue.Options)
+    flags = configuration.flags_of(vars(options), tag_catalogue.Options)
     assert tyro.cli(tag_catalogue.Options, args=flags) == tyro.cli(tag_catalogue.Options, args=given)
 
 
