@@ -136,9 +136,9 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
 
 
 def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
-    """The flags that give a job these values; those that the dataclass `options` has not, or as defaults, are left out.
+    """The flags that give a job these values: the other direction of `resolve`.
 
-    The other direction of `resolve`.
+    Values that are no fields of the dataclass `options`, and values that are its defaults, need no flag.
     """
     flags: list[str] = []
     for field in dataclasses.fields(options):

@@ -78,7 +78,7 @@ def night_summary(columns: NightColumns, failures: Mapping[str, int]) -> NightSu
 def unknown_shares(nights: Sequence[NightSummary]) -> dict[str, float]:
     """Task -> the share of tracks with an unknown label, 0 to 1, of those with sound, over all these nights together.
 
-    A task that the model has not, or has seen no sound of, is left out.
+    A task is left out if the model does not have it, or if no track had sound.
     """
     shares = {}
     for task in LABELS:

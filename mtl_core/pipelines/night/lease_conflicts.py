@@ -1,8 +1,8 @@
 """Lease conflicts: commands that another run refused, because it held the lease (exit status 4).
 
 A refused command starts no Ray, so nothing can scrape it. It leaves a file, OUT/runs/_conflict-TIME-ID.json. The run
-that holds the lease counts these files; where that is no run of `tag_catalogue`, the next run does. The files say
-nothing else, and do not touch the lease.
+that holds the lease counts these files. If another command holds it, the next run counts them. The files are empty
+objects of JSON, and nothing here changes the lease.
 """
 
 import contextlib

@@ -112,7 +112,7 @@ class RunMetrics:
                 self._set("mtl_unknown_share", self._unknown[task] / self._judged[task], task=task)
 
     def end(self, record: dict[str, Any]) -> None:
-        """Set what the record of the finished run knows better: it includes earlier tries."""
+        """Set the metrics for which the record is better: it includes earlier tries."""
         for task, share in record["unknown"].items():
             self._set("mtl_unknown_share", share, task=task)
         self._count("mtl_drift_warnings", len(record["drift"]))
@@ -128,7 +128,7 @@ class RunMetrics:
         self._gauges[name].set(value, labels)
 
     def _repeat(self) -> None:
-        """Repeat the gauges until the run ends, and look for what only the store knows."""
+        """Repeat the gauges until the run ends, and read from the store what only it knows."""
         self._from_store(self._set_unknown_before)
         next_look_s = 0.0
         while True:
@@ -143,7 +143,7 @@ class RunMetrics:
                 return
 
     def _from_store(self, read: Callable[[], None]) -> None:
-        """Read something that the run does without, if need be."""
+        """Read something from the store. If that fails, the run goes on without it."""
         try:
             with as_input_error(self._out):
                 read()

@@ -262,7 +262,7 @@ class ShardCounts:
 
 
 def _count_unknown(tags: pa.Table) -> dict[str, tuple[int, int]]:
-    """As in `ShardCounts`. A track without sound, or of a task that the model has not, has no confidence."""
+    """As in `ShardCounts`. A track has no confidence if it has no sound, or if the model lacks the task."""
     judged = {task: tags.filter(tags[f"{task}_confidence"].is_valid()) for task in TASKS}
     return {task: (rows[task].null_count, len(rows)) for task, rows in judged.items()}
 
