@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import ray
+from points import TAGGING_ACTOR
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 HERE = Path(__file__).parent
+CLUSTER = "MTL_TEST_CLUSTER"  # a variable that a test sets, so that it tells the processes of its cluster from others
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -137,6 +139,17 @@ def joined(env: dict[str, str]) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def tagging_processes(cluster: str) -> list[int]:
+    """Process ids of the actors that tag, on the cluster that was started with this value of `CLUSTER`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # no process, or one that has ended
+            is_actor = (folder / "cmdline").read_text().startswith(TAGGING_ACTOR)
+            if is_actor and f"{CLUSTER}={cluster}\0" in (folder / "environ").read_text(errors="replace"):
+                found.append(int(folder.name))
+    return found
 
 
 def _wait_for(port: int) -> None:

@@ -21,9 +21,8 @@ import pytest
 import yaml
 from builders.models import save, untrained_artifact
 from builders.prometheus import Prometheus, alerts, dashboard_queries, prometheus, rules
-from clusters import free_port, head
+from clusters import CLUSTER, free_port, head, tagging_processes
 from nightly import count_done_shards, wait_for, write_track
-from points import TAGGING_ACTOR
 
 from mtl_core.audio.front_end import FrontEnd
 from mtl_core.inference.tagging.aggregation import Aggregation
@@ -34,7 +33,6 @@ N = 320  # tracks of a night
 #: How much shorter the waits of the rules are than for a night of hours: for good nights, which may run on a busy
 #: machine, and for the bad one. The 8 hours of the deadline stay.
 GOOD, BAD = 10, 30
-CLUSTER = "MTL_TEST_CLUSTER"  # a variable in the environment of its processes
 WAITS_S = {"5m": 300, "10m": 600, "15m": 900, "30m": 1800, "1h": 3600}
 
 
@@ -93,17 +91,6 @@ def start_night(bucket: Location, out: Path, env: dict[str, str]) -> subprocess.
          *(text for name, value in flags.items() for text in (f"--{name}", str(value)))],
         env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-def tagging_processes(cluster: str) -> list[int]:
-    """Process ids of the actors that tag, on this test's cluster alone."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # no process, or one that has ended
-            is_actor = (folder / "cmdline").read_text().startswith(TAGGING_ACTOR)
-            if is_actor and f"{CLUSTER}={cluster}\0" in (folder / "environ").read_text(errors="replace"):
-                found.append(int(folder.name))
-    return found
 
 
 def ends(job: subprocess.Popen[str], status: int = 0) -> str:
