@@ -60,6 +60,8 @@ def main(options: Options) -> int:
         return cli.WORSE if result["worse"] else cli.DONE
     if tags is not None:
         raise InputError("--tags is for --against: it counts how the tags of a night would change")
+    if options.margin:
+        raise InputError(f"--margin {options.margin:g} is for --against: it says how much worse --model may be")
     if mels is None:
         raise InputError("--mels: give the mels to score the model on")
     print(report.format_report(evaluate(model, mels, out, options)))

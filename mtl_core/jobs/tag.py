@@ -43,14 +43,16 @@ def main(options: Options) -> int:
     rows = [row for path, location in zip(options.paths, locations, strict=True) for row in _tracks(path, location)]
     if not rows:
         raise InputError(f"no audio file below {', '.join(options.paths) or 'no path: give files, folders or URIs'}")
-    failed = False
+    n_failed = 0
     with FileTagger(model.uri, limits=options, exit_options=options) as tagger:
         if not options.json:
             print(_COLUMNS.format("artist", "conf.", "language", "conf.", "length") + "file")
         for row in tagger.tag_rows(rows):
-            failed |= "stage" in row
+            n_failed += "stage" in row
             print(_json_line(row) if options.json else _table_line(row), flush=True)
-    return cli.TOO_MANY_FAILED if failed else cli.DONE
+    if n_failed:
+        cli.end(cli.TOO_MANY_FAILED, f"done, but {n_failed} of {len(rows)} tracks failed")
+    return cli.DONE
 
 
 def _tracks(path: str, location: Location) -> Iterator[Row]:

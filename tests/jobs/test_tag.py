@@ -43,7 +43,8 @@ def test_a_folder_and_a_file_are_a_table(run: Callable[..., tuple[int, str, str]
 
 
 def test_a_bad_file_is_a_line_with_its_reason_and_status_3(run: Callable[..., tuple[int, str, str]]) -> None:
-    status, out, _ = run("tag", SONG, DATA / "catalogue/bad/text.mp3", "missing.mp3", *MODEL)
+    status, out, error = run("tag", SONG, DATA / "catalogue/bad/text.mp3", "missing.mp3", *MODEL)
+    assert error.splitlines()[-1] == "done, but 2 of 3 tracks failed [exit status 3]"
     _, song, text, missing = out.splitlines()
     assert status == 3 and song.startswith("Juno Linden")
     assert re.match(r"failed: decode not_audio +.*text.mp3: .*the file begins with b'these are words", text)

@@ -136,6 +136,7 @@ CASES = [
     ("train", TRAIN + " --mels {p}/mels-without-artists --split none", "has a label for 'artist'"),
     ("evaluate", EVALUATE, "{p}/empty is no"),
     ("evaluate", EVALUATE + " --on tuesday", "tuesday"),
+    ("evaluate", EVALUATE + " --margin 0.1", "--margin 0.1 is for --against"),
     ("evaluate", EVALUATE + " --num-workers 0", "workers must be 1 or more, got 0"),
     ("tag_catalogue", TAG, "{p}/empty is no"),
     ("tag_catalogue", TAG + " --manifest gs://x/y", "'gs://x/y'"),
