@@ -1,73 +1,53 @@
 """Ranged file: a large file in an object store, of which only some ranges are read.
 
-Uncompressed sound can be read anywhere without what lies before it, so a few segments of a long recording are a tenth
-of its bytes. Ranges that will be needed are fetched together; what nobody foresaw is fetched when it is read.
+Uncompressed sound and Flac can be read anywhere without what lies before it, so a few segments of a long recording are
+a tenth of its bytes. Ranges that will be needed are fetched together; what nobody foresaw is fetched when it is read.
 """
 
 import io
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Protocol
 
 BLOCK_BYTES = 128 * 1024  # as much as the decoder reads at once
 HEAD_BYTES = BLOCK_BYTES
 TAIL_BYTES = 2 * BLOCK_BYTES  # the decoder looks where the sound ends
+MOST_BYTES = 64 * 2**20  # that a plan may fetch of a file, so that memory stays bounded
 MARGIN_S = 0.1  # of sound that resampling takes beside a segment, and more
 _REQUESTS = 8  # at once
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_AIFC_PCM = (b"none", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"fl32", b"fl64")
 
 #: (first byte, bytes) -> the bytes
 Fetch = Callable[[int, int], bytes]
+#: Where stretches of a recording start and end, in seconds.
+Spans = Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PcmLayout:
-    """Where the samples of an uncompressed file lie."""
+class Layout(Protocol):
+    """Where the sound lies in the file. It only plans what is fetched; the decoder finds the sound by itself."""
 
-    first_byte: int
-    frame_bytes: int
-    rate_hz: int
-    n_frames: int
+    @property
+    def rate_hz(self) -> int:
+        """Of the recording."""
+        ...
 
-    def byte_range(self, start_s: float, end_s: float) -> tuple[int, int]:
-        """The bytes (first, end) that decoding a stretch reads: its margins, and the rest of the last block."""
-        first, end = (max(0, round(at_s * self.rate_hz)) for at_s in (start_s - MARGIN_S, end_s + MARGIN_S))
-        end_of_sound = self.n_frames * self.frame_bytes
-        first_byte, end_byte = min(first * self.frame_bytes, end_of_sound), end * self.frame_bytes + BLOCK_BYTES
-        return self.first_byte + first_byte, self.first_byte + min(end_byte, end_of_sound)
+    @property
+    def n_frames(self) -> int:
+        """Of the recording, as its header says."""
+        ...
 
+    @property
+    def fits(self) -> bool:
+        """False once `fetch` has not found what it looked for, as where the file is not what its header says: then the
+        decoder will read much of it."""
+        ...
 
-def pcm_layout(head: bytes, size: int) -> PcmLayout | None:
-    """The layout of an uncompressed WAV (RIFF, RF64, BW64) or AIFF file of `size` bytes; None: its head tells none.
+    def cost(self, spans: Spans) -> tuple[int, int]:
+        """About how many requests and bytes `fetch` takes for the first spans of a recording."""
+        ...
 
-    Only plans what is fetched at first. The decoder finds by itself where the sound is.
-    """
-    is_wav = head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE"
-    if not is_wav and not (head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")):
-        return None
-    at, sound_format = 12, None
-    while at + 8 <= len(head):
-        name, n_bytes = struct.unpack_from("<4sI" if is_wav else ">4sI", head, at)
-        at += 8
-        if name == b"fmt " and n_bytes >= 16 and at + 16 <= len(head):
-            kind, _, rate_hz, _, frame_bytes, _ = struct.unpack_from("<HHIIHH", head, at)
-            sound_format = (rate_hz, frame_bytes) if kind in (_PCM, _FLOAT, _EXTENSIBLE) else None
-        if name == b"COMM" and n_bytes >= 18 and at + 22 <= len(head):
-            n_channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", head, at)
-            is_pcm = n_bytes < 22 or head[at + 18 : at + 22].lower() in _AIFC_PCM
-            rate_hz = round(mantissa * 2.0 ** (exponent - 16383 - 63))
-            sound_format = (rate_hz, n_channels * -(-bits // 8)) if is_pcm else None
-        if name in (b"data", b"SSND"):
-            if sound_format is None or 0 in sound_format:
-                return None
-            rate_hz, frame_bytes = sound_format
-            offset = 0 if is_wav else 8  # of the first sample, behind two numbers of 4 bytes
-            n_frames = min((n_bytes or size) - offset, size - at - offset) // frame_bytes
-            return PcmLayout(first_byte=at + offset, frame_bytes=frame_bytes, rate_hz=rate_hz, n_frames=n_frames)
-        at += n_bytes + n_bytes % 2
-    return None
+    def fetch(self, file: "RangedFile", spans: Spans) -> bool:
+        """Fetch what decoding these spans reads. Returns whether the decoder must open the file again."""
+        ...
 
 
 class RangedFile(io.BufferedIOBase):
@@ -80,7 +60,8 @@ class RangedFile(io.BufferedIOBase):
 
     def __init__(self, fetch: Fetch, size: int, head: bytes) -> None:
         super().__init__()
-        self.size, self.layout = size, pcm_layout(head, size)
+        self.size = size
+        self.layout: Layout | None = None  # None: unknown
         self._fetch, self._at = fetch, 0
         self._blocks = {i: head[i * BLOCK_BYTES :][:BLOCK_BYTES] for i in range(-(-len(head) // BLOCK_BYTES))}
 
@@ -104,15 +85,31 @@ class RangedFile(io.BufferedIOBase):
             with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as pool:
                 list(pool.map(self._get, runs))
 
-    def read(self, size: int | None = -1) -> bytes:
-        end = self.size if size is None or size < 0 else min(self.size, self._at + size)
-        if end <= self._at:
+    def holds(self, first: int, end: int) -> bool:
+        """Whether a range is there."""
+        return all(block in self._blocks for block in self._span(first, end))
+
+    def replace(self, first: int, data: bytes) -> None:
+        """Put other bytes into the file. The range must be there."""
+        for block in self._span(first, first + len(data)):
+            start = max(0, first - block * BLOCK_BYTES)
+            part = data[max(0, block * BLOCK_BYTES - first) :][: BLOCK_BYTES - start]
+            old = self._blocks[block]
+            self._blocks[block] = old[:start] + part + old[start + len(part) :]
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer at the end; the position stays."""
+        end = min(self.size, offset + size)
+        if end <= offset:
             return b""
-        self.expect([(self._at, end)])
-        span = self._span(self._at, end)
-        start = self._at - span.start * BLOCK_BYTES
-        data = b"".join(self._blocks[block] for block in span)[start : start + end - self._at]
-        self._at = end
+        self.expect([(offset, end)])
+        span = self._span(offset, end)
+        start = offset - span.start * BLOCK_BYTES
+        return b"".join(self._blocks[block] for block in span)[start : start + end - offset]
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = self.read_at(self._at, self.size if size is None or size < 0 else size)
+        self._at += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

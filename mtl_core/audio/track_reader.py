@@ -229,7 +229,8 @@ class TrackReader:
         with self._timed_decoding(row):
             if isinstance(self._source, RangedFile) and self._source.layout is not None:
                 layout = self._source.layout
-                self._source.expect([layout.byte_range(*at) for at in stretches.in_seconds(layout.rate_hz)])
+                if layout.fetch(self._source, stretches.in_seconds(layout.rate_hz)):
+                    self._decoder.open(self._source)
             yield self._decoder
 
     def _planned(self, n_frames: int, rate_hz: int) -> list[tuple[float, float]]:

@@ -5,9 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from builders.sound_files import RATE_HZ, encoded
 
-from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, RangedFile, pcm_layout
+from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, RangedFile
 
 DATA = np.random.default_rng(0).integers(0, 256, 10 * BLOCK_BYTES + 77, np.uint8).tobytes()
 
@@ -76,31 +75,10 @@ def test_what_fetching_raises_is_raised(store):
         short.expect([(BLOCK_BYTES, BLOCK_BYTES + 1)])
 
 
-@pytest.mark.parametrize(
-    ("container", "subtype"),
-    [*(("WAV", name) for name in ("PCM_16", "PCM_24", "FLOAT", "PCM_U8")),
-     *(("AIFF", name) for name in ("PCM_16", "PCM_24", "FLOAT", "PCM_S8"))],
-)  # fmt: skip
-def test_the_layout_of_an_uncompressed_file(container, subtype):
-    samples = np.zeros((RATE_HZ, 2), np.float32)
-    data = encoded(samples, container, subtype)
-    layout = pcm_layout(data[:HEAD_BYTES], len(data))
-    assert layout is not None and (layout.rate_hz, layout.n_frames) == (RATE_HZ, RATE_HZ)
-    assert layout.first_byte + RATE_HZ * layout.frame_bytes <= len(data)
-    first, end = layout.byte_range(0.3, 0.4)
-    assert first == pytest.approx(layout.first_byte + 0.2 * RATE_HZ * layout.frame_bytes, abs=layout.frame_bytes)
-    last = 0.5 * RATE_HZ * layout.frame_bytes + BLOCK_BYTES
-    assert end - layout.first_byte == pytest.approx(min(last, RATE_HZ * layout.frame_bytes), abs=layout.frame_bytes)
-    assert layout.byte_range(-1, 9) == (layout.first_byte, layout.first_byte + RATE_HZ * layout.frame_bytes)
-
-
-def test_a_head_that_does_not_tell_the_layout_has_none():
-    samples = np.zeros((RATE_HZ, 1), np.float32)
-    assert pcm_layout(encoded(samples, "WAV", "IMA_ADPCM"), 10**6) is None
-    assert pcm_layout(encoded(samples, "AIFF", "IMA_ADPCM"), 10**6) is None
-    assert pcm_layout(encoded(samples, "FLAC", "PCM_16"), 10**6) is None
-    good = encoded(samples, "WAV", "PCM_16")
-    assert pcm_layout(good[:30], 10**6) is None
-    assert pcm_layout(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16) + b"data\xff\0\0\0", 10**6) is None
-    unfinished = good.replace(b"data" + (2 * RATE_HZ).to_bytes(4, "little"), b"data" + bytes(4))
-    assert pcm_layout(unfinished, len(unfinished)).n_frames == RATE_HZ
+def test_other_bytes_can_stand_in_the_file(file, store):
+    file.expect([(0, 2 * BLOCK_BYTES)])
+    at, new = BLOCK_BYTES - 3, b"over two blocks"
+    file.replace(at, new)
+    assert file.read_at(0, 2 * BLOCK_BYTES) == DATA[:at] + new + DATA[at + len(new) : 2 * BLOCK_BYTES]
+    assert file.holds(0, 2 * BLOCK_BYTES) and not file.holds(0, 2 * BLOCK_BYTES + 1)
+    assert file.tell() == 0 and file.read_at(len(DATA) - 2, 5) == DATA[-2:] and file.read_at(len(DATA), 5) == b""

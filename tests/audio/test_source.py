@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from builders.identities import forget_identity
-from builders.sound_files import encoded, song
+from builders.sound_files import by_ffmpeg, encoded, song
 
 from mtl_core.audio import source
 from mtl_core.audio.front_end import FrontEnd
@@ -107,8 +107,34 @@ def test_of_a_large_uncompressed_file_only_what_is_read_is_fetched(
     assert sum(requests) < 0.85 * len(data)
 
 
+def test_of_a_large_flac_file_only_what_is_read_is_fetched(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round fetches its segments, and the decoder finds them. The mels equal those of the whole file."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (120 * 44_100, 2)).astype(np.float32)
+    data = by_ffmpeg(np.concatenate([0.1 * song(120), samples]), "flac", "flac")
+    location = Location(bucket) / "song.flac"
+    location.write_bytes(data)
+    requests: list[int] = []
+    get_range = source._get_range
+    monkeypatch.setattr(
+        source, "_get_range", lambda at, first, n, same: requests.append(n) or get_range(at, first, n, same)
+    )
+    reader = TrackReader(FrontEnd(sampling="spread", segments=16), reads_first=4)
+    (track,) = reader.open([{"track_id": "a", "uri": location.uri, "size_bytes": len(data)}])
+    assert isinstance(track, OpenTrack) and track.duration_s == 240
+    rounds = track.read_rounds()
+    read = [next(rounds)]
+    n_first, n_bytes = len(requests), sum(requests)
+    assert n_bytes < len(data) / 3, "half of the file is quiet and small: no position is that of the mean byte rate"
+    assert n_first <= 1 + 5 + 2 * 4
+    read += rounds
+    (whole,) = TrackReader(FrontEnd(sampling="spread", segments=16)).read([{"track_id": "a", "bytes": data}])
+    assert isinstance(whole, Track)
+    for numbers, segments in read:
+        assert (segments.mel_STF == whole.segments.mel_STF[numbers]).all()
+
+
 def test_an_object_that_changes_between_two_ranges_has_changed(bucket: str) -> None:
-    data = encoded(np.tile(song(30), (2, 1)), "WAV", "PCM_16")
+    data = encoded(np.tile(song(30), (4, 1)), "WAV", "PCM_16")
     location = Location(bucket) / "song.wav"
     location.write_bytes(data)
     reader = TrackReader(FrontEnd(sampling="spread", segments=32), reads_first=4)

@@ -18,7 +18,7 @@ class ByteView:
 
     def __init__(
         self,
-        file: "BinaryIO | ByteView",
+        file: "BinaryIO | io.BufferedIOBase | ByteView",
         start: int = 0,
         end: int | None = None,
         patches: Mapping[int, bytes] | None = None,

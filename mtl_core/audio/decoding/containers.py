@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from mtl_core.audio.decoding.byte_view import ByteView
 from mtl_core.audio.decoding.headers.boxes import matroska_files, mp4_files
 from mtl_core.audio.decoding.headers.chunks import chunked_files
-from mtl_core.audio.decoding.headers.flac import are_in_order, flac_files, flac_frames
+from mtl_core.audio.decoding.headers.flac import are_in_order, flac_files, flac_frames, has_exact_seek_table
 from mtl_core.audio.decoding.headers.mpeg import bytes_of_tags, mpeg_frame_bytes, mpeg_frames, tag_bytes
 
 SEARCHED_BYTES = 1 << 16  # at the start of a file
@@ -53,6 +53,7 @@ class Part:
     view: ByteView
     format: str | None = None  # ffmpeg's name of the demuxer; None where ffmpeg finds it
     options: tuple[tuple[str, str], ...] = ()  # of the demuxer
+    jumps: bool = False  # whether ffmpeg goes to the nearest point of a seek table, and does not search
 
 
 def has_signature(head: bytes) -> bool:
@@ -71,7 +72,7 @@ def find_parts(view: ByteView) -> list[Part]:
     if head.startswith(b"OggS"):
         return [Part(view=part) for part in _ogg_links(behind)]
     if head.startswith(b"fLaC"):
-        return [Part(view=part) for part in flac_files(behind)]
+        return [Part(view=part, jumps=has_exact_seek_table(part)) for part in flac_files(behind)]
     if head.startswith(b"wvpk"):
         return [Part(view=part) for part in _wavpack_files(behind)]
     if head[4:8] == b"ftyp":

@@ -155,6 +155,10 @@ class FfmpegStream:
         last_packet, expected, ticks = None, None, self._ticks
         for packet, block in self._decode(self._packets(), before):
             time = block.pts
+            if time is None and last_packet is None and first and self._part.jumps:
+                # Having jumped to the last frame of a Flac file, ffmpeg does not know its time.
+                yield from self.blocks(max(0, start - 2 * self.first_block_frames))
+                return
             follows = packet is last_packet or (time == expected and time is not None)
             yield block, None if follows else self._position(packet, block)
             last_packet = packet
@@ -174,6 +178,8 @@ class FfmpegStream:
         """Open the file, or open it again: then decoding begins at its start, as it did the first time."""
         self._part.view.seek(0)
         options = {"format_whitelist": FORMATS, "indexmem": str(_INDEX_BYTES), **dict(self._part.options)}
+        if self._part.jumps:
+            options["fflags"] = "+fastseek"
         self._container: InputContainer = av.open(
             self._part.view, "r", self._part.format, container_options=options, metadata_errors="replace"
         )

@@ -1,12 +1,19 @@
 """Flac: the files in a file that was joined, and the number of samples of each, by its frames and not by its header.
 
-A frame is known by its header of 6 to 16 bytes, which ends with a checksum and holds the number of the frame.
+A frame is known by its header of 6 to 16 bytes, which ends with a checksum and holds the number of the frame. The
+format is RFC 9639.
 """
 
 import re
+import struct
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 from mtl_core.audio.decoding.byte_view import ByteView
+
+PADDING, SEEK_TABLE = 1, 3  # types of blocks of metadata
+SEEK_POINT = struct.Struct(">QQH")  # its sample, its byte behind the first frame, samples of its frame
 
 _BEGINS = b"fLaC\x00\x00\x00\x22"  # with more than one block of metadata, as all encoders write it
 _TAIL_BYTES = 1 << 17  # longer than any frame but those of 8 channels at 32 bits
@@ -15,16 +22,65 @@ _MOST_SAMPLES = 65_535  # of a frame
 #: A file holds as many samples as its frames at the quarters let expect. Two joined files hold twice as many as the
 #: last frame tells.
 _JOINED_RATIO = 1.4
+_MOST_BLOCKS = 1_000  # of metadata: a damaged file can seem to hold millions
 _HEADER = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\x00-\xaf]")
 _BLOCKS = {1: 192} | {code: 576 << (code - 2) for code in range(2, 6)}  # code -> samples of a frame
 _BLOCKS |= {code: 256 << (code - 8) for code in range(8, 16)}
+#: A point that stands for none, as the format allows. A seek table that begins with it is of frames that were read.
+_OUR_TABLE = SEEK_POINT.pack(0xFFFF_FFFF_FFFF_FFFF, int.from_bytes(b"mtl_core"), 0)
+
+
+class Metadata(NamedTuple):
+    """A block of metadata."""
+
+    kind: int
+    at: int  # the first byte behind its header
+    n_bytes: int
+    is_last: bool
+
+
+class _Readable(Protocol):
+    def read_at(self, offset: int, size: int) -> bytes: ...
+
+
+def metadata_blocks(file: _Readable) -> Iterator[Metadata]:
+    """The blocks of metadata of a file that begins with `fLaC`. The last one may lie behind the file's end."""
+    at = 4
+    for _ in range(_MOST_BLOCKS):
+        header = file.read_at(at, 4)
+        if len(header) < 4:
+            return
+        block = Metadata(header[0] & 0x7F, at + 4, int.from_bytes(header[1:]), header[0] >= 0x80)
+        yield block
+        if block.is_last:
+            return
+        at = block.at + block.n_bytes
+
+
+def seek_table(points: Iterable[tuple[int, int]], n_bytes: int) -> bytes:
+    """The `n_bytes` of a seek table with these points: the sample and the byte of frames, the first frame's byte is 0.
+
+    Raises:
+        ValueError: there is no room for so many.
+    """
+    table = _OUR_TABLE + b"".join(SEEK_POINT.pack(sample, byte, 0) for sample, byte in sorted(points))
+    n_free, rest = divmod(n_bytes - len(table), SEEK_POINT.size)
+    if n_free < 0:
+        raise ValueError(f"{n_bytes} bytes are too few for {len(table) // SEEK_POINT.size} points")
+    return table + SEEK_POINT.pack(0xFFFF_FFFF_FFFF_FFFF, 0, 0) * n_free + bytes(rest)
+
+
+def has_exact_seek_table(view: ByteView) -> bool:
+    """Whether a seek table of a file is one that `seek_table` has made. Others may be wrong."""
+    blocks = metadata_blocks(view)
+    return any(kind == SEEK_TABLE and view.read_at(at, len(_OUR_TABLE)) == _OUR_TABLE for kind, at, _, _ in blocks)
 
 
 def flac_files(view: ByteView) -> list[ByteView]:
     """The Flac files that were joined, each with the number of samples by its last frame in its STREAMINFO."""
     end = _last_sample(view)
     starts = [0]
-    if end is not None and (end != _claim(view) or _may_be_joined(view, end)):
+    if end is not None and not _is_as_claimed(view, end):
         starts = [at for at in view.find_all(_BEGINS) if at == 0 or _claim(view.part(at))] or [0]
     parts = []
     for start, stop in zip(starts, [*starts[1:], len(view)], strict=True):
@@ -35,6 +91,12 @@ def flac_files(view: ByteView) -> list[ByteView]:
             part = view.part(start, stop, {21: packed.to_bytes(5)})
         parts.append(part)
     return parts
+
+
+def is_as_claimed(view: ByteView) -> bool:
+    """Whether this is one Flac file with as many samples as its header claims. Reads its start, quarters and end."""
+    end = _last_sample(view)
+    return end is not None and _is_as_claimed(view, end)
 
 
 def flac_frames(data: bytes, block: int = 0) -> list[tuple[int, int]]:
@@ -65,6 +127,10 @@ def are_in_order(frames: list[tuple[int, int]]) -> bool:
     """Whether these are frames of one recording: three or more, each a frame of equal length behind the one before."""
     steps = {position - before for (_, before), (_, position) in pairwise(frames)}
     return len(frames) >= 3 and len(steps) == 1 and 0 < steps.pop() <= _MOST_SAMPLES
+
+
+def _is_as_claimed(view: ByteView, end: int) -> bool:
+    return end == _claim(view) and not _may_be_joined(view, end)
 
 
 def _claim(view: ByteView) -> int:
@@ -114,10 +180,17 @@ def _utf8_number(data: bytes) -> tuple[int, int]:
     return number, size
 
 
+def _crc8_of(byte: int) -> int:
+    for _ in range(8):
+        byte = (byte << 1 ^ 0x07 if byte & 0x80 else byte << 1) & 0xFF
+    return byte
+
+
+_CRC8 = [_crc8_of(byte) for byte in range(256)]
+
+
 def _crc8(data: bytes) -> int:
     crc = 0
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x07 if crc & 0x80 else crc << 1) & 0xFF
+        crc = _CRC8[crc ^ byte]
     return crc
