@@ -1,8 +1,9 @@
 """Tagging from a slow S3 against tagging from a folder: python bench/bench_s3.py [N [REPEATS [MODEL [FOLDER]]]]
 
 One worker tags the same N files (default 70) from a folder and from an S3 endpoint with 100 ms of latency and 20 MB/s
-a connection (slow_proxy.py before moto's server), in turn, REPEATS times (default 3). From S3 means everything: audio,
-manifest, model, tables, and the run's own files. Server and proxy have one core, the job and its Ray another.
+a connection (slow_proxy.py before moto's server), in turn, REPEATS times (default 3); and once more from S3 with a
+manifest without sizes, so that each file is one GET. From S3 means everything: audio, manifest, model, tables, and the
+run's own files. Server and proxy have one core, the job and its Ray another.
 
 The rate is that of the tracks after the first, by the times at which they were tagged. So start-up and commit are left
 out, and the time between two shards is included. MODEL is paper (default), best or spread, which reads 8 segments of a
@@ -28,6 +29,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from bench_tagging import OUT, ROOT, SONGS
 
 from mtl_core.pipelines.build_manifest import build_manifest
@@ -37,6 +40,7 @@ from mtl_core.tables import delta
 SERVER_CORE, WORKER_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 STORE = Location("s3://bucket")
 CONNECTIONS = 4  # to measure the server alone
+WHOLE = "s3, one GET each"
 SEGMENTS = {"spread": ("--segments", "8")}
 
 
@@ -144,7 +148,7 @@ def tag(manifest: Location, model: Location, out: Location, n: int) -> dict[str,
 
 
 def main(n: int = 70, repeats: int = 3, model: str = "paper", folder: Path = SONGS) -> None:
-    runs: dict[str, list[dict[str, Any]]] = {"folder": [], "s3": []}
+    runs: dict[str, list[dict[str, Any]]] = {"folder": [], "s3": [], WHOLE: []}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, server() as address:
         place = Path(temporary)
         inputs = [sys.executable, str(ROOT / "bench" / "tagging_inputs.py"), temporary, str(folder), str(n)]
@@ -153,6 +157,9 @@ def main(n: int = 70, repeats: int = 3, model: str = "paper", folder: Path = SON
         upload(place / f"tracks-{n}", tracks)
         upload(place / model, STORE / model)
         build_manifest(tracks, None, STORE / "tracks.parquet")
+        sizes = pq.read_table(pa.BufferReader((STORE / "tracks.parquet").read_bytes()))
+        pq.write_table(sizes.drop_columns("size_bytes"), place / "whole.parquet")
+        (STORE / "whole.parquet").write_bytes((place / "whole.parquet").read_bytes())
         uris = [f"{STORE}/tracks/{path}" for path, _ in tracks.walk()]
         alone = {"server": download_rate(uris, CONNECTIONS)}
         direct = os.environ["AWS_ENDPOINT_URL"]
@@ -164,14 +171,20 @@ def main(n: int = 70, repeats: int = 3, model: str = "paper", folder: Path = SON
         for repeat in range(repeats):
             for name in runs:
                 os.environ["AWS_ENDPOINT_URL"] = direct
-                root, counts = (STORE if name == "s3" else Location(temporary)), dict[str, int]()
-                manifest = STORE / "tracks.parquet" if name == "s3" else root / f"tracks-{n}.parquet"
+                root, counts = Location(temporary) if name == "folder" else STORE, dict[str, int]()
+                manifest = (
+                    root / {"folder": f"tracks-{n}.parquet", "s3": "tracks.parquet", WHOLE: "whole.parquet"}[name]
+                )
                 with slow_proxy(address, counts) as endpoint:
                     os.environ["AWS_ENDPOINT_URL"] = endpoint
-                    figures = tag(manifest, root / model, root / f"out-{repeat}", n)
+                    figures = tag(manifest, root / model, root / f"out-{repeat}-{len(name)}", n)
                 runs[name].append(figures | {"through_the_proxy": counts})
                 print(f"{repeat + 1}/{repeats} {name:6} {figures} {counts}", flush=True)
     rates = {name: statistics.median(run["tracks_per_s"] for run in rows) for name, rows in runs.items()}
+    for name in ("s3", WHOLE):
+        counts = [run["through_the_proxy"] for run in runs[name]]
+        gets, mb = (statistics.median(count[what] for count in counts) / n for what in ("GET", "bytes"))
+        print(f"{name}: {rates[name]:.2f} tracks a second, {gets:.1f} GETs and {mb / 1e6:.1f} MB a track")
     print(f"\nfolder {rates['folder']:.2f}, S3 {rates['s3']:.2f} tracks a second: {rates['s3'] / rates['folder']:.1%}")
     OUT.mkdir(exist_ok=True)
     results = {"files": n, "model": model, "alone": alone, "runs": runs, "ratio": rates["s3"] / rates["folder"]}
