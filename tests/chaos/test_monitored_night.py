@@ -1,6 +1,7 @@
 """A real Prometheus watches nights on a real cluster: every query has a value, and each alert fires when it should.
 
-`TABLE=FILE python -m pytest -m slow tests/chaos/test_monitored_night.py -s` writes the table of docs/monitoring.md.
+`TABLE=FILE PICTURE=FILE python -m pytest -m slow tests/chaos/test_monitored_night.py -s` writes the table and draws the
+picture of docs/monitoring.md.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from builders.dashboard_picture import draw_dashboard
 from builders.models import save, untrained_artifact
 from builders.prometheus import Prometheus, alerts, dashboard_queries, prometheus, rules
 from clusters import CLUSTER, free_port, head, tagging_processes
@@ -149,6 +151,8 @@ def require_values(server: Prometheus, since_s: float, run_id: str) -> None:
         text = " ".join(query.replace('{run=~".*"}', "").replace(', run=~".*"', "").replace("|", "\\|").split())
         found = ", ".join(f"{labels} {value:.6g}".strip() for labels, value in values.items())
         lines.append(f"| {name} | `{text}` | {found} |")
+    if "PICTURE" in os.environ:
+        draw_dashboard(server, since_s - 60, Path(os.environ["PICTURE"]), shortened)
     if "TABLE" in os.environ:
         Path(os.environ["TABLE"]).write_text("\n".join(lines) + "\n")
     assert without == []
