@@ -28,20 +28,29 @@ SPOT = 0.45  # share of the on-demand price; assumed
 NIGHT_H = 8
 
 MILLIONS = (1, 10, 100)
+SHOWN = ("paper", "early exit")  # the dearest model and the cheapest
+#: model -> its contender in bench_tagging.py
+CONTENDERS = {
+    "paper": "ours, paper",
+    "best": "ours, best",
+    "8 segments": "ours, 8 segments",
+    "early exit": "ours, REAL/model",
+}
 INTRODUCTIONS = {
     "What a machine does": """
 Under mp3, flac and wav: the share of the instance's network that tracks of that format take. Above 100 %, the network
-is the limit. The wav is 44.1 kHz, 16 bits.
+is the limit. The wav is 44.1 kHz, 16 bits. `paper` and `best` read two excerpts of a minute, and files as a whole.
+"8 segments" and "early exit" are `best`; large flac and wav files are read by range, in {requests} requests.
 """,
     "What a catalogue takes": f"""
-With `paper`, the dearer model, on 1, 10 and 100 c7i.4xlarge. "for {NIGHT_H} h" is the number of them that finish in a
-night. The tracks are mp3 or ogg.
+On 1, 10 and 100 c7i.4xlarge. "for {NIGHT_H} h" is the number of them that finish in a night. The tracks are mp3 or ogg.
+A time that the network limits is the network's.
 """,
     "What the driver does besides handing out work": """
 Before it hands out the first shard, and after the last has ended.
 """,
     "What limits first": """
-The last column says how many c7i.4xlarge with `paper` reach that rate.
+The last columns say how many c7i.4xlarge reach that rate, with `paper` and with early exit.
 """,
 }
 #: Of 3.4 minutes. Assumed; the mp3 and ogg files of the benchmarks have 3.2 MB. The wav is 44.1 kHz, 16 bits, stereo.
@@ -106,16 +115,22 @@ def instances(measured: dict[str, Any]) -> str:
     """A row for each instance and model; the GPU's CPUs only read, so it has one row."""
     rows = []
     for model, core_s in measured["core_s"].items():
-        rows += [_instance_row(instance, model, core_s + measured["s3_core_s"]) for instance in (SMALL, ARM, LARGE)]
+        mb = mb_a_track(measured, model)
+        rows += [_instance_row(instance, model, core_s + measured["s3_core_s"], mb) for instance in (SMALL, ARM, LARGE)]
     read_core_s = measured["core_s"]["paper"] - measured["network_core_s"]["paper"] + measured["s3_core_s"]
-    rows.append(_instance_row(GPU, "any", read_core_s))
+    rows.append(_instance_row(GPU, "any", read_core_s, MB_A_TRACK))
     columns = ["instance", "model", "vCPUs, GiB", "tracks/s", *MB_A_TRACK, "$ a million tracks (spot)", "note"]
     return table(columns, rows) + "\n\n" + NOTES
 
 
-def _instance_row(instance: Instance, model: str, core_s: float) -> list[str]:
+def mb_a_track(measured: dict[str, Any], model: str) -> dict[str, float]:
+    """What a track of each format takes from the network."""
+    return MB_A_TRACK | {of: by_range["mb"] for of, by_range in measured["by_range"].get(model, {}).items()}
+
+
+def _instance_row(instance: Instance, model: str, core_s: float, mb_of_format: dict[str, float]) -> list[str]:
     rate = instance.tracks_per_s(core_s)
-    network_shares = [f"{8 * mb * rate / 1000 / instance.gbit:.0%}" for mb in MB_A_TRACK.values()]
+    network_shares = [f"{8 * mb * rate / 1000 / instance.gbit:.0%}" for mb in mb_of_format.values()]
     dollars = instance.dollars_a_million(core_s)
     size = f"{instance.vcpus}, {instance.gib}"
     cost = f"{number(dollars)} ({number(SPOT * dollars)})"
@@ -123,31 +138,39 @@ def _instance_row(instance: Instance, model: str, core_s: float) -> list[str]:
 
 
 def catalogues(measured: dict[str, Any]) -> str:
-    """A row for each size of a catalogue, on SMALL instances with `paper`, the dearer model."""
-    core_s = measured["core_s"]["paper"] + measured["s3_core_s"]
-    rows = []
-    for millions in MILLIONS:
-        n = millions * 1e6
-        work_s = n / SMALL.tracks_per_s(core_s)
-        driver_wall_s = driver_s(measured, millions)
-        gets, puts = n * GETS_A_TRACK, n * PUTS_A_TRACK
-        requests = gets * GET_DOLLARS + puts * PUT_DOLLARS
-        machines = (
-            max(1, math.ceil(work_s / (NIGHT_H * 3600 - driver_wall_s)))
-            if driver_wall_s < NIGHT_H * 3600
-            else "more than the driver does"
-        )
-        walls = [duration(measured["start_up_s"] + work_s / count + driver_wall_s) for count in (1, 10, 100)]
-        dollars = SMALL.dollars * work_s / 3600
-        read = f"{number(n * MB_A_TRACK['mp3, ogg'] / 1e6)} TB"
-        counts = f"{number(gets / 1e6)} M, {number(puts / 1e6)} M"
-        prices = [f"{number(dollars)} ({number(SPOT * dollars)})", number(requests)]
-        rows.append([f"{millions} M", number(n * core_s / 3600), *walls, machines, read, counts, *prices])
+    """A row for each model and size of a catalogue, on SMALL instances."""
+    rows = [_catalogue_row(measured, model, millions) for model in SHOWN for millions in MILLIONS]
     columns = [
-        "tracks", "core hours", "on 1", "on 10", "on 100", f"for {NIGHT_H} h", "read", "GET, PUT", "$ instances (spot)",
-        "$ requests",
+        "model", "tracks", "core hours", "on 1", "on 10", "on 100", f"for {NIGHT_H} h", "read", "GET, PUT",
+        "$ instances (spot)", "$ requests",
     ]  # fmt: skip
     return table(columns, rows)
+
+
+def rate_of(measured: dict[str, Any], model: str) -> float:
+    """Tracks of mp3 or ogg a second of one SMALL instance: what its cores or its network do."""
+    of_network = SMALL.gbit * 1000 / 8 / MB_A_TRACK["mp3, ogg"]
+    return min(of_network, SMALL.tracks_per_s(measured["core_s"][model] + measured["s3_core_s"]))
+
+
+def _catalogue_row(measured: dict[str, Any], model: str, millions: int) -> list[Any]:
+    n = millions * 1e6
+    work_s = n / rate_of(measured, model)
+    driver_wall_s = driver_s(measured, millions)
+    gets, puts = n * GETS_A_TRACK, n * PUTS_A_TRACK
+    requests = gets * GET_DOLLARS + puts * PUT_DOLLARS
+    machines = (
+        max(1, math.ceil(work_s / (NIGHT_H * 3600 - driver_wall_s)))
+        if driver_wall_s < NIGHT_H * 3600
+        else "more than the driver does"
+    )
+    walls = [duration(measured["start_up_s"] + work_s / count + driver_wall_s) for count in (1, 10, 100)]
+    dollars = SMALL.dollars * work_s / 3600
+    read = f"{number(n * MB_A_TRACK['mp3, ogg'] / 1e6)} TB"
+    counts = f"{number(gets / 1e6)} M, {number(puts / 1e6)} M"
+    prices = [f"{number(dollars)} ({number(SPOT * dollars)})", number(requests)]
+    core_hours = n * (measured["core_s"][model] + measured["s3_core_s"]) / 3600
+    return [model, f"{millions} M", number(core_hours), *walls, machines, read, counts, *prices]
 
 
 def driver_s(measured: dict[str, Any], millions: float) -> float:
@@ -167,8 +190,6 @@ def phases(measured: dict[str, Any]) -> str:
 
 def limits(measured: dict[str, Any]) -> str:
     """A row for each part of the system that does not grow with the workers."""
-    core_s = measured["core_s"]["paper"] + measured["s3_core_s"]
-    rate = SMALL.tracks_per_s(core_s)
     read_results_s = 2 * measured["s3_small_core_s"]
     handout_ms = measured["handout"]["driver_cpu_ms_a_shard"]
     per_s = {
@@ -177,16 +198,18 @@ def limits(measured: dict[str, Any]) -> str:
         "the driver's phases above, before and after the work": 1e6 / driver_s(measured, 1),
         "shard results and shards' files on S3, read by the driver": TRACKS_PER_SHARD / read_results_s,
     }
-    rows = [[what, f"{value:,.0f}", number(value / rate)] for what, value in per_s.items()]
-    return table(["what", "tracks/s", "as many as c7i.4xlarge"], rows)
+    rates = [rate_of(measured, model) for model in SHOWN]
+    rows = [[what, f"{value:,.0f}", *(number(value / rate) for rate in rates)] for what, value in per_s.items()]
+    return table(["what", "tracks/s", *SHOWN], rows)
 
 
 def with_new_measurements(measured: dict[str, Any]) -> dict[str, Any]:
     """The same figures, replaced by those in bench-run where there are any."""
     if (RUN / "tagging.json").exists():
         medians = json.loads((RUN / "tagging.json").read_text())["medians"]
-        for model in measured["core_s"]:
-            measured["core_s"][model] = round(medians[f"ours, {model}"]["cpu_s_per_track"], 3)
+        for model, contender in CONTENDERS.items():
+            if contender in medians:
+                measured["core_s"][model] = round(medians[contender]["cpu_s_per_track"], 3)
     for name in ("night", "handout"):
         if (RUN / f"{name}.json").exists():
             measured[name] = json.loads((RUN / f"{name}.json").read_text())
@@ -199,8 +222,12 @@ def main(take: bool = False) -> None:
         measured = with_new_measurements(measured)
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
     tables = (instances(measured), catalogues(measured), phases(measured), limits(measured))
+    requests = " and ".join(
+        f"{ranged['gets']:g} ({of}, {model})" for model, by in measured["by_range"].items() for of, ranged in by.items()
+    )
     sections = [
-        f"### {title}\n{text}\n{table}" for (title, text), table in zip(INTRODUCTIONS.items(), tables, strict=True)
+        f"### {title}\n{text.replace('{requests}', requests)}\n{table}"
+        for (title, text), table in zip(INTRODUCTIONS.items(), tables, strict=True)
     ]
     text = "\n\n".join(sections)
     before, _, rest = PAGE.read_text().partition(BEGIN)
