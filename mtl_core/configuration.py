@@ -5,26 +5,23 @@ The command line goes before the environment (`MTL_NUM_WORKERS=4` is `--num-work
 command. All of them become flags, in front of those of the command line, so they are checked alike.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import inspect
-import io
-import json
 import os
 import re
-import shlex
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tyro
 
 from mtl_core import log
 from mtl_core.errors import InputError, one_line
+from mtl_core.setting import Setting, bool_words, flag_name, from_environment, from_toml, parse, to_toml
 
 Options = TypeVar("Options")
 
@@ -58,19 +55,6 @@ class CommonOptions:
     """Print the flags' values as such a file, and where each comes from; do nothing else."""
     log_format: log.Format = "text"
     """Of stderr; json: one event a line, as a JSON object."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A flag's value from the environment or the file."""
-
-    name: str
-    given: Any  # as it is there
-    words: list[str]  # as flags
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.name} = {self.given!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +92,16 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     """
     end = args.index("--") if "--" in args else len(args)  # what follows is no flag
     asked = list(args[:end])
-    given, rest = _parse(CommonOptions, asked, return_unknown_args=True, add_help=False)
+    given, rest = parse(CommonOptions, asked, return_unknown_args=True, add_help=False)
     rest += args[end:]
     described = {"description": f"{inspect.cleandoc(options.__doc__ or '')}\n\n{HELP}"}
     if {"-h", "--help"} & set(rest):
-        _parse(options, rest, **described)
+        parse(options, rest, **described)
     file = os.environ.get(f"{PREFIX}CONFIG") if given.config is None else given.config
     tables = [] if file in (None, FLAGS_ALONE) else _read_tables(str(file), _commands(options))
     environment = {} if file == FLAGS_ALONE else {n: v for n, v in os.environ.items() if n.startswith(PREFIX)}
     of_common = _settings(flag_types(CommonOptions), tables, environment)
-    common, _ = _parse(CommonOptions, [*_words(of_common), *asked], return_unknown_args=True, add_help=False)
+    common, _ = parse(CommonOptions, [*_words(of_common), *asked], return_unknown_args=True, add_help=False)
     log.configure(common.log_format)
     flags = flag_types(options)
     for number, (source, values) in enumerate(tables):  # the first is for every command
@@ -125,10 +109,10 @@ def resolve(options: type[Options], args: Sequence[str]) -> Configuration[Option
     _check_variables(environment, flags)
     settings = _settings(flags, tables, environment)
     sources = _sources(options, settings, rest) | _sources(CommonOptions, of_common, asked)
-    missing = [f"--{_flag(name)}=" for name, source in sources.items() if source == "required"]
+    missing = [f"--{flag_name(name)}=" for name, source in sources.items() if source == "required"]
     words = [*(missing if common.print_config else ()), *rest]
     try:
-        values = _parse(options, [*_words(settings), *words], **described)
+        values = parse(options, [*_words(settings), *words], **described)
     except InputError as error:
         blamed = "; ".join(str(setting) for setting in _blamed(options, settings, words, str(error)))
         raise InputError(f"{blamed}: {error}" if blamed else str(error)) from None
@@ -146,24 +130,10 @@ def flags_of(values: Mapping[str, Any], options: type) -> list[str]:
         if value == field.default:
             continue
         if isinstance(value, bool):
-            flags += _bool_words(field.name, value)
+            flags += bool_words(field.name, value)
         else:
-            flags += [f"--{_flag(field.name)}", *map(str, value if isinstance(value, tuple) else [value])]
+            flags += [f"--{flag_name(field.name)}", *map(str, value if isinstance(value, tuple) else [value])]
     return flags
-
-
-def _parse(options: Any, args: Sequence[str], **settings: Any) -> Any:
-    """What tyro makes of flags. One that is not allowed is an InputError."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(options, args=args, **settings)
-    except SystemExit as error:
-        if not error.code:
-            raise
-    first_paragraph = re.split(r"│ ─+ │", printed.getvalue())[0]  # of tyro's error, which is drawn as a box
-    lines = [line.strip("│ ") for line in first_paragraph.splitlines() if not line.startswith(("╭", "╰"))]
-    raise InputError(one_line(" ".join(lines)).removeprefix(f"Error parsing {getattr(options, '__name__', '')}: "))
 
 
 def _commands(options: type) -> list[str]:
@@ -179,10 +149,6 @@ def flag_types(options: type) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(options)]
     is_flag = {name: tyro.conf.Positional not in getattr(hints[name], "__metadata__", ()) for name in names}
     return {name: hints[name] for name in names if is_flag[name] and name not in NOT_ELSEWHERE}
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _words(settings: Iterable[Setting]) -> list[str]:
@@ -247,76 +213,11 @@ def _settings(
         for key, value in values.items():
             name = key.replace("-", "_")
             if name in flags:
-                settings[name] = _from_toml(name, value, flags[name], source)
+                settings[name] = from_toml(name, value, flags[name], source)
     for name, kind in flags.items():
         if (variable := f"{PREFIX}{name.upper()}") in environment:
-            settings[name] = _from_environment(name, environment[variable], kind, variable)
+            settings[name] = from_environment(name, environment[variable], kind, variable)
     return list(settings.values())
-
-
-def _from_toml(name: str, given: Any, kind: Any, source: str) -> Setting:
-    values = given if isinstance(given, list) else [given]
-    if kind is bool and isinstance(given, bool):
-        return Setting(name=name, given=given, words=_bool_words(name, given), source=source)
-    setting = Setting(name=name, given=given, words=[f"--{_flag(name)}", *map(str, values)], source=source)
-    if not _is_same(given, _parsed(setting, kind)):
-        raise _wrong_type(setting, kind)
-    return setting
-
-
-def _from_environment(name: str, given: str, kind: Any, variable: str) -> Setting:
-    is_true = {"true": True, "1": True, "false": False, "0": False}.get(given.lower())
-    if kind is bool and is_true is not None:
-        return Setting(name=name, given=given, words=_bool_words(name, is_true), source=variable)
-    try:
-        words = shlex.split(given) if _is_list(kind) else [given]
-    except ValueError as error:  # a quote without its end
-        raise InputError(f"{variable}={given}: {error}") from None
-    setting = Setting(name=name, given=given, words=[f"--{_flag(name)}", *words], source=variable)
-    _parsed(setting, kind)
-    return setting
-
-
-def _bool_words(name: str, value: bool) -> list[str]:
-    return [f"--{_flag(name)}" if value else f"--no-{_flag(name)}"]
-
-
-def _parsed(setting: Setting, kind: Any) -> Any:
-    """The value of the flag alone. Raises InputError where the words are not of its type."""
-    if kind is bool:
-        raise _wrong_type(setting, kind)
-    try:
-        return _parse(kind, setting.words[1:])
-    except InputError:
-        raise _wrong_type(setting, kind) from None
-
-
-def _is_same(given: Any, parsed: Any) -> bool:
-    """Whether a value of TOML is of the type of the flag's value, and not only written alike."""
-    if isinstance(parsed, tuple) or isinstance(given, list):
-        return isinstance(parsed, tuple) and isinstance(given, list) and all(map(_is_same, given, parsed))
-    return (parsed is None and given == "None") or isinstance(given, str) == isinstance(parsed, str)
-
-
-def _wrong_type(setting: Setting, kind: Any) -> InputError:
-    return InputError(f"{setting}: allowed is {_describe(kind)}")
-
-
-def _is_list(kind: Any) -> bool:
-    return any(typing.get_origin(each) is tuple for each in (kind, *typing.get_args(kind)))
-
-
-def _describe(kind: Any) -> str:
-    """The values that a type allows, in words."""
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(map(repr, arguments))
-    if typing.get_origin(kind) is tuple:
-        return f"a list, each item {_describe(arguments[0])}"
-    if arguments:
-        return " or ".join(map(_describe, arguments))
-    words = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "'None'"}
-    return words[kind]
 
 
 def _sources(options: type, settings: Iterable[Setting], args: Sequence[str]) -> dict[str, str]:
@@ -325,7 +226,7 @@ def _sources(options: type, settings: Iterable[Setting], args: Sequence[str]) ->
     required = {field.name for field in dataclasses.fields(options) if field.default is dataclasses.MISSING}
     sources = {name: "required" if name in required else "default" for name in flag_types(options)}
     sources |= {setting.name: setting.source for setting in settings}
-    return sources | {name: "flag" for name in sources if {f"--{_flag(name)}", f"--no-{_flag(name)}"} & given}
+    return sources | {name: "flag" for name in sources if {f"--{flag_name(name)}", f"--no-{flag_name(name)}"} & given}
 
 
 def _blamed(options: type, settings: list[Setting], args: Sequence[str], message: str) -> Iterable[Setting]:
@@ -333,7 +234,7 @@ def _blamed(options: type, settings: list[Setting], args: Sequence[str], message
     for setting in settings:
         others = [other for other in settings if other is not setting]
         try:
-            _parse(options, [*_words(others), *args])
+            parse(options, [*_words(others), *args])
         except InputError as error:
             if str(error) == message or "required" in str(error):
                 continue
@@ -341,14 +242,4 @@ def _blamed(options: type, settings: list[Setting], args: Sequence[str], message
 
 
 def _toml_line(name: str, value: Any, source: str) -> str:
-    return f"{name} = {_to_toml(value)}  # {source}"
-
-
-def _to_toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_to_toml, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) or value is None:  # TOML has no null
-        return json.dumps(log.hide_credentials(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+    return f"{name} = {to_toml(value)}  # {source}"
