@@ -12,19 +12,23 @@ from itertools import pairwise
 
 from mtl_core.audio.decoding.byte_view import ByteView
 from mtl_core.audio.decoding.headers import flac
-from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, MARGIN_S, MOST_BYTES, TAIL_BYTES, RangedFile, Spans
+from mtl_core.audio.decoding.reach import grid_frames, margin_frames
+from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, MOST_BYTES, TAIL_BYTES, RangedFile, Spans
 
 _MOST_METADATA_BYTES = 1 << 24  # pictures among them
 _QUARTER_BYTES = 1 << 16  # that the decoder reads at each quarter of the file, to see whether files were joined
 _LAST_BYTES = 1 << 16  # in which the decoder looks for the last frame
 _FRAMES_AHEAD = 16  # that ffmpeg reads before it returns one
+_MOST_FRAMES = 50_000  # of a range: more are no sound
 #: How far off a guess may be, as a share of the distance to the nearest known frame: in the first try, in the second …
 _DOUBTS = (0.1, 0.3, 1.0, 1.0)
-_NEAR_BYTES = 10 * (1 << 16)  # that are added to the distance: also a near guess may be some frames off
+_NEAR_BYTES = 10 * (1 << 16)  # that are added to the distance: a near guess, too, may be some frames off
 
 
 class FlacLayout:
     """The frames that are known of a Flac file, as `ranged_file.Layout`.
+
+    Spans can be fetched once. For others the decoder would have to open the file again, with another seek table.
 
     Args:
         room: the first byte and the number of bytes of the block of metadata that takes the seek table.
@@ -35,51 +39,48 @@ class FlacLayout:
     def __init__(
         self, size: int, room: tuple[int, int], *, first_byte: int, rate_hz: int, n_frames: int, block: int
     ) -> None:
-        self.rate_hz, self.n_frames, self.fits = rate_hz, n_frames, True
+        self.rate_hz, self.n_frames = rate_hz, n_frames
         self._size, self._room, self._first_byte, self._block = size, room, first_byte, block
-        self._known = {0: first_byte, n_frames: size}  # sample -> byte
+        self._known = {0: first_byte, n_frames: size}  # sample -> byte of its frame; the last one is the file's end
         self._sort()
+        self._fetched: frozenset[tuple[float, float]] | None = None  # spans
 
     def cost(self, spans: Spans) -> tuple[int, int]:
         """As `Layout.cost`."""
-        if (2 * len(spans) + 3) * flac.SEEK_POINT.size > self._room[1]:
-            return 1, self._size
         n_samples = sum(end - first for first, end in map(self._samples_of, spans))
         doubt = _DOUBTS[0] * self._size / 16  # a guess lies a sixteenth of the file from a quarter, in the mean
         n_bytes = n_samples * self._size / self.n_frames + len(spans) * 2 * (doubt + BLOCK_BYTES)
-        return 5 + len(spans), round(n_bytes) + HEAD_BYTES + TAIL_BYTES + 3 * BLOCK_BYTES
+        # The head, the first frames, three quarters and the end are requests, too.
+        return 6 + len(spans), round(n_bytes) + HEAD_BYTES + TAIL_BYTES + 3 * BLOCK_BYTES
 
     def fetch(self, file: RangedFile, spans: Spans) -> bool:
-        """As `Layout.fetch`."""
-        self._look(file)
-        if not self.fits:
+        """As `Layout.fetch`. Frames must follow each other without damage; then the decoder can jump to any."""
+        if self._fetched is None:
+            self._fetched = frozenset(spans if self._find(file, spans) else ())
+        return self._fetched.issuperset(spans)
+
+    def _find(self, file: RangedFile, spans: Spans) -> bool:
+        """Fetch the frames of spans and write a seek table. Returns False where that is not possible."""
+        end = (self._size - TAIL_BYTES, self._size)
+        quarters = [self._size * quarter // 4 for quarter in (1, 2, 3)]
+        first_frames = self._byte_range_of(0, 2 * _FRAMES_AHEAD * self._block)
+        if not self._get(file, [first_frames, *((at, at + _QUARTER_BYTES) for at in quarters), end]):
+            return False
+        if not flac.is_as_claimed(ByteView(file)):
             return False
         asked = [self._samples_of(span) for span in spans]
         for doubt in _DOUBTS:
             missing = [span for span in asked if not file.holds(*self._known_around(span))]
             if not missing:
                 return self._write_table(file, asked)
-            guesses = [self._guess_around(span, doubt) for span in missing]
-            if file.held_bytes + sum(end - first for first, end in guesses) > MOST_BYTES:
-                break
-            self._get(file, guesses)
-        self.fits = False
+            if not self._get(file, [self._guess_around(span, doubt) for span in missing]):
+                return False
         return False
-
-    def _look(self, file: RangedFile) -> None:
-        """Fetch what the decoder reads of any Flac file, and see whether it is what its header says."""
-        tail = (self._size - TAIL_BYTES, self._size)
-        if file.holds(*tail):
-            return
-        quarters = [self._size * quarter // 4 for quarter in (1, 2, 3)]
-        start_bytes = 2 * _FRAMES_AHEAD * self._block * self._size // self.n_frames
-        start = (self._first_byte, self._first_byte + start_bytes)
-        self._get(file, [start, *((at, at + _QUARTER_BYTES) for at in quarters), tail])
-        self.fits = flac.is_as_claimed(ByteView(file))
 
     def _samples_of(self, span: tuple[float, float]) -> tuple[int, int]:
         """The samples (first, end) that decoding a span reads."""
-        first, end = (round(at_s * self.rate_hz) for at_s in (span[0] - MARGIN_S, span[1] + MARGIN_S))
+        margin = margin_frames(self.rate_hz) + grid_frames(self.rate_hz)
+        first, end = round(span[0] * self.rate_hz) - margin, round(span[1] * self.rate_hz) + margin
         end += _FRAMES_AHEAD * self._block
         return min(max(0, first), self.n_frames), min(end, self.n_frames)
 
@@ -105,43 +106,69 @@ class FlacLayout:
         at = first_byte + (sample - first) * (end_byte - first_byte) // (end - first)
         return at, int(doubt * (_NEAR_BYTES + min(at - first_byte, end_byte - at)))
 
-    def _get(self, file: RangedFile, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch ranges, and know the frames in them."""
-        ranges = [
-            (
-                max(self._first_byte, first // BLOCK_BYTES * BLOCK_BYTES),
-                min(self._size, -(-end // BLOCK_BYTES) * BLOCK_BYTES),
-            )
-            for first, end in ranges
-        ]  # whole blocks
+    def _byte_range_of(self, first: int, end: int) -> tuple[int, int]:
+        """The bytes of samples, if all frames have one size."""
+        at, behind = (self._first_byte + sample * self._size // self.n_frames for sample in (first, end))
+        return at, behind
+
+    def _get(self, file: RangedFile, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Fetch ranges, and know the frames in them. Returns False where that is too much."""
+        ranges = [self._whole_blocks(first, end) for first, end in ranges]
+        if file.held_bytes + sum(end - first for first, end in ranges) > MOST_BYTES:
+            return False
         file.expect(ranges)
         for first, end in ranges:
-            frames = flac.flac_frames(file.read_at(first, end - first), self._block)
-            for (_, sample), (offset, next_sample) in pairwise(frames):
-                if 0 < next_sample - sample <= self._block:
-                    self._known[sample] = first + offset
+            # A frame is known by the one before, which may lie in bytes that were fetched earlier.
+            before, behind = max(self._first_byte, first - BLOCK_BYTES), min(self._size, end + BLOCK_BYTES)
+            first, end = before if file.holds(before, first) else first, behind if file.holds(end, behind) else end
+            frames = flac.frame_headers(file.read_at(first, end - first), self._block, _MOST_FRAMES)
+            if len(frames) == _MOST_FRAMES:
+                return False
+            firsts, ends = {frame.first for frame in frames}, {frame.first + frame.n_samples for frame in frames}
+            for frame in frames:  # one without a neighbour only looks like a frame
+                if frame.first in ends or frame.first + frame.n_samples in firsts:
+                    self._known[frame.first] = first + frame.at
         self._sort()
+        return True
+
+    def _whole_blocks(self, first: int, end: int) -> tuple[int, int]:
+        first, end = first // BLOCK_BYTES * BLOCK_BYTES, -(-end // BLOCK_BYTES) * BLOCK_BYTES
+        return max(self._first_byte, first), min(self._size, end)
 
     def _sort(self) -> None:
         self._samples, self._bytes = (list(values) for values in zip(*sorted(self._known.items()), strict=True))
 
     def _write_table(self, file: RangedFile, asked: Iterable[tuple[int, int]]) -> bool:
-        """Put a seek table into the file. Returns whether another one was there."""
-        if self._bytes != sorted(set(self._bytes)):  # some only look like frames
-            self.fits = False
+        """Put a seek table into the file, instead of any other. Returns False where there is no room or damage."""
+        in_end = bisect_right(self._bytes, self._size - _LAST_BYTES) - 1
+        # The decoder also reads the first frames, and looks for the last one.
+        asked = [(0, _FRAMES_AHEAD * self._block), *asked, (self._samples[in_end], self.n_frames)]
+        if not all(self._are_in_a_row(file, *span) for span in asked):
             return False
-        known = [byte for span in asked for byte in self._known_around(span)]
-        known += [self._first_byte, self._bytes[bisect_right(self._bytes, self._size - _LAST_BYTES) - 1]]
-        sample_at = dict(zip(self._bytes, self._samples, strict=True))
-        points = {(sample_at[byte], byte - self._first_byte) for byte in known if byte < self._size}
-        at, n_bytes = self._room
-        table = flac.seek_table(points, n_bytes)
-        if file.read_at(at, n_bytes) == table:
+        points = {(sample, self._known[sample] - self._first_byte) for sample in map(self._known_before, asked)}
+        try:
+            table = flac.seek_table(points, self._room[1])
+        except ValueError:
             return False
-        kind = file.read_at(at - 4, 1)[0]
-        file.replace(at - 4, bytes([kind & 0x80 | flac.SEEK_TABLE]))
-        file.replace(at, table)
+        for kind, at, _, is_last in flac.metadata_blocks(file):
+            if kind == flac.SEEK_TABLE or at == self._room[0]:
+                kind = flac.SEEK_TABLE if at == self._room[0] else flac.PADDING
+                file.replace(at - 4, bytes([is_last << 7 | kind]))
+        file.replace(self._room[0], table)
         return True
+
+    def _known_before(self, span: tuple[int, int]) -> int:
+        return self._samples[bisect_right(self._samples, span[0]) - 1]
+
+    def _are_in_a_row(self, file: RangedFile, first: int, end: int) -> bool:
+        """Whether each frame of some samples, but the last of the file, is known and follows the one before."""
+        before, behind = bisect_right(self._samples, first) - 1, bisect_left(self._samples, min(end, self.n_frames))
+        frames = list(zip(self._samples, self._bytes, strict=True))[before : behind + 1]
+        is_held = file.holds(frames[0][1], frames[-1][1])
+        return is_held and all(
+            0 < sample - last <= self._block and byte > last_byte
+            for (last, last_byte), (sample, byte) in pairwise(frames)
+        )
 
 
 def flac_layout(file: RangedFile) -> FlacLayout | None:
@@ -151,9 +178,9 @@ def flac_layout(file: RangedFile) -> FlacLayout | None:
     """
     if file.read_at(0, 4) != b"fLaC":
         return None
-    info, rooms, end = b"", [(0, 0)], 4
-    for kind, at, n_bytes, _ in flac.metadata_blocks(file):
-        end = at + n_bytes
+    info, rooms, end, ended = b"", [(0, 0)], 4, False
+    for kind, at, n_bytes, is_last in flac.metadata_blocks(file):
+        end, ended = at + n_bytes, is_last
         if end > min(file.size, _MOST_METADATA_BYTES):
             return None
         file.expect([(at, end + 4)])
@@ -164,7 +191,8 @@ def flac_layout(file: RangedFile) -> FlacLayout | None:
     block, packed = int.from_bytes(info[2:4]), int.from_bytes(info[10:18])
     rate_hz, n_frames = packed >> 44, packed & 0xF_FFFF_FFFF
     room_bytes, room = max(rooms)
-    begins_at_0 = file.read_at(end, 5)[4:] == b"\0"  # the number of the first frame: other files lack their beginning
-    if not (rate_hz and n_frames and block and room_bytes and begins_at_0):
+    frame = file.read_at(end, 5)
+    begins_at_0 = frame[:2] in (b"\xff\xf8", b"\xff\xf9") and frame[4:] == b"\0"  # its number; not where a file was cut
+    if not (ended and rate_hz and n_frames and block and room_bytes and begins_at_0):
         return None
     return FlacLayout(file.size, (room, room_bytes), first_byte=end, rate_hz=rate_hz, n_frames=n_frames, block=block)

@@ -1,23 +1,26 @@
 """Ranged file: a large file in an object store, of which only some ranges are read.
 
 Uncompressed sound and Flac can be read anywhere without what lies before it, so a few segments of a long recording are
-a tenth of its bytes. Ranges that will be needed are fetched together; what nobody foresaw is fetched when it is read.
+a tenth of its bytes. Ranges that will be needed are fetched together and kept. What nobody expected is fetched when it
+is read.
 """
 
 import io
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 BLOCK_BYTES = 128 * 1024  # as much as the decoder reads at once
 HEAD_BYTES = BLOCK_BYTES
 TAIL_BYTES = 2 * BLOCK_BYTES  # the decoder looks where the sound ends
-MOST_BYTES = 64 * 2**20  # that a plan may fetch of a file, so that memory stays bounded
-MARGIN_S = 0.1  # of sound that resampling takes beside a segment, and more
+MOST_BYTES = 64 * 2**20  # that are kept of a file
+_MOST_AHEAD = 64  # blocks: 8 MiB
 _REQUESTS = 8  # at once
 
 #: (first byte, bytes) -> the bytes
 Fetch = Callable[[int, int], bytes]
+#: () -> all of the file
+Whole = Callable[[], bytes | BinaryIO]
 #: Where stretches of a recording start and end, in seconds.
 Spans = Sequence[tuple[float, float]]
 
@@ -35,43 +38,44 @@ class Layout(Protocol):
         """Of the recording, as its header says."""
         ...
 
-    @property
-    def fits(self) -> bool:
-        """False once `fetch` has not found what it looked for, as where the file is not what its header says: then the
-        decoder will read much of it."""
-        ...
-
     def cost(self, spans: Spans) -> tuple[int, int]:
-        """About how many requests and bytes `fetch` takes for the first spans of a recording."""
+        """About how many requests and bytes the first `fetch` takes."""
         ...
 
     def fetch(self, file: "RangedFile", spans: Spans) -> bool:
-        """Fetch what decoding these spans reads. Returns whether the decoder must open the file again."""
+        """Fetch what decoding these spans reads. Returns False where all of the file is needed for it."""
         ...
 
 
 class RangedFile(io.BufferedIOBase):
-    """A seekable file of `size` bytes that keeps the blocks it has fetched.
+    """A seekable file of `size` bytes, of which ranges are fetched.
+
+    Ranges that were expected are kept. Of others the last one is: they grow as long as they follow one another.
 
     Args:
         fetch: gets a range; it is called from several threads. What it raises is raised by `read` and `expect`.
         head: the first bytes of the file, a whole number of blocks or all of it.
+        whole: opens all of the file instead.
     """
 
-    def __init__(self, fetch: Fetch, size: int, head: bytes) -> None:
+    def __init__(
+        self, fetch: Fetch, size: int, head: bytes, whole: Callable[[], bytes | BinaryIO] | None = None
+    ) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.whole = size, whole
         self.layout: Layout | None = None  # None: unknown
+        self.fetched_bytes = len(head)
         self._fetch, self._at = fetch, 0
         self._blocks = {i: head[i * BLOCK_BYTES :][:BLOCK_BYTES] for i in range(-(-len(head) // BLOCK_BYTES))}
+        self._last: dict[int, bytes] = {}  # blocks that nobody expected
 
     @property
     def held_bytes(self) -> int:
-        """The bytes that were fetched so far."""
+        """The bytes that are kept."""
         return sum(map(len, self._blocks.values()))
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch all ranges (first byte, end) that are not there yet, several at once."""
+        """Fetch all ranges (first byte, end) that are not there yet, several at once, and keep them."""
         missing = sorted({block for first, end in ranges for block in self._span(first, end)} - self._blocks.keys())
         runs: list[list[int]] = []
         for block in missing:
@@ -80,17 +84,22 @@ class RangedFile(io.BufferedIOBase):
             else:
                 runs.append([block])
         if len(runs) == 1:
-            self._get(runs[0])
+            self._blocks |= self._get(runs[0])
         elif runs:
             with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as pool:
-                list(pool.map(self._get, runs))
+                for blocks in pool.map(self._get, runs):
+                    self._blocks |= blocks
+
+    def drop(self) -> None:
+        """Keep only the start."""
+        self._blocks = {0: self._blocks[0]}
 
     def holds(self, first: int, end: int) -> bool:
-        """Whether a range is there."""
+        """Whether a range is kept."""
         return all(block in self._blocks for block in self._span(first, end))
 
     def replace(self, first: int, data: bytes) -> None:
-        """Put other bytes into the file. The range must be there."""
+        """Put other bytes into the file. The range must be kept."""
         for block in self._span(first, first + len(data)):
             start = max(0, first - block * BLOCK_BYTES)
             part = data[max(0, block * BLOCK_BYTES - first) :][: BLOCK_BYTES - start]
@@ -102,10 +111,8 @@ class RangedFile(io.BufferedIOBase):
         end = min(self.size, offset + size)
         if end <= offset:
             return b""
-        self.expect([(offset, end)])
-        span = self._span(offset, end)
-        start = offset - span.start * BLOCK_BYTES
-        return b"".join(self._blocks[block] for block in span)[start : start + end - offset]
+        start = offset - offset // BLOCK_BYTES * BLOCK_BYTES
+        return b"".join(map(self._block, self._span(offset, end)))[start : start + end - offset]
 
     def read(self, size: int | None = -1) -> bytes:
         data = self.read_at(self._at, self.size if size is None or size < 0 else size)
@@ -128,11 +135,22 @@ class RangedFile(io.BufferedIOBase):
     def _span(self, first: int, end: int) -> range:
         return range(max(0, first) // BLOCK_BYTES, -(-min(end, self.size) // BLOCK_BYTES))
 
-    def _get(self, run: Sequence[int]) -> None:
+    def _block(self, number: int) -> bytes:
+        """A block that is kept, or of the last ones; else it is fetched with those behind it."""
+        if number in self._blocks:
+            return self._blocks[number]
+        if number not in self._last:
+            follows = number - 1 in self._last
+            n_blocks = min(2 * len(self._last), _MOST_AHEAD) if follows else 1
+            n_blocks = min(n_blocks, self._span(0, self.size).stop - number)
+            self._last = self._get(range(number, number + n_blocks))
+        return self._last[number]
+
+    def _get(self, run: Sequence[int]) -> dict[int, bytes]:
         first = run[0] * BLOCK_BYTES
         n_bytes = min(self.size, (run[-1] + 1) * BLOCK_BYTES) - first
         data = self._fetch(first, n_bytes)
         if len(data) != n_bytes:
             raise OSError(f"{len(data)} of {n_bytes} bytes came")
-        for i, block in enumerate(run):
-            self._blocks[block] = data[i * BLOCK_BYTES :][:BLOCK_BYTES]
+        self.fetched_bytes += n_bytes
+        return {block: data[i * BLOCK_BYTES :][:BLOCK_BYTES] for i, block in enumerate(run)}

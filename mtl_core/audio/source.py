@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from fsspec.spec import AbstractBufferedFile
 
+from mtl_core.audio.decoding.reach import WHOLE_S
 from mtl_core.audio.flac_layout import flac_layout
 from mtl_core.audio.pcm_layout import pcm_layout
 from mtl_core.audio.ranged_file import HEAD_BYTES, MOST_BYTES, RangedFile, Spans
@@ -92,7 +93,7 @@ def fetched_bytes(source: Source | None) -> int:
     if isinstance(source, bytes):
         return len(source)
     if isinstance(source, RangedFile):
-        return source.held_bytes
+        return source.fetched_bytes
     return source.cache.total_requested_bytes if isinstance(source, AbstractBufferedFile) else 0
 
 
@@ -133,16 +134,19 @@ def _open_ranged(location: Location, expected: str | None, plan: Plan) -> Ranged
     size = int(response["ContentRange"].rpartition("/")[2])
     _check_unchanged(location.uri, content_id(response), expected)
     same = {"IfMatch": response["ETag"]}
-    file = RangedFile(lambda first, n_bytes: _get_range(location, first, n_bytes, same)[0], size, head)
+    of_now = content_id(response)
+    file = RangedFile(
+        lambda first, n_bytes: _get_range(location, first, n_bytes, same)[0],
+        size,
+        head,
+        whole=lambda: _open_object(location, of_now),
+    )
     layout = file.layout = pcm_layout(file) or flac_layout(file)
-    if layout is None:
+    if layout is None or layout.n_frames <= WHOLE_S * layout.rate_hz:
         return None
     n_requests, n_bytes = layout.cost(plan(layout.n_frames, layout.rate_hz))
     is_cheaper = n_bytes + (n_requests - 1) * REQUEST_BYTES < size if size <= WHOLE_BYTES else n_bytes <= WHOLE_BYTES
-    if not is_cheaper:
-        return None
-    layout.fetch(file, plan(layout.n_frames, layout.rate_hz))
-    return file if layout.fits else None
+    return file if is_cheaper and layout.fetch(file, plan(layout.n_frames, layout.rate_hz)) else None
 
 
 def _get_range(

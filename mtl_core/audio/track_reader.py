@@ -6,7 +6,7 @@ decoded. A track is opened; then its segments are read, all at once or in rounds
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -86,6 +86,7 @@ class OpenTrack:
         self._reader, self._draws = reader, draws
         self._stretches = reader.front_end.stretches(n_frames, rate_hz, **draws)
         self._lost_s = self._asked_s = 0.0
+        self._read: list[Stretches] = []  # so far
 
     @property
     def n_segments(self) -> int:
@@ -137,8 +138,9 @@ class OpenTrack:
             raise TrackError("decode", "corrupt", message)
 
     def _segments(self, stretches: Stretches) -> Segments:
-        with self._reader.decoding(self.row, stretches) as decoder:
+        with self._reader.decoding(self.row, stretches, self._read) as decoder:
             recording = decoder.read(stretches)
+        self._read.append(stretches)
         self._lost_s += recording.lost_s
         self._asked_s += sum(len(excerpt.samples) for excerpt in recording.excerpts) / SAMPLE_RATE_HZ
         with self._reader.timer.timed("features"):
@@ -224,14 +226,26 @@ class TrackReader:
         return result.result()
 
     @contextmanager
-    def decoding(self, row: Row, stretches: Stretches) -> Iterator[Decoder]:
-        """The decoder, for stretches of the recording that is open, which is that of `row`."""
+    def decoding(self, row: Row, stretches: Stretches, read: Sequence[Stretches] = ()) -> Iterator[Decoder]:
+        """The decoder, for stretches of the recording that is open, that of `row`, of which others were `read`."""
         with self._timed_decoding(row):
             if isinstance(self._source, RangedFile) and self._source.layout is not None:
                 layout = self._source.layout
-                if layout.fetch(self._source, stretches.in_seconds(layout.rate_hz)):
-                    self._decoder.open(self._source)
+                if not layout.fetch(self._source, stretches.in_seconds(layout.rate_hz)):
+                    self._open_whole(self._source, read)
             yield self._decoder
+
+    def _open_whole(self, file: RangedFile, read: Sequence[Stretches]) -> None:
+        """Open all of the file of which ranges were fetched.
+
+        What was read is decoded again, because the first sound of a recording decides how it becomes mono.
+        """
+        assert file.whole is not None, "open_track has made it"
+        self.timer.add_fetched(file.fetched_bytes)
+        self._source = file.whole()
+        self._decoder.open(self._source)
+        for stretches in read:
+            self._decoder.read(stretches)
 
     def _planned(self, n_frames: int, rate_hz: int) -> list[tuple[float, float]]:
         """As `source.Plan`."""

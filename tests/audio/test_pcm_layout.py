@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from builders.sound_files import RATE_HZ, encoded
 
+from mtl_core.audio.decoding.reach import grid_frames, margin_frames
 from mtl_core.audio.pcm_layout import PcmLayout, pcm_layout
 from mtl_core.audio.ranged_file import BLOCK_BYTES, HEAD_BYTES, TAIL_BYTES, RangedFile
 
@@ -26,10 +27,12 @@ def test_what_a_span_needs_is_fetched_and_the_end() -> None:
     requests: list[tuple[int, int]] = []
     file = ranged(data, requests)
     layout = pcm_layout(file)
-    assert layout is not None and not layout.fetch(file, [(20.0, 23.0)])
+    assert layout is not None and layout.fetch(file, [(20.0, 23.0)])
     (first, n_bytes), (tail, _) = sorted(requests)
-    start, end = (44 + round(at_s * RATE_HZ) * 4 for at_s in (19.9, 23.1))
-    assert start - BLOCK_BYTES < first <= start and end + BLOCK_BYTES <= first + n_bytes < end + 2 * BLOCK_BYTES
+    start, end = (44 + round(at_s * RATE_HZ) * 4 for at_s in (20, 23))
+    margin = 4 * (margin_frames(RATE_HZ) + grid_frames(RATE_HZ))
+    assert start - margin - BLOCK_BYTES < first <= start - margin
+    assert end + margin + BLOCK_BYTES <= first + n_bytes < end + margin + 2 * BLOCK_BYTES
     assert len(data) - TAIL_BYTES - BLOCK_BYTES < tail <= len(data) - TAIL_BYTES
     n_requests, cost_bytes = layout.cost([(20.0, 23.0)])
     assert n_requests == 1 + len(requests) and cost_bytes == pytest.approx(file.held_bytes, abs=2 * BLOCK_BYTES)

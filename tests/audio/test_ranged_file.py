@@ -44,7 +44,16 @@ def test_any_read_gives_the_bytes_of_the_object(file, store):
         DATA[-5:],
         len(DATA) - 3,
     )
-    assert sum(n for _, n in store.requests) == len(DATA) - HEAD_BYTES == file.held_bytes - HEAD_BYTES
+    assert sum(n for _, n in store.requests) == file.fetched_bytes - HEAD_BYTES
+    assert file.held_bytes == HEAD_BYTES, "what nobody expected is not kept"
+
+
+def test_what_is_read_in_a_row_is_fetched_in_ever_larger_requests(file, store):
+    assert b"".join(iter(lambda: file.read(BLOCK_BYTES // 2), b"")) == DATA
+    assert [n // BLOCK_BYTES for _, n in store.requests] == [1, 2, 4, 2], "the last one holds the rest"
+    file.expect([(5 * BLOCK_BYTES, 6 * BLOCK_BYTES)])
+    file.drop()
+    assert file.held_bytes == HEAD_BYTES
 
 
 def test_what_is_expected_is_fetched_in_one_request_a_run(file, store):

@@ -12,7 +12,6 @@ Only numpy, PyAV and soxr are imported, because this runs in a child process tha
 
 import contextlib
 import io
-import math
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,14 +25,13 @@ import soxr
 from mtl_core.audio.decoding.byte_view import ByteView
 from mtl_core.audio.decoding.containers import Part, find_parts, find_sound, has_signature
 from mtl_core.audio.decoding.ffmpeg_stream import SoundLimits
+from mtl_core.audio.decoding.reach import SAMPLE_RATE_HZ, grid_frames, margin_frames
 from mtl_core.audio.decoding.sound_file import JoinedSound, LostSound, Sound, StreamSound
 from mtl_core.errors import TrackError
 
-SAMPLE_RATE_HZ = 16_000
 SHORTEST_PER_S = 10  # the shortest recording is 1 / 10 s
 MAX_PARTS = 2_000  # of a file that was joined, such as a day of radio
 
-_MARGIN_FRAMES = 1_024  # decoded on each side of a segment; in proportion above 48 kHz
 _JOINED_GAP = 6_400  # samples at 16 kHz: segments that are closer are decoded in one go, because a seek costs as much
 _JOINED_MAX = 60 * SAMPLE_RATE_HZ
 
@@ -146,8 +144,7 @@ def _neighbours(places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]
 def _read_resampled(sound: Sound, start: int, end: int) -> tuple[np.ndarray, int]:
     """Samples `start` to `end` of the whole resampled recording, and how many of its frames are lost."""
     rate_hz = sound.rate_hz
-    margin = max(_MARGIN_FRAMES, -(-_MARGIN_FRAMES * rate_hz // 48_000))
-    step = rate_hz // math.gcd(rate_hz, SAMPLE_RATE_HZ)  # frames after which both rates have a sample at one time
+    margin, step = margin_frames(rate_hz), grid_frames(rate_hz)
     first = max(0, (start * rate_hz // SAMPLE_RATE_HZ - margin) // step * step)
     last = min(sound.n_frames, -(-end * rate_hz // SAMPLE_RATE_HZ) + margin)
     frames, lost = sound.read(first, last - first)

@@ -139,7 +139,7 @@ class FfmpegStream:
                 self._part = corrected
                 self._seek(0)
 
-    def blocks(self, start: int) -> Iterator[tuple[AudioFrame, int | None]]:
+    def blocks(self, start: int, *, may_go_back: bool = True) -> Iterator[tuple[AudioFrame, int | None]]:
         """Decoded blocks to the end, with their positions.
 
         The first one lies before frame `start`, by as much as the codec needs to decode `start` exactly. A position of
@@ -156,14 +156,18 @@ class FfmpegStream:
         for packet, block in self._decode(self._packets(), before):
             time = block.pts
             if time is None and last_packet is None and first and self._part.jumps:
-                # Having jumped to the last frame of a Flac file, ffmpeg does not know its time.
-                yield from self.blocks(max(0, start - 2 * self.first_block_frames))
-                return
+                break  # ffmpeg does not know the time of a Flac frame that nothing, or damage, follows
             follows = packet is last_packet or (time == expected and time is not None)
             yield block, None if follows else self._position(packet, block)
             last_packet = packet
             if ticks:
                 expected = None if time is None else time + block.samples * ticks
+        if last_packet is None and first and self._part.jumps:
+            if not may_go_back:  # from now on ffmpeg searches
+                self._part = replace(self._part, jumps=False)
+                self.close()
+                self._open()
+            yield from self.blocks(max(0, start - 2 * self.first_block_frames), may_go_back=False)
 
     def skipped(self) -> list[tuple[int, int]]:
         """Damage that positions do not show, since the last call of `blocks`: the frame behind it, and its frames."""

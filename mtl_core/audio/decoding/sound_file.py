@@ -18,12 +18,12 @@ from av.audio.frame import AudioFrame
 from mtl_core.audio.decoding.containers import Part
 from mtl_core.audio.decoding.ffmpeg_stream import FfmpegStream, SoundLimits
 from mtl_core.audio.decoding.mono_run import MonoRun
+from mtl_core.audio.decoding.reach import WHOLE_S
 from mtl_core.errors import TrackError
 
 #: Decoded to find where a recording ends, by whether times are exact.
 _END_S = {True: 0.05, False: 2.0}
 _JUMP_S = 0.1  # a larger step in inexact times is damage
-_WHOLE_S = 30  # a shorter recording is decoded once and kept: seeks would cost as much
 _WHOLE_FRAMES = 32_000_000  # the same where every read begins at the recording's start; they take 128 MB
 _INVERTED = 0.01  # the mean's share of the channels' power, -20 dB, below which they cancel each other
 MAX_RUNS = 10_000  # of one read, with gaps between them; a run costs Python as much time as several blocks
@@ -73,7 +73,7 @@ class StreamSound:
         end = self._stream.last_packet_end()
         estimate = self._decoded_end(0) if end is None else end
         limits.check(rate_hz=self.rate_hz, n_channels=1, n_frames=estimate)
-        largest = _WHOLE_FRAMES if self._stream.rules.from_start else _WHOLE_S * self.rate_hz
+        largest = _WHOLE_FRAMES if self._stream.rules.from_start else WHOLE_S * self.rate_hz
         if keep and estimate <= largest:
             samples, gaps, self.n_frames = self._decode(0, estimate + self.rate_hz)
             self._whole = samples[: self.n_frames], gaps

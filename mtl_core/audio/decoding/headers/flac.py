@@ -26,7 +26,7 @@ _MOST_BLOCKS = 1_000  # of metadata: a damaged file can seem to hold millions
 _HEADER = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\x00-\xaf]")
 _BLOCKS = {1: 192} | {code: 576 << (code - 2) for code in range(2, 6)}  # code -> samples of a frame
 _BLOCKS |= {code: 256 << (code - 8) for code in range(8, 16)}
-#: A point that stands for none, as the format allows. A seek table that begins with it is of frames that were read.
+#: A point that stands for none, as the format allows. A seek table of `seek_table` begins with it.
 _OUR_TABLE = SEEK_POINT.pack(0xFFFF_FFFF_FFFF_FFFF, int.from_bytes(b"mtl_core"), 0)
 
 
@@ -99,13 +99,22 @@ def is_as_claimed(view: ByteView) -> bool:
     return end is not None and _is_as_claimed(view, end)
 
 
-def flac_frames(data: bytes, block: int = 0) -> list[tuple[int, int]]:
-    """The frames that begin in these bytes, in order: the offset of each, and the sample behind it.
+class Frame(NamedTuple):
+    """The header of a frame."""
+
+    at: int  # its first byte
+    first: int  # its first sample
+    n_samples: int
+
+
+def frame_headers(data: bytes, block: int = 0, most: int | None = None) -> list[Frame]:
+    """What looks like the headers of frames in these bytes, in order, at most `most`. By chance one of some
+    20,000,000 places does.
 
     `block` is the number of samples of each frame in a file whose frames have one size. 0: unknown, then the samples
     are those of a recording whose frames are all as long as this one.
     """
-    frames = []
+    frames: list[Frame] = []
     for match in _HEADER.finditer(data):
         header = data[match.start() : match.start() + 16]
         number, size = _utf8_number(header[4:])
@@ -119,8 +128,15 @@ def flac_frames(data: bytes, block: int = 0) -> list[tuple[int, int]]:
         at += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
         if at < len(header) and _crc8(header[:at]) == header[at]:
             first = number if header[1] & 1 else number * (block or n_samples)
-            frames.append((match.start(), first + n_samples))
+            frames.append(Frame(match.start(), first, n_samples))
+            if len(frames) == most:
+                break
     return frames
+
+
+def flac_frames(data: bytes, block: int = 0) -> list[tuple[int, int]]:
+    """The same as the offset of each, and the sample behind it."""
+    return [(at, first + n_samples) for at, first, n_samples in frame_headers(data, block)]
 
 
 def are_in_order(frames: list[tuple[int, int]]) -> bool:
