@@ -15,7 +15,7 @@ from mtl_core.inference.calibration.out_of_fold import FoldScores, blocks, calib
 from mtl_core.inference.tagging.aggregation import Aggregation, Round
 from mtl_core.inference.tagging.early_exit import RoundScores, TaskScores, choose_stops, follow
 from mtl_core.inference.tagging.heads import Head
-from mtl_core.inference.tagging.unknown import unknown_scores
+from mtl_core.inference.tagging.unknown import PROBABILITY, unknown_scores
 
 MIN_TRACKS = 50  # that must have more segments than a round, or it gets no numbers of its own
 
@@ -65,6 +65,7 @@ def calibrate_rounds(
         groups_N=np.array([name for fold in folds for name in _groups(fold)]),
         unknown_share=unknown_share,
         seed=seed,
+        probabilities={task for task in tasks if aggregation.score[task] == PROBABILITY},
     )
     with_rounds = replace(
         aggregation,

@@ -2,13 +2,13 @@
 
 A task is decided where its score lies far enough from the threshold and, for a name, its most probable label far enough
 before the second. Far enough is so many standard deviations of what later segments change, the same number in every
-round and task. It is the smallest with which the tags of out-of-fold tracks are those of all their segments often
-enough.
+round and task; of a probability, in its log odds. It is the smallest with which the tags of out-of-fold tracks are
+those of all their segments often enough.
 
 Legend: N tracks, G groups (artists), R resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from mtl_core.inference.tagging.unknown import CONFIDENCE, PRIOR_TRACKS, RESAMPL
 
 AGREEMENT = 0.99  # of the tags with those of all segments, as a lower bound
 NEVER = 1e30  # a score that no track has
+LEAST_PROBABILITY = 1e-9  # smaller ones, and those nearer to 1, count as this
 DEVIATIONS = np.geomspace(0.25, 16, 49)
 
 
@@ -75,6 +76,7 @@ def choose_stops(
     groups_N: np.ndarray,
     unknown_share: float,
     seed: int,
+    probabilities: Collection[str] = (),
     agreement: float = AGREEMENT,
 ) -> dict[int, dict[str, Stop]]:
     """The number of segments of a round -> task -> when it is decided there. Empty where no rule agrees often enough.
@@ -85,9 +87,13 @@ def choose_stops(
         threshold: task -> the score below which a label is null; None: never.
         known_N, groups_N, unknown_share: of the tracks, as of `unknown.choose_threshold`.
         seed: of the bootstrap over groups.
+        probabilities: tasks whose scores are probabilities. How far off they are is measured in their log odds: near 1
+            they hardly change, and a label would never be far enough above the threshold to be kept.
         agreement: share of the tracks whose tags in all tasks shall be those of all segments.
     """
-    spread = {of.segments: {task: _Spread.of(of, final[task], task) for task in final} for of in rounds}
+    spread = {
+        of.segments: {task: _Spread.of(of, final[task], task, task in probabilities) for task in final} for of in rounds
+    }
     weight_N = track_weights(known_N, unknown_share)
     _, group_N = np.unique(groups_N, return_inverse=True)
     n_groups = group_N.max(initial=-1) + 1
@@ -114,25 +120,42 @@ class _Spread:
     score_shift: float
     score_std: float
     odds_std: float
+    is_probability: bool
 
     @classmethod
-    def of(cls, early: RoundScores, final: TaskScores, task: str) -> "_Spread":
+    def of(cls, early: RoundScores, final: TaskScores, task: str, is_probability: bool) -> "_Spread":
         scores, reached_N = early.tasks[task], early.reached_N
-        change_N = (final.score_N - scores.score_N)[reached_N]
+        on_scale = _log_odds if is_probability else np.asarray
+        change_N = (on_scale(final.score_N) - on_scale(scores.score_N))[reached_N]
         odds_change_N = (scores.final_odds_N - scores.odds_N)[reached_N]
         shift = float(np.median(change_N))
         return cls(
             score_shift=shift,
             score_std=float(np.sqrt(np.mean((change_N - shift) ** 2))),
             odds_std=float(np.sqrt(np.mean(odds_change_N**2))),
+            is_probability=is_probability,
         )
 
     def stop(self, deviations: float, threshold: float | None) -> Stop:
         odds_from = float(np.exp(min(deviations * self.odds_std, 50.0)))
         if threshold is None:
             return Stop(odds_from=odds_from, named_from=-NEVER, null_below=-NEVER)
-        expected, margin = threshold - self.score_shift, deviations * self.score_std
-        return Stop(odds_from=odds_from, named_from=expected + margin, null_below=expected - margin)
+        margin = deviations * self.score_std
+        if self.is_probability and threshold < 1:
+            expected = float(_log_odds(np.array(threshold))) - self.score_shift
+            named_from, null_below = _probability(expected + margin), _probability(expected - margin)
+        else:
+            named_from, null_below = threshold - self.score_shift + margin, threshold - self.score_shift - margin
+        return Stop(odds_from=odds_from, named_from=named_from, null_below=null_below)
+
+
+def _log_odds(probability_N: np.ndarray) -> np.ndarray:
+    clipped_N = np.clip(probability_N, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.log(clipped_N / (1 - clipped_N))
+
+
+def _probability(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))
 
 
 def follow(

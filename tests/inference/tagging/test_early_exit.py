@@ -1,5 +1,7 @@
 """A rule of early exit is as cautious as the tracks that it is chosen on ask for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def scores(logits_NC, final_NC):
     )
 
 
-def chosen(seed=0, noise=1.0, threshold=THRESHOLD):
+def chosen(seed=0, noise=1.0, threshold=THRESHOLD, convert=None, probabilities=()):
     logits = logits_after((4, 8, 16, SEGMENTS), seed, noise)
     final_NC = logits.pop(SEGMENTS)
     rounds = [
@@ -43,6 +45,8 @@ def chosen(seed=0, noise=1.0, threshold=THRESHOLD):
         for end, logits_NC in logits.items()
     ]
     final = {"artist": scores(final_NC, final_NC)}
+    if convert:
+        rounds, final = convert(rounds, final)
     stops = choose_stops(
         rounds,
         final,
@@ -51,6 +55,7 @@ def chosen(seed=0, noise=1.0, threshold=THRESHOLD):
         groups_N=np.arange(N) % 100,
         unknown_share=0.5,
         seed=0,
+        probabilities=probabilities,
     )
     return stops, rounds, final
 
@@ -76,6 +81,26 @@ def test_new_tracks_get_the_tags_of_all_segments(noise, read):
     label_N, whole_N, read_N = follow(stops, rounds, final)
     assert (label_N == whole_N).mean() > 0.985
     assert read_N.mean() < read
+
+
+def test_a_probability_near_1_is_decided_although_it_hardly_changes():
+    """A threshold of .99: on the scale of the probability itself, no name would be far enough above it."""
+
+    def with_probabilities(rounds, final):
+        to_probability = [replace(of, tasks={"artist": as_probability(of.tasks["artist"])}) for of in rounds]
+        return to_probability, {"artist": as_probability(final["artist"])}
+
+    def as_probability(of):
+        return replace(of, score_N=1 / (1 + np.exp(-3 * (of.score_N - 1))))
+
+    read = {}
+    for probabilities in ((), ("artist",)):
+        stops, rounds, final = chosen(threshold=0.99, convert=with_probabilities, probabilities=probabilities)
+        label_N, whole_N, read_N = follow(stops, rounds, final, threshold=0.99)
+        assert (label_N == whole_N).mean() > 0.985
+        read[probabilities] = read_N[whole_N >= 0].mean()
+        assert all(0 < stop["artist"].null_below < stop["artist"].named_from for stop in stops.values())
+    assert read["artist",] < 0.7 * read[()]
 
 
 def test_more_noise_asks_for_more_segments():
