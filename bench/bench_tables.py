@@ -36,7 +36,7 @@ NIGHT = 10_000
 OLD, NEW = "a" * 64, "b" * 64  # model_ids
 _TRACK = (
     "SELECT format('label-{:03}/artist-{:06}/album-{:07}/{:09}.flac', i // 50000, i // 100, i // 12, i) AS track_id,"
-    " 's3://the-catalogue/masters/' || track_id AS uri, md5(i::VARCHAR) AS content_id"
+    " '/mnt/the-catalogue/masters/' || track_id AS uri, md5(i::VARCHAR) AS content_id"
 )
 
 
