@@ -1,4 +1,4 @@
-"""Setting: the value of one flag, as the command line, the environment or a TOML file has it."""
+"""Setting: the value of one flag, as a variable or a TOML file gives it, and as the words of a command line."""
 
 import contextlib
 import io

@@ -54,7 +54,7 @@ class FlacLayout:
         return 6 + len(spans), round(n_bytes) + HEAD_BYTES + TAIL_BYTES + 3 * BLOCK_BYTES
 
     def fetch(self, file: RangedFile, spans: Spans) -> bool:
-        """As `Layout.fetch`. Frames must follow each other without damage; then the decoder can jump to any."""
+        """As `Layout.fetch`. Returns False, too, where frames do not follow each other, as where bytes are damaged."""
         if self._fetched is None:
             self._fetched = frozenset(spans if self._find(file, spans) else ())
         return self._fetched.issuperset(spans)
@@ -63,7 +63,8 @@ class FlacLayout:
         """Fetch the frames of spans and write a seek table. Returns False where that is not possible."""
         end = (self._size - TAIL_BYTES, self._size)
         quarters = [self._size * quarter // 4 for quarter in (1, 2, 3)]
-        first_frames = self._byte_range_of(0, 2 * _FRAMES_AHEAD * self._block)
+        first_frames_bytes = 2 * _FRAMES_AHEAD * self._block * self._size // self.n_frames
+        first_frames = (self._first_byte, self._first_byte + first_frames_bytes)
         if not self._get(file, [first_frames, *((at, at + _QUARTER_BYTES) for at in quarters), end]):
             return False
         if not flac.is_as_claimed(ByteView(file)):
@@ -86,9 +87,12 @@ class FlacLayout:
 
     def _known_around(self, span: tuple[int, int]) -> tuple[int, int]:
         """The bytes of the last known frame at or before a span's samples, and of the first one at or behind them."""
-        before = bisect_right(self._samples, span[0]) - 1
-        behind = bisect_left(self._samples, span[1])
+        before, behind = self._indices_around(span)
         return self._bytes[before], self._bytes[behind]
+
+    def _indices_around(self, span: tuple[int, int]) -> tuple[int, int]:
+        """The same frames as indices of what is known."""
+        return bisect_right(self._samples, span[0]) - 1, bisect_left(self._samples, min(span[1], self.n_frames))
 
     def _guess_around(self, span: tuple[int, int], doubt: float) -> tuple[int, int]:
         """The bytes that a span's frames lie in, probably."""
@@ -106,13 +110,8 @@ class FlacLayout:
         at = first_byte + (sample - first) * (end_byte - first_byte) // (end - first)
         return at, int(doubt * (_NEAR_BYTES + min(at - first_byte, end_byte - at)))
 
-    def _byte_range_of(self, first: int, end: int) -> tuple[int, int]:
-        """The bytes of samples, if all frames have one size."""
-        at, behind = (self._first_byte + sample * self._size // self.n_frames for sample in (first, end))
-        return at, behind
-
     def _get(self, file: RangedFile, ranges: Iterable[tuple[int, int]]) -> bool:
-        """Fetch ranges, and know the frames in them. Returns False where that is too much."""
+        """Fetch ranges, and note the frames in them. Returns False where there are too many bytes or frames."""
         ranges = [self._whole_blocks(first, end) for first, end in ranges]
         if file.held_bytes + sum(end - first for first, end in ranges) > MOST_BYTES:
             return False
@@ -143,9 +142,10 @@ class FlacLayout:
         in_end = bisect_right(self._bytes, self._size - _LAST_BYTES) - 1
         # The decoder also reads the first frames, and looks for the last one.
         asked = [(0, _FRAMES_AHEAD * self._block), *asked, (self._samples[in_end], self.n_frames)]
-        if not all(self._are_in_a_row(file, *span) for span in asked):
+        if not all(self._are_in_a_row(file, span) for span in asked):
             return False
-        points = {(sample, self._known[sample] - self._first_byte) for sample in map(self._known_before, asked)}
+        starts = {self._indices_around(span)[0] for span in asked}
+        points = [(self._samples[i], self._bytes[i] - self._first_byte) for i in starts]
         try:
             table = flac.seek_table(points, self._room[1])
         except ValueError:
@@ -157,12 +157,9 @@ class FlacLayout:
         file.replace(self._room[0], table)
         return True
 
-    def _known_before(self, span: tuple[int, int]) -> int:
-        return self._samples[bisect_right(self._samples, span[0]) - 1]
-
-    def _are_in_a_row(self, file: RangedFile, first: int, end: int) -> bool:
+    def _are_in_a_row(self, file: RangedFile, span: tuple[int, int]) -> bool:
         """Whether each frame of some samples, but the last of the file, is known and follows the one before."""
-        before, behind = bisect_right(self._samples, first) - 1, bisect_left(self._samples, min(end, self.n_frames))
+        before, behind = self._indices_around(span)
         frames = list(zip(self._samples, self._bytes, strict=True))[before : behind + 1]
         is_held = file.holds(frames[0][1], frames[-1][1])
         return is_held and all(

@@ -50,7 +50,8 @@ class Layout(Protocol):
 class RangedFile(io.BufferedIOBase):
     """A seekable file of `size` bytes, of which ranges are fetched.
 
-    Ranges that were expected are kept. Of others the last one is: they grow as long as they follow one another.
+    Ranges that were expected are kept. Of the others only the last one is kept. As long as they follow one another,
+    each is twice as long as the one before.
 
     Args:
         fetch: gets a range; it is called from several threads. What it raises is raised by `read` and `expect`.
@@ -58,9 +59,7 @@ class RangedFile(io.BufferedIOBase):
         whole: opens all of the file instead.
     """
 
-    def __init__(
-        self, fetch: Fetch, size: int, head: bytes, whole: Callable[[], bytes | BinaryIO] | None = None
-    ) -> None:
+    def __init__(self, fetch: Fetch, size: int, head: bytes, whole: Whole | None = None) -> None:
         super().__init__()
         self.size, self.whole = size, whole
         self.layout: Layout | None = None  # None: unknown
@@ -84,11 +83,11 @@ class RangedFile(io.BufferedIOBase):
             else:
                 runs.append([block])
         if len(runs) == 1:
-            self._blocks |= self._get(runs[0])
+            self._blocks |= self._counted(self._get(runs[0]))
         elif runs:
             with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as pool:
                 for blocks in pool.map(self._get, runs):
-                    self._blocks |= blocks
+                    self._blocks |= self._counted(blocks)
 
     def drop(self) -> None:
         """Keep only the start."""
@@ -143,8 +142,13 @@ class RangedFile(io.BufferedIOBase):
             follows = number - 1 in self._last
             n_blocks = min(2 * len(self._last), _MOST_AHEAD) if follows else 1
             n_blocks = min(n_blocks, self._span(0, self.size).stop - number)
-            self._last = self._get(range(number, number + n_blocks))
+            self._last = self._counted(self._get(range(number, number + n_blocks)))
         return self._last[number]
+
+    def _counted(self, blocks: dict[int, bytes]) -> dict[int, bytes]:
+        """The same blocks. It counts their bytes in the thread that asked, because `_get` runs in several."""
+        self.fetched_bytes += sum(map(len, blocks.values()))
+        return blocks
 
     def _get(self, run: Sequence[int]) -> dict[int, bytes]:
         first = run[0] * BLOCK_BYTES
@@ -152,5 +156,4 @@ class RangedFile(io.BufferedIOBase):
         data = self._fetch(first, n_bytes)
         if len(data) != n_bytes:
             raise OSError(f"{len(data)} of {n_bytes} bytes came")
-        self.fetched_bytes += n_bytes
         return {block: data[i * BLOCK_BYTES :][:BLOCK_BYTES] for i, block in enumerate(run)}

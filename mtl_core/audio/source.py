@@ -144,9 +144,10 @@ def _open_ranged(location: Location, expected: str | None, plan: Plan) -> Ranged
     layout = file.layout = pcm_layout(file) or flac_layout(file)
     if layout is None or layout.n_frames <= WHOLE_S * layout.rate_hz:
         return None
-    n_requests, n_bytes = layout.cost(plan(layout.n_frames, layout.rate_hz))
+    spans = plan(layout.n_frames, layout.rate_hz)
+    n_requests, n_bytes = layout.cost(spans)
     is_cheaper = n_bytes + (n_requests - 1) * REQUEST_BYTES < size if size <= WHOLE_BYTES else n_bytes <= WHOLE_BYTES
-    return file if is_cheaper and layout.fetch(file, plan(layout.n_frames, layout.rate_hz)) else None
+    return file if is_cheaper and layout.fetch(file, spans) else None
 
 
 def _get_range(

@@ -140,12 +140,12 @@ class _Spread:
         odds_from = float(np.exp(min(deviations * self.odds_std, 50.0)))
         if threshold is None:
             return Stop(odds_from=odds_from, named_from=-NEVER, null_below=-NEVER)
-        margin = deviations * self.score_std
-        if self.is_probability and threshold < 1:
-            expected = float(_log_odds(np.array(threshold))) - self.score_shift
-            named_from, null_below = _probability(expected + margin), _probability(expected - margin)
-        else:
-            named_from, null_below = threshold - self.score_shift + margin, threshold - self.score_shift - margin
+        in_log_odds = self.is_probability and threshold < 1
+        limit = float(_log_odds(np.array(threshold))) if in_log_odds else threshold
+        expected, margin = limit - self.score_shift, deviations * self.score_std
+        named_from, null_below = expected + margin, expected - margin
+        if in_log_odds:
+            named_from, null_below = _probability(named_from), _probability(null_below)
         return Stop(odds_from=odds_from, named_from=named_from, null_below=null_below)
 
 
