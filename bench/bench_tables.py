@@ -114,7 +114,7 @@ def write_run(root: Location, rows: Iterator[pa.Table], run_id: str) -> commit.V
     return commit.VerifiedRun(
         run_id=run_id,
         model_id=NEW,
-        tagged=pa.chunked_array(ids, pa.string()),
+        tagged=pa.table({"track_id": pa.chunked_array(ids, pa.string())}),
         tags=files,
         failures=FAILURES.empty_table(),
     )
@@ -132,7 +132,7 @@ def forecast(root: Location, n: int) -> str:
     """What `--plan-only` reads for a new model, which is to tag all tracks again."""
     rows = manifest.scan(root / "manifest.parquet")
     planned = planning.plan_tracks(rows, root, NEW, retry_failed=False)
-    in_table = planning.find_embeddings(planned, root, trunk_id="another", model_id=NEW)
+    in_table, _ = planning.find_embeddings(planned, root, trunk_id="another", model_id=NEW)
     reasons = planning.summarise(planned, root, NEW)
     assert sum(tracks for tracks, _, _ in reasons.values()) == n and not len(in_table)
     return ", ".join(f"{tracks:,} {reason}" for reason, (tracks, _, _) in reasons.items())

@@ -133,17 +133,16 @@ def _write_tracks(database: duckdb.DuckDBPyConnection, names: list[str], catalog
     column_of = {name: f"label_{n}" for n, name in enumerate(names)}
     carried = [name for name in names if name not in LABEL_COLUMNS]
     labels = [column_of.get(name, "NULL::VARCHAR") for name in ("artist", "language", "album", *carried)]
-    reader = read_batches(
-        database,
+    database.execute(
         f"""
+        CREATE TABLE tracks AS
         SELECT coalesce({column_of.get("track_id", "NULL")}, files.path) AS track_id, files.path, content_id,
                size_bytes, {", ".join(f"{label} AS c{n}" for n, label in enumerate(labels))}
         FROM files LEFT JOIN labels ON labels.path = files.path
         WHERE labels.row IS NOT NULL OR ({IS_AUDIO})
-        ORDER BY track_id
-        """,
-        _ROWS_PER_GROUP,
+        """
     )
+    reader = read_batches(database, "FROM tracks ORDER BY track_id", _ROWS_PER_GROUP)
     schema = pa.schema([*MANIFEST, *(pa.field(name, pa.string()) for name in carried)])
     n_tracks = 0
     with pq.ParquetWriter(draft, schema, compression="zstd") as writer:

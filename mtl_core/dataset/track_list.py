@@ -22,7 +22,7 @@ def read(location: Location) -> pa.Table:
     """Read and check a track list.
 
     Returns:
-        `track_id`, each once, sorted; memory-mapped from a file.
+        `track_id`, each once, sorted.
 
     Raises:
         InputError: the file does not exist, has no id, is no text in UTF-8 or no Parquet file with ids.

@@ -57,7 +57,7 @@ def forecast(manifest_at: Location, model_at: Location, out: Location, options: 
     planned = planning.plan_tracks(
         tracks, out, model.model_id, retry_failed=options.retry_failed, skipped=skipped
     ).slice(0, options.limit)
-    in_table = planning.find_embeddings(planned, out, trunk_id=model.trunk_id, model_id=model.model_id)
+    in_table, _ = planning.find_embeddings(planned, out, trunk_id=model.trunk_id, model_id=model.model_id)
     plans = [work_plan.load_plan(folder) for folder in work_plan.runs_in_progress(out)]
     unfinished = {
         plan.run_id: (work_plan.count_tracks(plan, work_plan.completed_shards(plan)), plan.n_tracks)

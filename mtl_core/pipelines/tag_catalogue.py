@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset
 
 from mtl_core import log
@@ -41,6 +40,7 @@ from mtl_core.storage import lease, work_plan
 from mtl_core.storage.checks import check_writable
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
+from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.run_id import new_run_id
 from mtl_core.storage.work_plan import (
     MAX_TRACKS_PER_SHARD,
@@ -50,9 +50,6 @@ from mtl_core.storage.work_plan import (
 )
 from mtl_core.tables import commit, forgotten, planning
 from mtl_core.tables.delta import open_table, require_known_columns, table_version
-
-if TYPE_CHECKING:
-    pass
 
 ROWS_PER_SHARD = 65_536  # of a run that reads the table
 
@@ -168,19 +165,20 @@ def tag_catalogue(
             already_done = n_tracks - len(open_tracks)
             of_run = asked | {"already_done": already_done, "forgotten": len(skipped)}
 
-            def run(planned: pa.Table, source: str, refused: int = 0) -> pa.ChunkedArray:
+            def run(planned: RowFile, source: str, n_refused: int = 0) -> RowFile:
                 lock.renew()  # a paused run that wakes up must not leave a plan behind
-                plan = _write_plan(planned, out, of_run | {"source": source, "refused": refused}, workers)
-                record, refused_ids = _run(plan, chains, out, lock)
+                plan = _write_plan(planned, out, of_run | {"source": source, "refused": n_refused}, workers)
+                record, refused = _run(plan, chains, out, lock)
                 records.append(record)
-                return refused_ids
+                return refused
 
-            to_read = open_tracks.slice(0, options.limit)
+            in_table, to_read = planning.find_embeddings(
+                open_tracks.slice(0, options.limit), out, trunk_id=model.trunk_id, model_id=model.model_id
+            )
             n_refused = 0
-            in_table = planning.find_embeddings(to_read, out, trunk_id=model.trunk_id, model_id=model.model_id)
             if len(in_table):
                 refused = run(in_table, EMBEDDINGS)
-                to_read = planning.without_tracks(to_read, in_table["track_id"], but=refused)
+                to_read = planning.merge(to_read, refused)
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)
@@ -248,11 +246,11 @@ def _runs_to_resume(out: Location, model_id: str) -> list[WorkPlan]:
     return plans
 
 
-def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], workers: Workers) -> WorkPlan:
+def _write_plan(tracks: RowFile, out: Location, parameters: dict[str, Any], workers: Workers) -> WorkPlan:
     run_id = new_run_id()
     most, shards_per_file = MAX_TRACKS_PER_SHARD, SHARDS_PER_FILE
     if parameters["source"] == EMBEDDINGS:
-        most, shards_per_file = ROWS_PER_SHARD, 4
+        most, shards_per_file = ROWS_PER_SHARD, 1
         parameters = parameters | {"tags_version": table_version(open_table(out, "tags"))}
     return work_plan.write_plan(
         tracks,
@@ -266,10 +264,10 @@ def _write_plan(tracks: pa.Table, out: Location, parameters: dict[str, Any], wor
 
 def _run(
     plan: WorkPlan, chains: Mapping[str, tagging_chains.TagShards], out: Location, lock: Lease
-) -> tuple[dict[str, Any], pa.ChunkedArray]:
+) -> tuple[dict[str, Any], RowFile]:
     """Tag the open shards of a plan, verify, commit, and write the record, from wherever an earlier try left it.
 
-    Returns the record, and the track_ids that a run of the source `EMBEDDINGS` refused.
+    Returns the record, and the tracks that a run of the source `EMBEDDINGS` refused.
     """
     tag_shards = chains[plan.parameters.get("source", AUDIO)]
     start = time.monotonic()
@@ -291,6 +289,6 @@ def _run(
         tagging_s = time.monotonic() - start
         metrics.enter("committing")
         n_per_s = n_open / tagging_s  # of this try
-        record, refused_ids = run_end.end_run(plan, out, lock, start_s=start, tracks_per_s=n_per_s)
+        record, refused = run_end.end_run(plan, out, lock, start_s=start, tracks_per_s=n_per_s)
         metrics.end(record)
-    return record, refused_ids
+    return record, refused

@@ -1,22 +1,31 @@
 """SQL: DuckDB inside this process, for joins and sorts of more rows than fit into memory.
 
-A database holds at most `MEMORY`; the rest goes to a temporary folder. Results are Arrow tables mapped from a temporary
-file: a plan of ten million rows has 1.4 GB, but needs no memory beyond the system's page cache.
+A database holds at most `MEMORY`; the rest goes to a temporary folder. So do the rows of a result that may be long, see
+`row_file`.
+
+Two rules keep a query within that memory, whatever the numbers of rows are:
+
+- A join builds a hash table of its right side, as it is written. The side of fewer or narrower rows stands there.
+- A statement has one join or sort of many rows, with `CREATE TABLE` between two of them. In one statement, parts that
+  are each too small to be written to disk can be too large together.
 """
 
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 
+from mtl_core.storage.row_file import RowFile
+
 MEMORY = "768MiB"
-THREADS = 2  # each thread takes its buffers from MEMORY
-_ROWS_PER_BATCH = 65_536
+THREADS = 1  # with 2, a sort of just less than MEMORY fails, as both threads take their buffers from it
+_ROWS_PER_BATCH = 16_384
+#: DuckDB does not know how many rows a stream has. It guessed one, and built its hash tables of whole manifests.
+_GUESSING_OPTIMIZERS = "join_order,build_side_probe_side"
 
 
 @contextlib.contextmanager
@@ -28,20 +37,43 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             "threads": THREADS,
             "temp_directory": folder,
             "preserve_insertion_order": False,
+            "disabled_optimizers": _GUESSING_OPTIMIZERS,
         }
         with duckdb.connect(config=config) as connection:
             yield connection
 
 
 def scan_columns(
-    rows: pa.Table | pyarrow.dataset.Dataset, columns: list[str], where: pyarrow.dataset.Expression | None = None
+    rows: pa.Table | pyarrow.dataset.Dataset | RowFile,
+    columns: list[str],
+    where: pyarrow.dataset.Expression | None = None,
 ) -> pa.RecordBatchReader:
-    """A stream of some columns of the rows where a filter holds, to be registered in a database and read once."""
+    """A stream of some columns of the rows where a filter holds, to be registered in a database and read once.
+
+    Rows of a `RowFile` are not filtered.
+    """
+    if isinstance(rows, RowFile):
+        assert where is None, "rows of a file are not filtered"
+        return rows.select(columns)
     dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     scanner = dataset.scanner(
         columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
     )
     return scanner.to_reader()
+
+
+def create_table(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    parts: Iterable[pa.Table | RowFile],
+    columns: list[str],
+) -> None:
+    """Make a table of some text columns of rows, one part after the other: many queries can read it."""
+    connection.execute(f"CREATE TABLE {name} ({', '.join(f'{column} VARCHAR' for column in columns)})")
+    for rows in parts:
+        connection.register("part", scan_columns(rows, columns))
+        connection.execute(f"INSERT INTO {name} FROM part")
+        connection.unregister("part")
 
 
 def insert(
@@ -77,11 +109,11 @@ def read_batches(connection: duckdb.DuckDBPyConnection, query: str, n_rows: int)
 
 
 def fetch_table(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> pa.Table:
-    """The rows of an SQL query with named parameters, mapped from a temporary file that is already unlinked."""
+    """The rows of an SQL query with named parameters, of few or narrow rows: they are in memory."""
+    return connection.sql(query, params=params).to_arrow_table()
+
+
+def fetch_rows(connection: duckdb.DuckDBPyConnection, query: str, params: dict[str, Any] | None = None) -> RowFile:
+    """The rows of an SQL query with named parameters, in a temporary file."""
     reader = connection.sql(query, params=params).to_arrow_reader(_ROWS_PER_BATCH)
-    with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
-        path = str(Path(folder) / "rows.arrow")
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-        return pa.ipc.open_file(pa.memory_map(path)).read_all()
+    return RowFile.write(reader, reader.schema)

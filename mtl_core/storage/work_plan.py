@@ -20,6 +20,7 @@ from mtl_core.schema import FAILURES
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location, written_at
 from mtl_core.storage.parquet import conform, to_bytes
+from mtl_core.storage.row_file import RowFile
 from mtl_core.timing import ZERO, StageTimes
 
 MAX_TRACKS_PER_SHARD = 32  # a crash costs a worker at most SHARDS_PER_WORKER times this many tracks
@@ -58,7 +59,7 @@ def shard_size(n_tracks: int, workers: int, most: int = MAX_TRACKS_PER_SHARD) ->
 
 
 def write_plan(
-    tracks: pa.Table,
+    tracks: pa.Table | RowFile,
     folder: Location,
     *,
     run_id: str,
@@ -79,7 +80,8 @@ def write_plan(
 
     def write(number: int) -> None:
         rows = tracks.slice(number * tracks_per_file, tracks_per_file)
-        data = to_bytes(rows, row_group_size=tracks_per_shard, compression="zstd")
+        table = rows.to_table() if isinstance(rows, RowFile) else rows
+        data = to_bytes(table, row_group_size=tracks_per_shard, compression="zstd")
         _plan_file(folder, number).write_bytes(data)
 
     for _ in bounded_map(write, range(plan.n_files)):
@@ -142,14 +144,21 @@ def read_shard_table(plan: WorkPlan, shard: int) -> pa.Table:
         return pq.ParquetFile(file).read_row_group(shard % plan.shards_per_file)
 
 
-def read_columns(plan: WorkPlan, columns: list[str]) -> pa.Table:
+def _plan_schema(plan: WorkPlan) -> pa.Schema:
+    with _plan_file(plan.folder, 0).open_arrow() as file:
+        return pq.read_schema(file).remove_metadata()
+
+
+def read_columns(plan: WorkPlan, columns: list[str]) -> RowFile:
     """Some columns of all tracks of the plan, in order."""
 
-    def read(number: int) -> pa.Table:
+    def read(number: int) -> list[pa.RecordBatch]:
         with _plan_file(plan.folder, number).open_arrow() as file:
-            return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks()
+            return pq.ParquetFile(file).read(columns, use_threads=False).combine_chunks().to_batches()
 
-    return pa.concat_tables(bounded_map(read, range(plan.n_files)))
+    schema = _plan_schema(plan)
+    batches = (batch for part in bounded_map(read, range(plan.n_files)) for batch in part)
+    return RowFile.write(batches, pa.schema([schema.field(name) for name in columns]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +173,7 @@ class ShardResult:
     audio_s: float  # of all done tracks
     spent: StageTimes  # time of the worker and its decoder process
     left: int = 0  # tracks that were neither done nor failed, and stay as they are
-    refused: str = ""  # name of a file with the track_ids of those that another run has to do; "" for none
+    refused: str = ""  # name of a file with those that another run has to do, as they are planned; "" for none
 
 
 def complete_shard(plan: WorkPlan, result: ShardResult, failures: list[dict[str, Any]]) -> None:
@@ -220,16 +229,17 @@ def read_results(plan: WorkPlan, shards: Iterable[int]) -> tuple[list[ShardResul
     return results, pa.concat_tables(failures)
 
 
-def read_refused(plan: WorkPlan, results: Iterable[ShardResult]) -> pa.ChunkedArray:
-    """The track_ids that the workers refused."""
+def read_refused(plan: WorkPlan, results: Iterable[ShardResult]) -> RowFile:
+    """The tracks of the plan that the workers refused. Where version 0.2 wrote them, all but the track_id is null."""
+    schema = _plan_schema(plan)
 
-    def read(name: str) -> pa.ChunkedArray:
+    def read(name: str) -> list[pa.RecordBatch]:
         data = (plan.folder / name).read_bytes()
-        return pq.read_table(pa.BufferReader(data), columns=["track_id"], use_threads=False)["track_id"]
+        return conform(pq.read_table(pa.BufferReader(data), use_threads=False), schema).to_batches()
 
     names = [result.refused for result in results if result.refused]
-    parts = bounded_map(read, names, PARALLEL_SMALL_FILES)
-    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
+    batches = (batch for part in bounded_map(read, names) for batch in part)
+    return RowFile.write(batches, schema)
 
 
 def sum_results(results: list[ShardResult]) -> dict[str, Any]:

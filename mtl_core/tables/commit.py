@@ -5,7 +5,7 @@ removed. Each carries the run's id, so that an interrupted commit is completed a
 only in files that contain tracks of the run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,7 +17,8 @@ from mtl_core.schema import SINCE
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform
-from mtl_core.storage.sql import open_database
+from mtl_core.storage.row_file import RowFile
+from mtl_core.storage.sql import create_table, open_database, scan_columns
 from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, read_track_ids, write_files
 from mtl_core.tables.delta import (
@@ -41,7 +42,7 @@ class VerifiedRun:
 
     run_id: str
     model_id: str
-    tagged: pa.ChunkedArray  # track_ids, string
+    tagged: pa.Table | RowFile  # column track_id
     tags: list[DataFile]
     failures: pa.Table  # rows of FAILURES
     n_dropped: int = 0  # rows that are left out: their tracks were forgotten after they were planned
@@ -49,7 +50,7 @@ class VerifiedRun:
 
 def verify_and_merge(
     staged: list[tuple[Location, int]],
-    planned: pa.Table,
+    planned: pa.Table | RowFile,
     failures: pa.Table,
     root: Location,
     *,
@@ -74,21 +75,21 @@ def verify_and_merge(
             the planned ones, each exactly once.
     """
     forgotten_ids = forgotten.find(planned, root)["track_id"].combine_chunks()
-    dropped: list[pa.Array] = []
+    dropped: list[pa.Table] = []
 
     def without_forgotten(rows: pa.Table) -> pa.Table:
         if not len(forgotten_ids):
             return rows
         is_forgotten = pc.is_in(rows["track_id"], forgotten_ids)
-        dropped.extend(rows["track_id"].filter(is_forgotten).chunks)
+        dropped.append(rows.select(["track_id"]).filter(is_forgotten))
         return rows.filter(pc.invert(is_forgotten))
 
     tables = map(without_forgotten, bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES))
     files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
     failures = without_forgotten(failures)
-    tagged = pa.chunked_array(read_track_ids(root / "tags", files), pa.string())
-    results = pa.chunked_array([*tagged.chunks, *failures["track_id"].chunks, *dropped], pa.string())
-    _verify_ids(results, planned, left)
+    ids = (pa.record_batch([part], _TRACK_ID) for part in read_track_ids(root / "tags", files))
+    tagged = RowFile.write(ids, _TRACK_ID)
+    _verify_ids([tagged, failures, *dropped], planned, left)
     return VerifiedRun(
         run_id=run_id,
         model_id=model_id,
@@ -99,11 +100,14 @@ def verify_and_merge(
     )
 
 
-def _verify_ids(results: pa.ChunkedArray, planned: pa.Table, left: int) -> None:
+_TRACK_ID = pa.schema([("track_id", pa.string())])
+
+
+def _verify_ids(results: Sequence[pa.Table | RowFile], planned: pa.Table | RowFile, left: int) -> None:
     """Raise VerificationError unless the results are of planned tracks, each once, and of all but `left` of them."""
     with open_database() as connection:
-        connection.register("results", pa.table({"track_id": results}))
-        connection.register("planned", planned)
+        create_table(connection, "results", results, ["track_id"])
+        connection.register("planned", scan_columns(planned, ["track_id"]))
         n_results, n_distinct = connection.sql("SELECT count(*), count(DISTINCT track_id) FROM results").fetchall()[0]
         if n_results != len(planned) - left or n_distinct != n_results:
             others = f", {left:,} were left" if left else ""
@@ -136,17 +140,15 @@ def commit_run(root: Location, run: VerifiedRun, check_lease: Callable[[], None]
     The lease is checked before each transaction, after its table was opened. A transaction fails if anything was
     committed to its table in between, so no other run can interfere.
     """
-    failed = run.failures["track_id"]
-    planned = pa.chunked_array([*run.tagged.chunks, *failed.chunks], pa.string())
 
     def write_failures() -> list[DataFile]:
         return write_files([run.failures], root / "failures", run.run_id, TABLE_SCHEMAS["failures"])
 
-    # (table, the other table, name of the transaction, track_ids whose rows are removed, what makes the new files)
-    steps: list[tuple[str, str, str, pa.ChunkedArray, Callable[[], list[DataFile]]]] = [
-        ("failures", "tags", "failures", failed, write_failures),
-        ("tags", "failures", "tags", planned, lambda: run.tags),
-        ("failures", "tags", "cleared", run.tagged, list),
+    # (table, the other table, name of the transaction, tracks whose rows are removed, what makes the new files)
+    steps: list[tuple[str, str, str, list[pa.Table | RowFile], Callable[[], list[DataFile]]]] = [
+        ("failures", "tags", "failures", [run.failures], write_failures),
+        ("tags", "failures", "tags", [run.tagged, run.failures], lambda: run.tags),
+        ("failures", "tags", "cleared", [run.tagged], list),
     ]
     for name, other, step, superseded, new_files in steps:
         transaction = f"{run.run_id}/{step}"

@@ -43,7 +43,7 @@ def find(tracks: pa.Table | pyarrow.dataset.Dataset, root: Location) -> pa.Table
         root: folder of the tables.
 
     Returns:
-        `track_id`, memory-mapped from a file.
+        `track_id`.
 
     Raises:
         InputError: OUT/forgotten.parquet cannot be read.
@@ -91,7 +91,7 @@ def remove(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) ->
 
 
 def _query(file: _ForgottenFile, tracks: pa.Table | pyarrow.dataset.Dataset, query: str) -> pa.Table:
-    """The rows of an SQL query over `tracks` (column `track_id`), `forgotten` and $salt, memory-mapped from a file."""
+    """The rows of an SQL query over `tracks` (column `track_id`), `forgotten` and $salt."""
     with open_database() as connection:
         connection.register("forgotten", file.rows)
         connection.register("tracks", scan_columns(tracks, ["track_id"]))

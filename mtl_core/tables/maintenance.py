@@ -108,8 +108,8 @@ def restore(root: Location, run_id: str, check_lease: Callable[[], None]) -> dic
         now, then = active_files(table), before[name]
         removed, added = _difference(now, then), _difference(then, now)
         if not removes_new:  # except for tracks whose old failures return: a track has one failure at most
-            track_ids = pa.chunked_array(read_track_ids(root / name, added), pa.string())
-            removed, rewritten = rewrite_without(root / name, table, track_ids, "restored")
+            tracks = [pa.table({"track_id": part}) for part in read_track_ids(root / name, added)]
+            removed, rewritten = rewrite_without(root / name, table, tracks, "restored")
             added = [*rewritten, *added]
         commit_actions(table, removed, added, check_lease, about={"restored_before": run_id})
     return {
@@ -123,7 +123,7 @@ def _without_forgotten(root: Location, table: DeltaTable, name: str, files: list
     if not files:
         return []
     forgotten_tracks = forgotten.find(dataset_of(root / name, files), root)  # reads no file if none is forgotten
-    remainders = find_rows(root / name, files, forgotten_tracks["track_id"])
+    remainders = find_rows(root / name, files, [forgotten_tracks])
     removed, rewritten = rewrite_remainders(root / name, table, remainders, "restored")
     return [*_difference(files, removed), *rewritten]
 

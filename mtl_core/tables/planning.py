@@ -1,5 +1,8 @@
 """Planning: which tracks of a manifest are still to be tagged, and for which of them the table holds the embedding."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,7 +11,8 @@ import pyarrow.parquet as pq
 
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
-from mtl_core.storage.sql import fetch_table, open_database, scan_columns
+from mtl_core.storage.row_file import RowFile
+from mtl_core.storage.sql import fetch_rows, open_database, scan_columns
 from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
@@ -21,7 +25,7 @@ def plan_tracks(
     *,
     retry_failed: bool,
     skipped: pa.Table | None = None,
-) -> pa.Table:
+) -> RowFile:
     """The tracks that have neither tags nor a permanent failure with the same content and the same model.
 
     Forgotten tracks are left out.
@@ -34,7 +38,7 @@ def plan_tracks(
 
     Returns:
         track_id, uri, content_id, size_bytes, attempts (int32, earlier failures of the same content and model) and
-        first_run_id (of the first of these, or null), sorted by track_id. The table is memory-mapped from a file.
+        first_run_id (of the first of these, or null), sorted by track_id.
     """
     skipped = forgotten.find(manifest, root) if skipped is None else skipped
     with open_database() as connection:
@@ -43,23 +47,28 @@ def plan_tracks(
         connection.register("tags", _rows_of_model(root, "tags", model_id, ["track_id", "content_id"]))
         columns = ["track_id", "content_id", "attempts", "permanent", "run_id", "first_run_id"]
         connection.register("failed", _rows_of_model(root, "failures", model_id, columns))
-        return fetch_table(
-            connection,
+        connection.execute(
             """
-            SELECT m.track_id, m.uri, m.content_id, m.size_bytes, coalesce(f.attempts, 0)::INTEGER AS attempts,
-                   coalesce(f.first_run_id, f.run_id) AS first_run_id
-            FROM manifest m
+            CREATE TABLE untagged AS SELECT m.* FROM manifest m
             ANTI JOIN skipped s ON m.track_id = s.track_id
             ANTI JOIN tags t ON m.track_id = t.track_id AND m.content_id IS NOT DISTINCT FROM t.content_id
-            LEFT JOIN failed f ON m.track_id = f.track_id AND m.content_id IS NOT DISTINCT FROM f.content_id
+            """
+        )
+        connection.execute(
+            """
+            CREATE TABLE planned AS
+            SELECT u.*, coalesce(f.attempts, 0)::INTEGER AS attempts, coalesce(f.first_run_id, f.run_id) AS first_run_id
+            FROM untagged u
+            LEFT JOIN failed f ON u.track_id = f.track_id AND u.content_id IS NOT DISTINCT FROM f.content_id
             WHERE $retry_failed OR f.permanent IS NOT TRUE
-            ORDER BY m.track_id
             """,
             {"retry_failed": retry_failed},
         )
+        connection.execute("DROP TABLE untagged")
+        return fetch_rows(connection, "SELECT * FROM planned ORDER BY track_id")
 
 
-def summarise(tracks: pa.Table, root: Location, model_id: str) -> dict[str, tuple[int, int, float]]:
+def summarise(tracks: RowFile, root: Location, model_id: str) -> dict[str, tuple[int, int, float]]:
     """Why tracks are planned: reason -> tracks, those of them whose length an earlier run has found, and their hours.
 
     Args:
@@ -87,46 +96,64 @@ def summarise(tracks: pa.Table, root: Location, model_id: str) -> dict[str, tupl
     return {reason: (n, n_known, hours) for reason, n, n_known, hours in rows}
 
 
-def find_embeddings(tracks: pa.Table, root: Location, *, trunk_id: str, model_id: str) -> pa.Table:
-    """Those of the tracks whose embedding is in the table of tags, for the same content and of the same trunk.
+class Located(NamedTuple):
+    """Tracks, divided by whether the table of tags holds their embedding."""
+
+    in_table: RowFile  # and `file` (a path relative to the table) and `row` (int32, in the file); sorted by both
+    others: RowFile  # sorted by track_id
+
+
+def find_embeddings(tracks: RowFile, root: Location, *, trunk_id: str, model_id: str) -> Located:
+    """Find the tracks whose embedding is in the table of tags, for the same content and of the same trunk.
 
     Args:
         tracks: of `plan_tracks`.
         trunk_id: of the embeddings.
         model_id: of the model to tag with; its own rows are left out.
-
-    Returns:
-        The columns of `tracks`, `file` (a path relative to the table) and `row` (int32, its number in the file), sorted
-        by both. The table is memory-mapped from a file.
     """
-    schema = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
+    table = open_table(root, "tags")
+    files = [] if table is None else [file for file in active_files(table) if _may_hold(file, trunk_id)]
+    if not files:
+        return Located(in_table=tracks.slice(0, 0), others=tracks)
+    rows = _rows_of_trunk(root, files, trunk_id, model_id)
+    with open_database() as connection:
+        connection.register("tracks", tracks.select(tracks.schema.names))
+        connection.register("embeddings", pa.RecordBatchReader.from_batches(_EMBEDDING_ROWS, rows))
+        connection.execute(
+            """
+            CREATE TABLE located AS SELECT t.*, e.file, e.row
+            FROM tracks t LEFT JOIN embeddings e ON t.track_id = e.id AND t.content_id IS NOT DISTINCT FROM e.content
+            """
+        )
+        return Located(
+            in_table=fetch_rows(connection, "SELECT * FROM located WHERE file IS NOT NULL ORDER BY file, row"),
+            others=fetch_rows(
+                connection, "SELECT * EXCLUDE (file, row) FROM located WHERE file IS NULL ORDER BY track_id"
+            ),
+        )
+
+
+_EMBEDDING_ROWS = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
+
+
+def _rows_of_trunk(root: Location, files: list[DataFile], trunk_id: str, model_id: str) -> Iterator[pa.RecordBatch]:
+    """Where the files of tags hold embeddings of a trunk that another model than this tagged (`_EMBEDDING_ROWS`)."""
 
     def read(file: DataFile) -> pa.RecordBatch:
         columns = ["track_id", "content_id", "model_id", "trunk_id"]
         with (root / "tags" / file.path).open_arrow() as source:
             parquet = pq.ParquetFile(source)
             if "trunk_id" not in parquet.schema_arrow.names:  # of an older version, and without statistics
-                return pa.RecordBatch.from_pylist([], schema)
+                return pa.RecordBatch.from_pylist([], _EMBEDDING_ROWS)
             rows = parquet.read(columns, use_threads=False)
         of_trunk = pc.and_(pc.equal(rows["trunk_id"], trunk_id), pc.not_equal(rows["model_id"], model_id))
         number = np.flatnonzero(of_trunk.fill_null(False).to_numpy()).astype(np.int32)
         found = rows.select(columns[:2]).take(pa.array(number)).combine_chunks()
         ids, contents = (found[name].combine_chunks().cast(pa.string()) for name in columns[:2])
-        return pa.record_batch([ids, contents, pa.repeat(pa.scalar(file.path), len(number)), pa.array(number)], schema)
+        places = pa.repeat(pa.scalar(file.path), len(number)), pa.array(number)
+        return pa.record_batch([ids, contents, *places], _EMBEDDING_ROWS)
 
-    table = open_table(root, "tags")
-    files = [] if table is None else [file for file in active_files(table) if _may_hold(file, trunk_id)]
-    with open_database() as connection:
-        connection.register("tracks", scan_columns(tracks, tracks.column_names))
-        connection.register("embeddings", pa.RecordBatchReader.from_batches(schema, bounded_map(read, files, 2)))
-        return fetch_table(
-            connection,
-            """
-            SELECT t.*, e.file, e.row
-            FROM tracks t JOIN embeddings e ON t.track_id = e.id AND t.content_id IS NOT DISTINCT FROM e.content
-            ORDER BY e.file, e.row
-            """,
-        )
+    return bounded_map(read, files, 2)
 
 
 def _may_hold(file: DataFile, trunk_id: str) -> bool:
@@ -137,19 +164,16 @@ def _may_hold(file: DataFile, trunk_id: str) -> bool:
     return first is not None and last is not None and first <= trunk_id <= last
 
 
-def without_tracks(tracks: pa.Table, track_ids: pa.ChunkedArray, *, but: pa.ChunkedArray) -> pa.Table:
-    """The tracks less those with some track_ids, except for `but`, sorted by track_id; memory-mapped from a file."""
+def merge(tracks: RowFile, others: RowFile) -> RowFile:
+    """The tracks of both, with the columns of the first, sorted by track_id."""
+    if not len(others):
+        return tracks
     with open_database() as connection:
-        connection.register("tracks", scan_columns(tracks, tracks.column_names))
-        connection.register("others", pa.table({"track_id": track_ids}))
-        connection.register("but", pa.table({"track_id": but}))
-        return fetch_table(
-            connection,
-            """
-            WITH others_less AS (SELECT track_id FROM others ANTI JOIN but USING (track_id))
-            SELECT * FROM tracks ANTI JOIN others_less USING (track_id) ORDER BY track_id
-            """,
-        )
+        for name, rows in (("tracks", tracks), ("others", others)):
+            connection.register(name, rows.select(tracks.schema.names))
+        connection.execute("CREATE TABLE merged AS FROM tracks")
+        connection.execute("INSERT INTO merged FROM others")
+        return fetch_rows(connection, "FROM merged ORDER BY track_id")
 
 
 def _rows_of_model(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:

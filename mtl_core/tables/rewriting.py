@@ -3,7 +3,7 @@
 Files are read one row group at a time. A file that is older than a column of the table has null in that column.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -16,7 +16,8 @@ from deltalake import DeltaTable
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.parquet import conform
-from mtl_core.storage.sql import fetch_table, open_database, scan_columns
+from mtl_core.storage.row_file import RowFile
+from mtl_core.storage.sql import create_table, fetch_table, open_database, scan_columns
 from mtl_core.tables.data_files import ROWS_PER_FILE, DataFile, active_files, read_track_ids, write_files
 
 _PARALLEL_WRITES = 2
@@ -36,20 +37,20 @@ class FileRemainder:
 
 
 def rewrite_without(
-    root: Location, table: DeltaTable, track_ids: pa.ChunkedArray, name: str
+    root: Location, table: DeltaTable, tracks: Sequence[pa.Table | RowFile], name: str
 ) -> tuple[list[DataFile], list[DataFile]]:
     """Rewrite the files that contain some of these tracks, without them. The log is not changed.
 
     Args:
         root: of the table.
         table: at the version to change.
-        track_ids: string; tracks that the table does not contain are ignored.
+        tracks: with a column `track_id`; those that the table does not contain are ignored.
         name: part of the new files' names.
 
     Returns:
         The files to remove from the table, and the new files to add to it.
     """
-    return rewrite_remainders(root, table, find_rows(root, active_files(table), track_ids), name)
+    return rewrite_remainders(root, table, find_rows(root, active_files(table), tracks), name)
 
 
 def rewrite_remainders(
@@ -61,12 +62,12 @@ def rewrite_remainders(
     return [remainder.file for remainder in remainders], new_files
 
 
-def find_rows(root: Location, files: list[DataFile], track_ids: pa.ChunkedArray) -> list[FileRemainder]:
+def find_rows(root: Location, files: list[DataFile], tracks: Sequence[pa.Table | RowFile]) -> list[FileRemainder]:
     """The files that contain some of these tracks. Only those whose range of track_ids contains one are read."""
-    if not files or not len(track_ids):
+    if not files or not any(map(len, tracks)):
         return []
     with open_database() as connection:
-        connection.register("superseded", pa.table({"track_id": track_ids}))
+        create_table(connection, "superseded", tracks, ["track_id"])
         ranges = {
             "file": pa.array(range(len(files)), pa.int32()),
             "first": pa.array([file.min_values.get("track_id", "") for file in files], pa.string()),

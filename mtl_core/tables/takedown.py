@@ -37,7 +37,7 @@ class RowsToRemove:
 
 def rows_of(root: Location, tracks: pa.Table) -> dict[str, RowsToRemove]:
     """The rows of some tracks (column `track_id`) in each table. Raises InputError if there is no table."""
-    return _find(root, lambda name, table: find_rows(root / name, active_files(table), tracks["track_id"]))
+    return _find(root, lambda name, table: find_rows(root / name, active_files(table), [tracks]))
 
 
 def rows_of_others(root: Location, kept: pa.Table | pyarrow.dataset.Dataset) -> dict[str, RowsToRemove]:

@@ -45,7 +45,7 @@ def write_tags(out: Location, trunk_of: dict[str, str | None]) -> None:
     table = pa.Table.from_pylist(rows, schema=TAGS)
     files = write_files([table], out / "tags", "r", TAGS)
     done = commit.VerifiedRun(
-        run_id="r", model_id="m", tagged=table["track_id"], tags=files, failures=FAILURES.empty_table()
+        run_id="r", model_id="m", tagged=table.select(["track_id"]), tags=files, failures=FAILURES.empty_table()
     )
     commit.commit_run(out, done, lambda: None)
 

@@ -34,7 +34,8 @@ def test_every_track_is_in_one_shard(root: str, n: int, per_shard: int) -> None:
     track_ids = [row["track_id"] for shard in sorted({0, last // 2, last}) for row in work_plan.read_shard(plan, shard)]
     assert len(track_ids) == len(set(track_ids)) and track_ids[-1] == f"t{n - 1:05}"
     assert len(work_plan.read_shard(plan, 0)) == min(n, per_shard)
-    assert work_plan.read_columns(plan, ["track_id"])["track_id"].to_pylist() == tracks(n)["track_id"].to_pylist()
+    read = work_plan.read_columns(plan, ["track_id"]).to_table()
+    assert read["track_id"].to_pylist() == tracks(n)["track_id"].to_pylist()
 
 
 def test_a_plan_without_its_last_file_is_ignored(root: str) -> None:

@@ -76,4 +76,4 @@ def test_a_night_skips_forgotten_tracks_also_those_that_failed(root: str) -> Non
     forgotten.add(out, ids("b", "d"), nothing)
     for retry_failed in (False, True):
         plan = planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=retry_failed)
-        assert plan["track_id"].to_pylist() == ["a", "c"]
+        assert plan.to_table()["track_id"].to_pylist() == ["a", "c"]

@@ -61,8 +61,8 @@ def test_the_state_before_a_bad_model_is_restored(root: str) -> None:
     settled = versions(out)
     maintenance.restore(out, "bad", nothing)
     assert versions(out) == settled, "nothing is left to do"
-    assert planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=False).num_rows == 0
-    assert planning.plan_tracks(manifest("abcd"), out, "bad", retry_failed=False).num_rows == 4
+    assert planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=False).n_rows == 0
+    assert planning.plan_tracks(manifest("abcd"), out, "bad", retry_failed=False).n_rows == 4
 
 
 def test_a_night_after_a_restore_is_committed_as_usual(tmp_path: Path) -> None:

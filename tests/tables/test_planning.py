@@ -3,24 +3,31 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from nights import a_failure, a_tag, manifest, night
 
 from mtl_core.dataset import manifest as manifests
+from mtl_core.storage import sql
 from mtl_core.storage.location import Location
+from mtl_core.storage.row_file import RowFile
 from mtl_core.tables import planning
+
+
+def ids_of(tracks: RowFile) -> str:
+    return "".join(tracks.to_table()["track_id"].to_pylist())
 
 
 def test_the_plan_has_the_tracks_without_tags_or_permanent_failure(root: str) -> None:
     out = Location(root)
 
     def planned(tracks: pa.Table, model: str = "m", retry_failed: bool = False) -> str:
-        return "".join(planning.plan_tracks(tracks, out, model, retry_failed=retry_failed)["track_id"].to_pylist())
+        return ids_of(planning.plan_tracks(tracks, out, model, retry_failed=retry_failed))
 
     assert planned(manifest("dcba")) == "abcd"
     night(out, "1", [a_tag("a"), a_tag("gone")], [a_failure("b"), a_failure("c", permanent=False, attempts=2)])
     plan = planning.plan_tracks(manifest("abcd"), out, "m", retry_failed=False)
     assert plan.schema.names == ["track_id", "uri", "content_id", "size_bytes", "attempts", "first_run_id"]
-    assert list(zip(*plan.select(["track_id", "attempts"]).to_pydict().values(), strict=True)) == [("c", 2), ("d", 0)]
+    assert [(row["track_id"], row["attempts"]) for row in plan.to_table().to_pylist()] == [("c", 2), ("d", 0)]
     assert planned(manifest("abcd"), retry_failed=True) == "bcd"
     assert planned(manifest("abcd"), model="other") == "abcd"
     assert planned(manifest("ab", content="changed")) == "ab"
@@ -38,7 +45,7 @@ def test_a_manifest_is_planned_from_its_file(root: str) -> None:
     manifests.write(manifest("dcba"), out / "manifest.parquet")
     night(out, "1", [a_tag("b")], [])
     plan = planning.plan_tracks(manifests.scan(out / "manifest.parquet"), out, "m", retry_failed=False).slice(0, 2)
-    assert plan["track_id"].to_pylist() == ["a", "c"]
+    assert ids_of(plan) == "ac"
 
 
 def of_trunk(track_id: str, trunk: str | None, **columns: str) -> dict:
@@ -48,26 +55,61 @@ def of_trunk(track_id: str, trunk: str | None, **columns: str) -> dict:
 def test_the_embeddings_of_a_trunk_are_found_in_the_files_of_the_table(root: str) -> None:
     out = Location(root)
 
-    def found(ids: str, trunk: str = "t", model: str = "new", content: str = "c") -> list[tuple[str, str, int]]:
+    def located(ids: str, trunk: str = "t", model: str = "new", content: str = "c") -> tuple[list[dict], str]:
         tracks = planning.plan_tracks(manifest(ids, content), out, model, retry_failed=False)
-        table = planning.find_embeddings(tracks, out, trunk_id=trunk, model_id=model)
-        assert table.schema.names == [*tracks.schema.names, "file", "row"]
-        return list(zip(*table.select(["track_id", "file", "row"]).to_pydict().values(), strict=True))
+        in_table, others = planning.find_embeddings(tracks, out, trunk_id=trunk, model_id=model)
+        assert others.schema == tracks.schema
+        assert in_table.schema.names[: len(tracks.schema)] == tracks.schema.names
+        return in_table.to_table().to_pylist(), ids_of(others)
 
-    assert found("a") == [], "there is no table"
+    assert located("a") == ([], "a"), "there is no table"
     night(out, "1", [of_trunk(i, "t") for i in "adb"] + [of_trunk("c", None), of_trunk("e", "u")], [])
     night(out, "2", [of_trunk("f", "t", model="new"), of_trunk("g", "t", content=None)], [])
-    rows = found("abcdefgh")
-    assert [(track, row) for track, _, row in rows] == [("a", 0), ("d", 1), ("b", 2)]
-    assert len({file for _, file, _ in rows}) == 1
-    assert [track for track, *_ in found("ae", trunk="u")] == ["e"]
-    assert found("ab", content="changed") == []
-    assert sorted(track for track, *_ in found("abf", model="newer")) == ["a", "b", "f"]
+    rows, others = located("hgfedcba")
+    assert [(row["track_id"], row["row"]) for row in rows] == [("a", 0), ("d", 1), ("b", 2)], "as in the file"
+    assert len({row["file"] for row in rows}) == 1
+    assert others == "cegh", "f is tagged by the new model"
+    rows, others = located("ae", trunk="u")
+    assert [row["track_id"] for row in rows] == ["e"] and others == "a"
+    assert located("ab", content="changed") == ([], "ab")
+    rows, others = located("abf", model="newer")
+    assert sorted(row["track_id"] for row in rows) == ["a", "b", "f"] and others == ""
 
 
-def test_tracks_that_are_done_leave_the_plan_and_refused_ones_stay(tmp_path: Path) -> None:
+def test_refused_tracks_join_those_that_are_read(tmp_path: Path) -> None:
     tracks = planning.plan_tracks(manifest("abcd"), Location(str(tmp_path)), "m", retry_failed=False)
-    ids = pa.chunked_array([pa.array(["c", "a", "b"])])
-    left = planning.without_tracks(tracks, ids, but=pa.chunked_array([pa.array(["b"])]))
-    assert left.schema == tracks.schema
-    assert left["track_id"].to_pylist() == ["b", "d"]
+    with_places = tracks.slice(0, 2).to_table().append_column("row", pa.array([7, 8], pa.int32()))
+    refused = RowFile.write(with_places.to_batches(), with_places.schema)
+    merged = planning.merge(tracks.slice(2), refused)
+    assert merged.schema == tracks.schema
+    assert merged.to_table().to_pylist() == tracks.to_table().to_pylist()
+    assert ids_of(planning.merge(tracks.slice(0, 0), refused)) == "ab"
+    assert ids_of(planning.merge(tracks.slice(2), refused.slice(0, 0))) == "cd"
+
+
+@pytest.mark.parametrize("n_failed", [0, 30_000])
+@pytest.mark.parametrize("n_tagged", [0, 60_000])
+@pytest.mark.parametrize("n", [60_000, 90_000, 120_000, 180_000, 240_000])
+def test_a_night_of_any_size_is_planned(
+    n: int, n_tagged: int, n_failed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth of the tracks and of the memory with which 1.5 to 2 million tracks were too many, and 3 were not."""
+    monkeypatch.setattr(sql, "MEMORY", "40MiB")
+    texts = [f"label-{i // 2500:03}/artist-{i // 5:06}/album-{i:07}/{i:09}.flac" for i in range(n)]
+    ids = pa.array(texts, pa.string())
+    contents = pa.array([f"{i * 7919 % 1_000_003:032}" for i in range(n)], pa.string())
+    uris = pa.array([f"/mnt/the-catalogue/masters/{text}" for text in texts], pa.string())
+    sizes = pa.array(range(n), pa.int64())
+    tracks = pa.table({"track_id": ids, "uri": uris, "content_id": contents, "size_bytes": sizes})
+
+    def stored(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
+        rows = tracks.slice(0, n_tagged) if name == "tags" else tracks.slice(n - n_failed)
+        more = {"attempts": pa.array([2], pa.int32()), "permanent": [False], "run_id": ["r"], "first_run_id": ["q"]}
+        for column, values in more.items():
+            rows = rows.append_column(column, pa.repeat(values[0], len(rows)))
+        return sql.scan_columns(rows, columns)
+
+    monkeypatch.setattr(planning, "_rows_of_model", stored)
+    planned = planning.plan_tracks(tracks, Location(str(tmp_path)), "m", retry_failed=False)
+    expected = sorted(texts[min(n_tagged, n) :])
+    assert planned.to_table()["track_id"].to_pylist() == expected

@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mtl_core import log
 from mtl_core.pipelines.night import run_record
 from mtl_core.storage import work_plan
 from mtl_core.storage.lease import Lease
 from mtl_core.storage.location import Location
+from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.work_plan import WorkPlan
 from mtl_core.tables import commit
 from mtl_core.tables.night_columns import read_night
@@ -24,8 +24,8 @@ MAX_FAILURES_LOGGED = 1000  # of a run; the table of failures has all
 
 def end_run(
     plan: WorkPlan, out: Location, lock: Lease, *, start_s: float, tracks_per_s: float
-) -> tuple[dict[str, Any], pa.ChunkedArray]:
-    """End a run. Returns its record, and the track_ids that a run from embeddings refused.
+) -> tuple[dict[str, Any], RowFile]:
+    """End a run. Returns its record, and the tracks that a run from embeddings refused.
 
     Args:
         start_s: when the try that ends the run began, on the clock `time.monotonic`.
@@ -58,7 +58,7 @@ def end_run(
         "done": len(verified.tagged),
         "failed": len(verified.failures),
         "dropped": verified.n_dropped,
-        "first_tried": pc.sum(pc.equal(planned["attempts"], 0)).as_py(),
+        "first_tried": sum(int((batch["attempts"].to_numpy() == 0).sum()) for batch in planned.to_batches()),
     }
     cost = {
         "wall_s": round(time.monotonic() - start_s, 2),  # commit included

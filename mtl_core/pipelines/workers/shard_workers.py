@@ -159,17 +159,17 @@ class RetagShard:
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         (shard,) = batch["item"].tolist()
         planned = work_plan.read_shard_table(self._plan, shard)
-        tagged, refused = [TAGS.empty_table()], [pa.array([], pa.string())]
-        for rows in self._rows(planned):
+        tagged, refused = [TAGS.empty_table()], [planned.slice(0, 0)]
+        for rows, of_rows in self._rows(planned):
             with self._timer.timed("model"):
                 tags, taken_N = self._tagger.tag(
                     rows, model_id=self._plan.parameters["model_id"], run_id=self._plan.run_id
                 )
-            refused += rows["track_id"].filter(pa.array(~taken_N)).chunks
+            refused.append(of_rows.filter(pa.array(~taken_N)))
             if self._only_changed:
                 taken_N &= np.any([_differ(rows[task], tags[task]) for task in TASKS], axis=0)
             tagged.append(tags.filter(pa.array(taken_N)))
-        tags, to_read = pa.concat_tables(tagged), pa.table({"track_id": pa.chunked_array(refused)})
+        tags, to_read = pa.concat_tables(tagged), pa.concat_tables(refused)
         output = self._plan.folder / f"tags-{shard:06}-{self._suffix}.parquet"
         others = self._plan.folder / f"refused-{shard:06}-{self._suffix}.parquet"
         with self._timer.timed("write"):
@@ -189,17 +189,18 @@ class RetagShard:
         )
         return finish_shard(self._plan, result, [], _count_unknown(tags))
 
-    def _rows(self, planned: pa.Table) -> Iterator[pa.Table]:
-        """The rows of the table for the planned tracks, with the URIs of the plan, one row group at a time."""
+    def _rows(self, planned: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The rows of the table for the planned tracks, with the URIs of the plan, and these tracks, one row group at
+        a time."""
         files, rows_N = planned["file"].to_numpy(), planned["row"].to_numpy()
         first = 0
         for path in dict.fromkeys(files):
             of_file = rows_N[files == path]
             for rows in read_rows(self._table / path, of_file, TAGS):
-                if rows["track_id"] != planned["track_id"].slice(first, len(rows)):
+                of_rows = planned.slice(first, len(rows))
+                if rows["track_id"] != of_rows["track_id"]:
                     raise RunError(f"{self._table / path}: its rows are not those that were planned")
-                uri = planned["uri"].slice(first, len(rows))
-                yield rows.set_column(rows.column_names.index("uri"), TAGS.field("uri"), uri)
+                yield rows.set_column(rows.column_names.index("uri"), TAGS.field("uri"), of_rows["uri"]), of_rows
                 first += len(rows)
         if first != len(planned):
             raise RunError(f"{self._table}: {first:,} of {len(planned):,} planned rows were found")
