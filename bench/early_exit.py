@@ -9,14 +9,22 @@ which rounds take them; the rule reads as many as it asks for. Prints, over all 
 - the share of tracks whose tags are those of all segments;
 - paired differences to all segments, with 95 % intervals of a bootstrap over songs;
 - how many segments the rule reads, by known and unknown artists.
+
+With `--manifest`, that of the tracks, the CPU seconds that a track costs are measured too, on some files that the first
+model never saw: the whole tagger with its decoder process, and start-up excluded by two numbers of files. `--picture`
+draws top-1 against them.
 """
 
 import argparse
+import resource
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 
 from mtl_core.audio.segments import rounds
 from mtl_core.dataset.mel_dataset import MelDataset, open_mel_dataset
@@ -24,13 +32,16 @@ from mtl_core.dataset.vocabulary import MISSING, TASKS
 from mtl_core.evaluation import metrics
 from mtl_core.evaluation.predictions import Predictions
 from mtl_core.inference.artifacts import artifact as artifacts
+from mtl_core.inference.file_tagger import FileTagger
 from mtl_core.inference.tagging.aggregation import Aggregation, Tag, tag_embedding
+from mtl_core.inference.tagging.early_exit import ExitOptions
 from mtl_core.inference.tagging.heads import mean_embedding
 from mtl_core.pipelines.predict import predict
 from mtl_core.storage.location import Location
 
 RULE = "rule"
 RESAMPLES = 1000
+FEW, MANY = 8, 88  # files whose costs are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +132,50 @@ def load(model: Location, mels: Location, dataset: MelDataset) -> tuple[Predicti
     return predicted, artifact.aggregation
 
 
+def cpu_s_per_track(model: Path, files: list[str], contender: str) -> float:
+    """CPU seconds to tag a file, of this process and its decoder process."""
+    by_number = {"all": ExitOptions(exit="never"), RULE: ExitOptions()}
+    options = by_number.get(contender) or ExitOptions(segments=int(contender))
+
+    def cost(paths: list[str]) -> float:
+        before = used()
+        with FileTagger(str(model), exit_options=options) as tagger:
+            assert not [row for row in tagger.tag(paths) if "error" in row]
+        return used() - before
+
+    def used() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    return (cost(files[:MANY]) - cost(files[:FEW])) / (len(files[:MANY]) - FEW)
+
+
+def draw(costs: dict[str, float], measured: dict[str, Measured], known_N: np.ndarray, path: Path) -> None:
+    """Top-1 of known artists' songs against CPU seconds a track."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for task, colour in (("artist", "#3b6fb6"), ("language", "#c2571a")):
+        top1 = {name: 100 * measured[name].right_N[task][known_N].mean() for name in costs}
+        fixed = [name for name in costs if name != RULE]
+        axes.plot([costs[name] for name in fixed], [top1[name] for name in fixed], "o-", color=colour, label=task)
+        axes.plot(costs[RULE], top1[RULE], "*", color=colour, markersize=14, label=f"{task}, the rule")
+        for name in fixed if task == "artist" else ():
+            axes.annotate(name, (costs[name], top1[name]), textcoords="offset points", xytext=(0, 7), ha="center")
+    axes.set(xlabel="CPU seconds a track", ylabel="top-1, %", xlim=(0, None))
+    axes.set_title("Top-1 of new songs against the cost of a track, by the number of segments read")
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("mels", type=Path)
     arguments.add_argument("models", type=Path, nargs="+")
-    arguments.add_argument("--numbers", nargs="+", default=["4", "8", "16", "32"])
+    arguments.add_argument("--numbers", nargs="+", default=["4", "8", "16"])
+    arguments.add_argument("--manifest", type=Path)
+    arguments.add_argument("--picture", type=Path)
     flags = arguments.parse_args()
     mels = Location(str(flags.mels.absolute()))
     dataset = open_mel_dataset(mels)
@@ -135,18 +185,27 @@ def main() -> None:
     )
     n = len(known_N)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
-    whole = measure(models, "1024")
+    measured = {name: measure(models, "1024" if name == "all" else name) for name in [*flags.numbers, "all", RULE]}
+    whole, ruled = measured["all"], measured[RULE]
+    costs: dict[str, float] = {}
+    if flags.manifest:
+        new = models[0][0].tracks["track_id"]
+        rows = pq.read_table(flags.manifest, columns=["track_id", "uri"])
+        files = rows.filter(pc.is_in(rows["track_id"], new.combine_chunks()))["uri"].to_pylist()
+        costs = {name: cpu_s_per_track(flags.models[0], files, name) for name in measured}
     print(f"{known_N.sum()} songs of known artists, {(~known_N).sum()} of unknown ones, {len(models)} models\n")
-    print("| segments | mean | artist top-1 | AUC-PR | language top-1 | AUC-PR | precision | coverage | same tags |")
-    print("| --- |" + " ---: |" * 8)
+    print(
+        "| segments | mean | artist top-1 | AUC-PR | language top-1 | AUC-PR | precision | coverage | same tags | CPU |"
+    )
+    print("| --- |" + " ---: |" * 9)
     lines = []
-    for contender in [*flags.numbers, "all", RULE]:
-        of = measure(models, "1024" if contender == "all" else contender)
+    for contender, of in measured.items():
         cells = [f"{of.segments_N.mean():.1f}"]
         for task in TASKS:
             cells += [f"{100 * of.right_N[task][known_N].mean():.1f}", f"{100 * np.mean(of.auc_pr[task]):.1f}"]
         cells += [f"{100 * value:.1f}" for value in precision_and_coverage(of, known_N, np.ones(n))]
-        print(f"| {contender} | {' | '.join([*cells, f'{100 * of.same_N.mean():.1f}'])} |", flush=True)
+        cells += [f"{100 * of.same_N.mean():.1f}", f"{costs[contender]:.3f}" if costs else ""]
+        print(f"| {contender} | {' | '.join(cells)} |")
         for task in TASKS:
             change_N = (of.right_N[task].astype(float) - whole.right_N[task])[known_N]
             drawn_R = weights[:, known_N]
@@ -157,7 +216,6 @@ def main() -> None:
             )
     print("\nTop-1 minus that of all segments, points\n\n| segments | task | difference |\n| --- | --- | ---: |")
     print("\n".join(lines))
-    ruled = measure(models, RULE)
     agreement_R = (weights @ ruled.same_N) / weights.sum(1)
     low, high = np.quantile(agreement_R, (0.025, 0.975))
     interval = f"{100 * ruled.same_N.mean():.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
@@ -168,6 +226,8 @@ def main() -> None:
             f"{segments}: {100 * count / of_N.sum():.0f} %" for segments, count in sorted(counts.items())
         )
         print(f"segments read, {name} artists: {shares}; mean {ruled.segments_N[of_N].mean():.1f}")
+    if flags.picture:
+        draw(costs, measured, known_N, flags.picture)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from mtl_core.tables.delta import (
 )
 from mtl_core.tables.rewriting import rewrite_without
 
+_TRACK_ID = pa.schema([("track_id", pa.string())])
+
 
 class VerificationError(RunError):
     """The results of a run differ from its plan. Nothing is committed."""
@@ -98,9 +100,6 @@ def verify_and_merge(
         failures=failures,
         n_dropped=sum(map(len, dropped)),
     )
-
-
-_TRACK_ID = pa.schema([("track_id", pa.string())])
 
 
 def _verify_ids(results: Sequence[pa.Table | RowFile], planned: pa.Table | RowFile, left: int) -> None:

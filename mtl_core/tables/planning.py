@@ -17,6 +17,8 @@ from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
 
+_EMBEDDING_ROWS = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
+
 
 def plan_tracks(
     manifest: pa.Table | pyarrow.dataset.Dataset,
@@ -131,9 +133,6 @@ def find_embeddings(tracks: RowFile, root: Location, *, trunk_id: str, model_id:
                 connection, "SELECT * EXCLUDE (file, row) FROM located WHERE file IS NULL ORDER BY track_id"
             ),
         )
-
-
-_EMBEDDING_ROWS = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
 
 
 def _rows_of_trunk(root: Location, files: list[DataFile], trunk_id: str, model_id: str) -> Iterator[pa.RecordBatch]:

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_core.audio.source import AUDIO_EXTENSIONS, is_audio_file, open_track
-from mtl_core.dataset import manifest
+from mtl_core.dataset import catalogue_listing, manifest
 from mtl_core.dataset.catalogue_files import Examples
 from mtl_core.dataset.catalogue_listing import IS_AUDIO, CatalogueListing, list_catalogue
 from mtl_core.errors import InputError
 from mtl_core.pipelines.build_manifest import build_manifest
 from mtl_core.schema import MANIFEST
+from mtl_core.storage import sql
 from mtl_core.storage.location import Location, content_id
 from mtl_core.storage.sql import open_database
 
@@ -260,3 +261,32 @@ def test_a_manifest_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> No
     with pytest.raises(InputError, match="more than once"):
         build_manifest(catalogue, labels, Location(str(tmp_path / "manifest.parquet")))
     assert (tmp_path / "manifest.parquet").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("share_labelled", [0, 0.5, 1])
+@pytest.mark.parametrize("n", [80_000, 120_000, 160_000, 240_000])
+def test_a_catalogue_of_any_size_is_listed(
+    n: int, share_labelled: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth of the files and of the memory with which 2.4 million files were too many, and 3.5 were not."""
+    monkeypatch.setattr(sql, "MEMORY", "40MiB")
+    path = "format('label-{:03}/artist-{:06}/album-{:07}/{:09}.flac', i // 2500, i // 5, i, i) AS path"
+    shuffled = f"(SELECT (i * 7919) % {n} AS i FROM range({n}) r(i))"
+
+    def load_files(database: Any, *_: object) -> None:
+        columns = "md5(i::VARCHAR) AS content_id, 40000000 + i AS size_bytes"
+        database.execute(f"CREATE TABLE files AS SELECT {path}, {columns} FROM {shuffled}")
+
+    def load_labels(database: Any, _: object) -> list[str]:
+        columns = "i + 1 AS row, 'artist ' || i // 5 AS label_0, 'xx' AS label_1"
+        database.execute(f"CREATE TABLE labels AS SELECT {path}, {columns} FROM range({int(share_labelled * n)}) r(i)")
+        return ["artist", "language"]
+
+    monkeypatch.setattr(catalogue_listing, "load_files", load_files)
+    monkeypatch.setattr(catalogue_listing, "load_labels", load_labels)
+    draft = tmp_path / "manifest.parquet"
+    list_catalogue(Location(str(tmp_path)), Location("labels.csv"), draft)
+    tracks = pq.read_table(draft)
+    ids = tracks["track_id"].to_pylist()
+    assert len(ids) == n and ids == sorted(ids)
+    assert n - tracks["artist"].null_count == int(share_labelled * n)
