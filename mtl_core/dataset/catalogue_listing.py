@@ -86,9 +86,10 @@ def list_catalogue(
             by_likeness = Examples.of(database, "SELECT path FROM alike")
             database.execute("ALTER TABLE labels RENAME TO named")
             database.execute(
-                "CREATE VIEW labels AS SELECT * REPLACE (coalesce(alike.path, named.path) AS path) "
+                "CREATE TABLE labels AS SELECT * REPLACE (coalesce(alike.path, named.path) AS path) "
                 "FROM named LEFT JOIN alike ON alike.named = named.path"
             )
+            database.execute("DROP TABLE named")
         n_tracks = _write_tracks(database, names, catalogue, draft)
     if not n_tracks:
         extensions = ", ".join(sorted(AUDIO_EXTENSIONS))
@@ -112,16 +113,22 @@ def _match_alike(database: duckdb.DuckDBPyConnection) -> None:
     of the file.
     """
     form = f"regexp_replace({stripped('nfc_normalize(path)')}, '^\\./', '')"
-    one_each = f"SELECT {form} AS form, min(path) AS path FROM %s GROUP BY form HAVING count(*) = 1"
     database.execute("CREATE TABLE unmatched AS SELECT path FROM labels ANTI JOIN files USING (path)")
     database.execute("CREATE TABLE alike (named VARCHAR, path VARCHAR)")
     if database.sql("FROM unmatched LIMIT 1").fetchall():
-        # nfc_normalize ends a text at its first NUL.
-        files = "(SELECT path FROM files ANTI JOIN labels USING (path) WHERE NOT contains(path, chr(0)))"
+        database.execute("CREATE TABLE unlabelled AS SELECT path FROM files ANTI JOIN labels USING (path)")
+        for table in ("unmatched", "unlabelled"):
+            database.execute(
+                f"CREATE TABLE {table}_forms AS SELECT {form} AS form, min(path) AS path FROM {table} "
+                "WHERE NOT contains(path, chr(0)) "  # nfc_normalize ends a text at its first NUL
+                "GROUP BY form HAVING count(*) = 1"
+            )
         database.execute(
-            f"INSERT INTO alike SELECT labels.path, files.path FROM ({one_each % 'unmatched'}) AS labels "
-            f"JOIN ({one_each % files}) AS files USING (form)"
+            "INSERT INTO alike SELECT labels.path, files.path "
+            "FROM unlabelled_forms AS files JOIN unmatched_forms AS labels USING (form)"
         )
+        for table in ("unlabelled", "unlabelled_forms", "unmatched_forms"):
+            database.execute(f"DROP TABLE {table}")
 
 
 def _write_tracks(database: duckdb.DuckDBPyConnection, names: list[str], catalogue: Location, draft: Path) -> int:

@@ -20,7 +20,6 @@ from mtl_core.schema import MANIFEST, MANIFEST_REQUIRED
 from mtl_core.storage.checks import as_input_error, check_any_readable, check_reachable
 from mtl_core.storage.location import S3, Location
 from mtl_core.storage.parquet import to_bytes
-from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.sql import open_database, scan_columns
 from mtl_core.tables.delta import open_dataset, open_delta
 
@@ -171,13 +170,13 @@ def check_ids(rows: pyarrow.dataset.Dataset | pa.Table, location: Location) -> N
             raise InputError(f"{location}: uri {wrong_uri!r}: allowed are an absolute path and s3://bucket/key")
 
 
-def check_tracks_readable(rows: pa.Table | RowFile, allowed: Sequence[Location] = ()) -> None:
+def check_tracks_readable(rows: pyarrow.dataset.Dataset | pa.Table, allowed: Sequence[Location] = ()) -> None:
     """Raise InputError if none of `N_SAMPLED` tracks on S3, chosen by the hash of their ids, may be read.
 
     A single track that is forbidden becomes a row of the failures. If all are, the identity lacks a permission.
 
     Args:
-        rows: tracks of a manifest.
+        rows: a manifest.
         allowed: the places that tracks may be in; others are not asked for. Empty: anywhere.
     """
     with open_database() as connection:

@@ -178,7 +178,7 @@ def tag_catalogue(
             n_refused = 0
             if len(in_table):
                 refused = run(in_table, EMBEDDINGS)
-                to_read = planning.merge(to_read, refused)
+                to_read = planning.merge_tracks(to_read, refused)
                 n_refused = len(refused)
             if len(to_read):
                 run(to_read, AUDIO, n_refused)

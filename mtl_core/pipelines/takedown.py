@@ -26,13 +26,14 @@ from mtl_core.storage import work_plan
 from mtl_core.storage.concurrency import PARALLEL_SMALL_FILES, bounded_map
 from mtl_core.storage.lease import LEASE_FILE, Lease
 from mtl_core.storage.location import Location
+from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
 from mtl_core.tables import forgotten, purge, takedown
 from mtl_core.tables.delta import TABLE_SCHEMAS
 from mtl_core.tables.takedown import RowsToRemove
 
 #: Of some tracks (column `track_id`), those that have left.
-FindGone = Callable[[pa.Table], pa.Table]
+FindGone = Callable[[pa.Table | RowFile], pa.Table]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def prune(
         takedown.require_small_share(out, rows)
     takedown.remove(out, rows, lock.renew, "pruned")
 
-    def find_gone(some: pa.Table) -> pa.Table:
+    def find_gone(some: pa.Table | RowFile) -> pa.Table:
         return _join(some, "ANTI", manifest)
 
     def find_gone_texts(texts: pa.Table) -> pa.Table:
@@ -112,7 +113,7 @@ def prune(
     return _result(out, rows, 0, find_gone, purged)
 
 
-def _join(tracks: pa.Table, kind: str, others: pa.Table | pyarrow.dataset.Dataset) -> pa.Table:
+def _join(tracks: pa.Table | RowFile, kind: str, others: pa.Table | pyarrow.dataset.Dataset) -> pa.Table:
     """The tracks that are (SEMI) or are not (ANTI) among others; both have a column `track_id`."""
     with open_database() as connection:
         connection.register("tracks", scan_columns(tracks, ["track_id"]))

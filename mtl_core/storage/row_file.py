@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RowFile:
     """Rows that follow each other in a temporary file. In memory is the batch that is read. Threads may share it.
 
@@ -23,9 +23,9 @@ class RowFile:
 
     _file: pa.ipc.RecordBatchFileReader
     _start_B: np.ndarray  # number of the first row of each batch of the file, and of all rows at the end
-    first: int  # of these rows, in the file
+    _first: int  # of these rows, in the file
     n_rows: int
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # pyarrow does not say that threads may share a file
 
     @classmethod
     def write(cls, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> "RowFile":
@@ -39,7 +39,7 @@ class RowFile:
                     lengths.append(len(batch))
             file = pa.ipc.open_file(pa.OSFile(path))
         start_B = np.cumsum(lengths)
-        return cls(_file=file, _start_B=start_B, first=0, n_rows=int(start_B[-1]))
+        return cls(_file=file, _start_B=start_B, _first=0, n_rows=int(start_B[-1]))
 
     @property
     def schema(self) -> pa.Schema:
@@ -53,17 +53,17 @@ class RowFile:
         """Some of these rows: at most `n_rows` from number `first` on, or all."""
         first = min(first, self.n_rows)
         left = self.n_rows - first
-        return replace(self, first=self.first + first, n_rows=left if n_rows is None else min(left, n_rows))
+        return replace(self, _first=self._first + first, n_rows=left if n_rows is None else min(left, n_rows))
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in their order."""
-        end = self.first + self.n_rows
-        numbers = range(np.searchsorted(self._start_B, self.first, "right") - 1, np.searchsorted(self._start_B, end))
+        end = self._first + self.n_rows
+        numbers = range(np.searchsorted(self._start_B, self._first, "right") - 1, np.searchsorted(self._start_B, end))
         for number in numbers:
             start = int(self._start_B[number])
             with self._lock:
                 batch = self._file.get_batch(number)
-            skipped = max(0, self.first - start)
+            skipped = max(0, self._first - start)
             yield batch.slice(skipped, min(end - start, len(batch)) - skipped)
 
     def select(self, columns: list[str]) -> pa.RecordBatchReader:

@@ -1,16 +1,17 @@
 """SQL: DuckDB inside this process, for joins and sorts of more rows than fit into memory.
 
-A database holds at most `MEMORY`; the rest goes to a temporary folder. So do the rows of a result that may be long, see
-`row_file`.
+A database holds at most `MEMORY`; the rest goes to a temporary folder. Long results are row files, see `row_file`.
 
 Two rules keep a query within that memory, whatever the numbers of rows are:
 
 - A join builds a hash table of its right side, as it is written. The side of fewer or narrower rows stands there.
-- A statement has one join or sort of many rows, with `CREATE TABLE` between two of them. In one statement, parts that
-  are each too small to be written to disk can be too large together.
+- A statement has one join or sort of wide rows, with `CREATE TABLE` between two of them. In one statement, parts that
+  are each too small to be written to disk can be too large together. A few statements on ids alone have two.
 """
 
 import contextlib
+import errno
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,13 +25,17 @@ from mtl_core.storage.row_file import RowFile
 MEMORY = "768MiB"
 THREADS = 1  # with 2, a sort of just less than MEMORY fails, as both threads take their buffers from it
 _ROWS_PER_BATCH = 16_384
-#: DuckDB does not know how many rows a stream has. It guessed one, and built its hash tables of whole manifests.
+_READ_AHEAD = 2  # batches of a file that are read while the database works
+#: DuckDB does not know how many rows a stream has. It guesses one, and would build hash tables of whole manifests.
 _GUESSING_OPTIMIZERS = "join_order,build_side_probe_side"
 
 
 @contextlib.contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database, deleted when the body ends."""
+    """An empty database, deleted when the body ends.
+
+    Raises OSError where the disk of the temporary folder is full.
+    """
     with tempfile.TemporaryDirectory(prefix="mtl-") as folder:
         config = {
             "memory_limit": MEMORY,
@@ -40,7 +45,12 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             "disabled_optimizers": _GUESSING_OPTIMIZERS,
         }
         with duckdb.connect(config=config) as connection:
-            yield connection
+            try:
+                yield connection
+            except (duckdb.OutOfMemoryException, OSError) as error:  # a stream's errors are an OSError
+                if "failed to offload" in str(error):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+                raise
 
 
 def scan_columns(
@@ -57,7 +67,7 @@ def scan_columns(
         return rows.select(columns)
     dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     scanner = dataset.scanner(
-        columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=THREADS, fragment_readahead=1
+        columns=columns, filter=where, batch_size=_ROWS_PER_BATCH, batch_readahead=_READ_AHEAD, fragment_readahead=1
     )
     return scanner.to_reader()
 

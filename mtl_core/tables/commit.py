@@ -20,7 +20,7 @@ from mtl_core.storage.parquet import conform
 from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.sql import create_table, open_database, scan_columns
 from mtl_core.tables import forgotten
-from mtl_core.tables.data_files import DataFile, read_track_ids, write_files
+from mtl_core.tables.data_files import ROWS_PER_GROUP, DataFile, read_track_ids, write_files
 from mtl_core.tables.delta import (
     OTHER_TABLE_VERSION,
     TABLE_SCHEMAS,
@@ -77,21 +77,24 @@ def verify_and_merge(
             the planned ones, each exactly once.
     """
     forgotten_ids = forgotten.find(planned, root)["track_id"].combine_chunks()
-    dropped: list[pa.Table] = []
+    dropped = [_TRACK_ID.empty_table()]
 
     def without_forgotten(rows: pa.Table) -> pa.Table:
         if not len(forgotten_ids):
             return rows
         is_forgotten = pc.is_in(rows["track_id"], forgotten_ids)
-        dropped.append(rows.select(["track_id"]).filter(is_forgotten))
+        if pc.any(is_forgotten).as_py():
+            dropped.append(rows.select(["track_id"]).filter(is_forgotten))
         return rows.filter(pc.invert(is_forgotten))
 
-    tables = map(without_forgotten, bounded_map(_read_staged, staged, PARALLEL_SMALL_FILES))
+    # A shard of audio has at most 32 rows; one of embeddings has 65,536, which take 80 MB in memory.
+    at_once = PARALLEL_SMALL_FILES if all(n_rows <= ROWS_PER_GROUP for _, n_rows in staged) else 2
+    tables = map(without_forgotten, bounded_map(_read_staged, staged, at_once))
     files = write_files(tables, root / "tags", run_id, TABLE_SCHEMAS["tags"])
     failures = without_forgotten(failures)
     ids = (pa.record_batch([part], _TRACK_ID) for part in read_track_ids(root / "tags", files))
     tagged = RowFile.write(ids, _TRACK_ID)
-    _verify_ids([tagged, failures, *dropped], planned, left)
+    _verify_ids([tagged, failures, pa.concat_tables(dropped)], planned, left)
     return VerifiedRun(
         run_id=run_id,
         model_id=model_id,

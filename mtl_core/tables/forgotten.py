@@ -21,6 +21,7 @@ from mtl_core.errors import InputError, RunError, one_line
 from mtl_core.schema import FORGOTTEN, SALT
 from mtl_core.storage.location import Location, VersionConflict
 from mtl_core.storage.parquet import to_bytes
+from mtl_core.storage.row_file import RowFile
 from mtl_core.storage.sql import fetch_table, open_database, scan_columns
 
 FILE = "forgotten.parquet"
@@ -35,7 +36,7 @@ class _ForgottenFile:
     version: str | None  # of the file; None if there is none
 
 
-def find(tracks: pa.Table | pyarrow.dataset.Dataset, root: Location) -> pa.Table:
+def find(tracks: pa.Table | pyarrow.dataset.Dataset | RowFile, root: Location) -> pa.Table:
     """Those of some tracks that are forgotten.
 
     Args:
@@ -90,7 +91,7 @@ def remove(root: Location, tracks: pa.Table, check_lease: Callable[[], None]) ->
     return n_removed
 
 
-def _query(file: _ForgottenFile, tracks: pa.Table | pyarrow.dataset.Dataset, query: str) -> pa.Table:
+def _query(file: _ForgottenFile, tracks: pa.Table | pyarrow.dataset.Dataset | RowFile, query: str) -> pa.Table:
     """The rows of an SQL query over `tracks` (column `track_id`), `forgotten` and $salt."""
     with open_database() as connection:
         connection.register("forgotten", file.rows)

@@ -17,7 +17,7 @@ from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
 
-_EMBEDDING_ROWS = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.string()), ("row", pa.int32())])
+_EMBEDDING_ROWS = pa.schema([("id", pa.string()), ("content", pa.string()), ("file", pa.int32()), ("row", pa.int32())])
 
 
 def plan_tracks(
@@ -82,15 +82,22 @@ def summarise(tracks: RowFile, root: Location, model_id: str) -> dict[str, tuple
         for name, columns in (("tags", ["track_id", "content_id", "model_id", "duration_s"]),
                               ("failures", ["track_id", "content_id", "model_id"])):  # fmt: skip
             connection.register(name, scan_columns(_rows(root, name), columns))
+        connection.execute(
+            """
+            CREATE TABLE in_tags AS
+            SELECT p.*, t.content_id AS tagged, t.model_id, t.duration_s
+            FROM tracks p LEFT JOIN tags t ON p.track_id = t.track_id
+            """
+        )
         rows = connection.execute(
             """
             SELECT CASE WHEN p.attempts > 0 THEN 'failed before'
-                        WHEN t.track_id IS NULL AND f.track_id IS NULL THEN 'new'
-                        WHEN p.content_id IS NOT DISTINCT FROM coalesce(t.content_id, f.content_id)
-                             AND coalesce(t.model_id, f.model_id) <> $model THEN 'of another model'
+                        WHEN p.model_id IS NULL AND f.track_id IS NULL THEN 'new'
+                        WHEN p.content_id IS NOT DISTINCT FROM coalesce(p.tagged, f.content_id)
+                             AND coalesce(p.model_id, f.model_id) <> $model THEN 'of another model'
                         ELSE 'of other content' END AS reason,
-                   count(*), count(t.duration_s), coalesce(sum(t.duration_s::DOUBLE) / 3600, 0)
-            FROM tracks p LEFT JOIN tags t ON p.track_id = t.track_id LEFT JOIN failures f ON p.track_id = f.track_id
+                   count(*), count(p.duration_s), coalesce(sum(p.duration_s::DOUBLE) / 3600, 0)
+            FROM in_tags p LEFT JOIN failures f ON p.track_id = f.track_id
             GROUP BY reason ORDER BY reason
             """,
             {"model": model_id},
@@ -101,7 +108,7 @@ def summarise(tracks: RowFile, root: Location, model_id: str) -> dict[str, tuple
 class Located(NamedTuple):
     """Tracks, divided by whether the table of tags holds their embedding."""
 
-    in_table: RowFile  # and `file` (a path relative to the table) and `row` (int32, in the file); sorted by both
+    in_table: RowFile  # with `file` (relative to the table) and `row` (int32, in the file), unless empty; in this order
     others: RowFile  # sorted by track_id
 
 
@@ -127,8 +134,13 @@ def find_embeddings(tracks: RowFile, root: Location, *, trunk_id: str, model_id:
             FROM tracks t LEFT JOIN embeddings e ON t.track_id = e.id AND t.content_id IS NOT DISTINCT FROM e.content
             """
         )
+        in_order = "SELECT * FROM located WHERE file IS NOT NULL ORDER BY file, row"
         return Located(
-            in_table=fetch_rows(connection, "SELECT * FROM located WHERE file IS NOT NULL ORDER BY file, row"),
+            in_table=fetch_rows(
+                connection,
+                f"SELECT * REPLACE ($paths[file + 1] AS file) FROM ({in_order})",  # lists begin with 1
+                {"paths": [file.path for file in files]},
+            ),
             others=fetch_rows(
                 connection, "SELECT * EXCLUDE (file, row) FROM located WHERE file IS NULL ORDER BY track_id"
             ),
@@ -136,23 +148,22 @@ def find_embeddings(tracks: RowFile, root: Location, *, trunk_id: str, model_id:
 
 
 def _rows_of_trunk(root: Location, files: list[DataFile], trunk_id: str, model_id: str) -> Iterator[pa.RecordBatch]:
-    """Where the files of tags hold embeddings of a trunk that another model than this tagged (`_EMBEDDING_ROWS`)."""
+    """Where files of tags hold embeddings of a trunk that another model tagged: `_EMBEDDING_ROWS`, `file` by number."""
 
-    def read(file: DataFile) -> pa.RecordBatch:
+    def read(number: int) -> pa.RecordBatch:
         columns = ["track_id", "content_id", "model_id", "trunk_id"]
-        with (root / "tags" / file.path).open_arrow() as source:
+        with (root / "tags" / files[number].path).open_arrow() as source:
             parquet = pq.ParquetFile(source)
             if "trunk_id" not in parquet.schema_arrow.names:  # of an older version, and without statistics
                 return pa.RecordBatch.from_pylist([], _EMBEDDING_ROWS)
             rows = parquet.read(columns, use_threads=False)
         of_trunk = pc.and_(pc.equal(rows["trunk_id"], trunk_id), pc.not_equal(rows["model_id"], model_id))
-        number = np.flatnonzero(of_trunk.fill_null(False).to_numpy()).astype(np.int32)
-        found = rows.select(columns[:2]).take(pa.array(number)).combine_chunks()
+        row = np.flatnonzero(of_trunk.fill_null(False).to_numpy()).astype(np.int32)
+        found = rows.select(columns[:2]).take(pa.array(row)).combine_chunks()
         ids, contents = (found[name].combine_chunks().cast(pa.string()) for name in columns[:2])
-        places = pa.repeat(pa.scalar(file.path), len(number)), pa.array(number)
-        return pa.record_batch([ids, contents, *places], _EMBEDDING_ROWS)
+        return pa.record_batch([ids, contents, np.full(len(row), number, np.int32), row], _EMBEDDING_ROWS)
 
-    return bounded_map(read, files, 2)
+    return bounded_map(read, range(len(files)), 2)
 
 
 def _may_hold(file: DataFile, trunk_id: str) -> bool:
@@ -163,7 +174,7 @@ def _may_hold(file: DataFile, trunk_id: str) -> bool:
     return first is not None and last is not None and first <= trunk_id <= last
 
 
-def merge(tracks: RowFile, others: RowFile) -> RowFile:
+def merge_tracks(tracks: RowFile, others: RowFile) -> RowFile:
     """The tracks of both, with the columns of the first, sorted by track_id."""
     if not len(others):
         return tracks

@@ -263,10 +263,11 @@ def test_a_manifest_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> No
     assert (tmp_path / "manifest.parquet").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("written", ["as the file", "in another way"])
 @pytest.mark.parametrize("share_labelled", [0, 0.5, 1])
 @pytest.mark.parametrize("n", [80_000, 120_000, 160_000, 240_000])
 def test_a_catalogue_of_any_size_is_listed(
-    n: int, share_labelled: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    n: int, share_labelled: float, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A twentieth of the files and of the memory with which 2.4 million files were too many, and 3.5 were not."""
     monkeypatch.setattr(sql, "MEMORY", "40MiB")
@@ -278,15 +279,17 @@ def test_a_catalogue_of_any_size_is_listed(
         database.execute(f"CREATE TABLE files AS SELECT {path}, {columns} FROM {shuffled}")
 
     def load_labels(database: Any, _: object) -> list[str]:
-        columns = "i + 1 AS row, 'artist ' || i // 5 AS label_0, 'xx' AS label_1"
-        database.execute(f"CREATE TABLE labels AS SELECT {path}, {columns} FROM range({int(share_labelled * n)}) r(i)")
+        start = "./" if written == "in another way" else ""
+        columns = f"'{start}' || {path}, i + 1 AS row, 'artist ' || i // 5 AS label_0, 'xx' AS label_1"
+        database.execute(f"CREATE TABLE labels AS SELECT {columns} FROM range({int(share_labelled * n)}) r(i)")
         return ["artist", "language"]
 
     monkeypatch.setattr(catalogue_listing, "load_files", load_files)
     monkeypatch.setattr(catalogue_listing, "load_labels", load_labels)
     draft = tmp_path / "manifest.parquet"
-    list_catalogue(Location(str(tmp_path)), Location("labels.csv"), draft)
+    listing = list_catalogue(Location(str(tmp_path)), Location("labels.csv"), draft)
     tracks = pq.read_table(draft)
     ids = tracks["track_id"].to_pylist()
     assert len(ids) == n and ids == sorted(ids)
     assert n - tracks["artist"].null_count == int(share_labelled * n)
+    assert listing.labels_by_likeness.count == (int(share_labelled * n) if written == "in another way" else 0)

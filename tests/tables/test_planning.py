@@ -1,7 +1,9 @@
 """The plan has the tracks that are still to be tagged."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from nights import a_failure, a_tag, manifest, night
@@ -11,6 +13,7 @@ from mtl_core.storage import sql
 from mtl_core.storage.location import Location
 from mtl_core.storage.row_file import RowFile
 from mtl_core.tables import planning
+from mtl_core.tables.data_files import DataFile
 
 
 def ids_of(tracks: RowFile) -> str:
@@ -80,11 +83,21 @@ def test_refused_tracks_join_those_that_are_read(tmp_path: Path) -> None:
     tracks = planning.plan_tracks(manifest("abcd"), Location(str(tmp_path)), "m", retry_failed=False)
     with_places = tracks.slice(0, 2).to_table().append_column("row", pa.array([7, 8], pa.int32()))
     refused = RowFile.write(with_places.to_batches(), with_places.schema)
-    merged = planning.merge(tracks.slice(2), refused)
+    merged = planning.merge_tracks(tracks.slice(2), refused)
     assert merged.schema == tracks.schema
     assert merged.to_table().to_pylist() == tracks.to_table().to_pylist()
-    assert ids_of(planning.merge(tracks.slice(0, 0), refused)) == "ab"
-    assert ids_of(planning.merge(tracks.slice(2), refused.slice(0, 0))) == "cd"
+    assert ids_of(planning.merge_tracks(tracks.slice(0, 0), refused)) == "ab"
+    assert ids_of(planning.merge_tracks(tracks.slice(2), refused.slice(0, 0))) == "cd"
+
+
+def made_up(n: int) -> pa.Table:
+    """Tracks as a manifest has them."""
+    texts = [f"label-{i // 2500:03}/artist-{i // 5:06}/album-{i:07}/{i:09}.flac" for i in range(n)]
+    contents = pa.array([f"{i * 7919 % 1_000_003:032}" for i in range(n)], pa.string())
+    uris = pa.array([f"/mnt/the-catalogue/masters/{text}" for text in texts], pa.string())
+    return pa.table(
+        {"track_id": texts, "uri": uris, "content_id": contents, "size_bytes": pa.array(range(n), pa.int64())}
+    )
 
 
 @pytest.mark.parametrize("n_failed", [0, 30_000])
@@ -95,12 +108,7 @@ def test_a_night_of_any_size_is_planned(
 ) -> None:
     """A twentieth of the tracks and of the memory with which 1.5 to 2 million tracks were too many, and 3 were not."""
     monkeypatch.setattr(sql, "MEMORY", "40MiB")
-    texts = [f"label-{i // 2500:03}/artist-{i // 5:06}/album-{i:07}/{i:09}.flac" for i in range(n)]
-    ids = pa.array(texts, pa.string())
-    contents = pa.array([f"{i * 7919 % 1_000_003:032}" for i in range(n)], pa.string())
-    uris = pa.array([f"/mnt/the-catalogue/masters/{text}" for text in texts], pa.string())
-    sizes = pa.array(range(n), pa.int64())
-    tracks = pa.table({"track_id": ids, "uri": uris, "content_id": contents, "size_bytes": sizes})
+    tracks = made_up(n)
 
     def stored(root: Location, name: str, model_id: str, columns: list[str]) -> pa.RecordBatchReader:
         rows = tracks.slice(0, n_tagged) if name == "tags" else tracks.slice(n - n_failed)
@@ -111,5 +119,43 @@ def test_a_night_of_any_size_is_planned(
 
     monkeypatch.setattr(planning, "_rows_of_model", stored)
     planned = planning.plan_tracks(tracks, Location(str(tmp_path)), "m", retry_failed=False)
-    expected = sorted(texts[min(n_tagged, n) :])
+    expected = sorted(tracks["track_id"].to_pylist()[min(n_tagged, n) :])
     assert planned.to_table()["track_id"].to_pylist() == expected
+
+
+def a_file(path: str) -> DataFile:
+    return DataFile(path=path, size_bytes=1, n_rows=1, min_values={}, max_values={}, null_counts={})
+
+
+@pytest.mark.parametrize("share_in_table", [0.1, 0.5, 1])
+@pytest.mark.parametrize("n", [60_000, 140_000, 200_000])
+def test_embeddings_of_any_number_are_found(
+    n: int, share_in_table: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "MEMORY", "40MiB")
+    tracks, per_file = made_up(n), 20_000
+    planned = tracks.append_column("attempts", pa.repeat(0, n)).append_column("first_run_id", pa.nulls(n, pa.string()))
+    rows = tracks.slice(0, int(share_in_table * n))
+    files = [f"part-{number:050}.parquet" for number in range(-(-len(rows) // per_file))]
+
+    def rows_of_trunk(*_: object) -> Iterator[pa.RecordBatch]:
+        for number in range(len(files)):
+            of_file = rows.slice(number * per_file, per_file).combine_chunks()
+            ids, contents = (of_file[name].chunk(0) for name in ("track_id", "content_id"))
+            row = pa.array(range(len(of_file)), pa.int32())
+            file = pa.repeat(pa.scalar(number, pa.int32()), len(of_file))
+            yield pa.record_batch([ids, contents, file, row], planning._EMBEDDING_ROWS)
+
+    monkeypatch.setattr(planning, "_rows_of_trunk", rows_of_trunk)
+    monkeypatch.setattr(planning, "open_table", lambda *_: True)
+    monkeypatch.setattr(planning, "active_files", lambda _: [a_file(path) for path in files])
+    shuffled = planned.take(pa.array(np.random.default_rng(0).permutation(n)))
+    of_file = RowFile.write(shuffled.to_batches(16_384), planned.schema)
+    in_table, others = planning.find_embeddings(of_file, Location(str(tmp_path)), trunk_id="t", model_id="m")
+    found = in_table.to_table()
+    assert found.select(planned.column_names) == rows.append_column("attempts", pa.repeat(0, len(rows))).append_column(
+        "first_run_id", pa.nulls(len(rows), pa.string())
+    )
+    assert found["file"].to_pylist() == [files[i // per_file] for i in range(len(rows))]
+    assert found["row"].to_pylist() == [i % per_file for i in range(len(rows))]
+    assert ids_of(others) == "".join(sorted(tracks["track_id"].to_pylist()[len(rows) :]))

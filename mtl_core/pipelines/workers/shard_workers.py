@@ -190,8 +190,7 @@ class RetagShard:
         return finish_shard(self._plan, result, [], _count_unknown(tags))
 
     def _rows(self, planned: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """The rows of the table for the planned tracks, with the URIs of the plan, and these tracks, one row group at
-        a time."""
+        """Pairs of the table's rows, with the URIs of the plan, and their planned tracks, one row group at a time."""
         files, rows_N = planned["file"].to_numpy(), planned["row"].to_numpy()
         first = 0
         for path in dict.fromkeys(files):
