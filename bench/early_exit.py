@@ -173,7 +173,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("mels", type=Path)
     arguments.add_argument("models", type=Path, nargs="+")
-    arguments.add_argument("--numbers", nargs="+", default=["4", "8", "16"])
+    arguments.add_argument("--numbers", nargs="*", default=["4", "8", "16"])
     arguments.add_argument("--manifest", type=Path)
     arguments.add_argument("--picture", type=Path)
     flags = arguments.parse_args()

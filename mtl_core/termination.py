@@ -33,6 +33,24 @@ def cleanup(function: Callable[[], None]) -> Iterator[None]:
         _cleanups.remove(function)
 
 
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM after the body: between starting a process and noting it, nobody could end it."""
+    if threading.current_thread() is not threading.main_thread():  # no handler runs there
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+        for signal_number in came:
+            signal.raise_signal(signal_number)
+
+
 def install() -> None:
     """Handle SIGTERM in this process from now on; to be called by its main thread, and no library's user."""
     global _is_installed

@@ -5,6 +5,7 @@ A driver that failed (status 1), was killed or was lost with its head is followe
 Every other exit status is the night's own.
 """
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -144,22 +145,20 @@ def _run_here(command: Sequence[str], job_id: str) -> job_server.EndedJob:
 
     A process of its own: one that the system kills for its memory does not take the retries with it.
     """
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "mtl_core", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
     lines: deque[str] = deque(maxlen=job_server.LOG_LINES)
-    reader = threading.Thread(target=_copy, args=(driver.stdout, lines.append), daemon=True)
-    reader.start()
-    with termination.cleanup(driver.terminate):
-        try:
-            status = driver.wait()
-        except KeyboardInterrupt:
-            driver.terminate()
-            raise
+    with contextlib.ExitStack() as stack:
+        with termination.deferred():
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "mtl_core", *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            stack.enter_context(_terminated_with_this_process(driver))
+            reader = threading.Thread(target=_copy, args=(driver.stdout, lines.append), daemon=True)
+            reader.start()
+        status = driver.wait()
     reader.join(_OUTPUT_S)
     message = f"exit status {status}"
     if status < 0:  # not every signal has a name
@@ -167,6 +166,17 @@ def _run_here(command: Sequence[str], job_id: str) -> job_server.EndedJob:
     return job_server.EndedJob(
         job_id=job_id, exit_status=128 - status if status < 0 else status, log="".join(lines), message=message
     )
+
+
+@contextlib.contextmanager
+def _terminated_with_this_process(driver: subprocess.Popen[str]) -> Iterator[None]:
+    """End a driver if SIGINT or SIGTERM ends this process while the body runs."""
+    with termination.cleanup(driver.terminate):
+        try:
+            yield
+        except KeyboardInterrupt:
+            driver.terminate()
+            raise
 
 
 def _copy(output: TextIO, keep: Callable[[str], None]) -> None:

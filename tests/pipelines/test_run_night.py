@@ -84,3 +84,30 @@ def test_an_interrupted_night_leaves_no_driver(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline, "the driver goes on"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_night_that_is_stopped_while_it_starts_its_driver_leaves_none(number: int, tmp_path: Path) -> None:
+    driver = write_driver(tmp_path / "driver", f"echo $$ > {tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/pid; "
+                          "exec sleep 60")  # fmt: skip
+    signalled = f"""
+import os, subprocess, time
+from mtl_core import termination
+termination.install()
+start = subprocess.Popen.__init__
+def start_and_signal(self, *args, **options):
+    start(self, *args, **options)
+    while not os.path.exists({str(tmp_path / "pid")!r}):
+        time.sleep(0.05)
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(0.2)
+subprocess.Popen.__init__ = start_and_signal
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", signalled + NIGHT, driver, str(tmp_path)]
+    ended = subprocess.run(command, env=clean, stderr=subprocess.PIPE, timeout=50, check=False)
+    assert ended.returncode == 143 if number == signal.SIGTERM else ended.stderr.endswith(b"KeyboardInterrupt\n")
+    pid, deadline = (tmp_path / "pid").read_text().strip(), time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the driver goes on"
+        time.sleep(0.05)
