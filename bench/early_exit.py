@@ -162,8 +162,9 @@ def draw(costs: dict[str, float], measured: dict[str, Measured], known_N: np.nda
         for name in fixed if task == "artist" else ():
             axes.annotate(name, (costs[name], top1[name]), textcoords="offset points", xytext=(0, 7), ha="center")
     axes.set(xlabel="CPU seconds a track", ylabel="top-1, %", xlim=(0, None))
-    axes.set_title("Top-1 of new songs against the cost of a track, by the number of segments read")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_title("Top-1 of new songs, by the number of segments read", loc="left")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(path)
