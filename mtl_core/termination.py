@@ -35,7 +35,10 @@ def cleanup(function: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM after the body: between starting a process and noting it, nobody could end it."""
+    """Hold SIGINT and SIGTERM back while the body runs, and handle them after it.
+
+    A body can start a process and note it, so that the handler ends that process, too.
+    """
     if threading.current_thread() is not threading.main_thread():  # no handler runs there
         yield
         return

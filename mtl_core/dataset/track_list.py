@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from mtl_core.errors import InputError, one_line
 from mtl_core.storage.checks import as_input_error, check_reachable
 from mtl_core.storage.location import Location
-from mtl_core.storage.sql import fetch_table, open_database
+from mtl_core.storage.sql import fetch_table, insert, open_database
 
 _IDS_AT_A_TIME = 65_536
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors begin a file with it
@@ -31,9 +31,7 @@ def read(location: Location) -> pa.Table:
     parts = _parquet_ids(location) if location.name.endswith(".parquet") else _line_ids(location)
     with as_input_error(location), open_database() as connection:
         connection.execute("CREATE TABLE ids (track_id VARCHAR)")
-        for ids in parts:
-            connection.register("part", pa.table({"track_id": ids}))
-            connection.execute("INSERT INTO ids SELECT track_id FROM part")
+        insert(connection, "ids", (pa.table({"track_id": ids}) for ids in parts))
         tracks = fetch_table(connection, "SELECT DISTINCT track_id FROM ids ORDER BY track_id")
     if not len(tracks):
         raise InputError(f"{location}: no track_id is in it: one a line is needed")

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -73,16 +73,16 @@ def scan_columns(
 
 
 def create_table(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    parts: Iterable[pa.Table | RowFile],
-    columns: list[str],
+    connection: duckdb.DuckDBPyConnection, name: str, parts: Sequence[pa.Table | RowFile], columns: list[str]
 ) -> None:
-    """Make a table of some text columns of rows, one part after the other: many queries can read it."""
-    connection.execute(f"CREATE TABLE {name} ({', '.join(f'{column} VARCHAR' for column in columns)})")
-    for rows in parts:
+    """Make a table of some columns of rows, one part after the other. Several queries can read it, unlike a stream.
+
+    Args:
+        parts: one or more, of the same types.
+    """
+    for number, rows in enumerate(parts):
         connection.register("part", scan_columns(rows, columns))
-        connection.execute(f"INSERT INTO {name} FROM part")
+        connection.execute(f"INSERT INTO {name} FROM part" if number else f"CREATE TABLE {name} AS FROM part")
         connection.unregister("part")
 
 

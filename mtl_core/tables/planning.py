@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from mtl_core.storage.concurrency import bounded_map
 from mtl_core.storage.location import Location
 from mtl_core.storage.row_file import RowFile
-from mtl_core.storage.sql import fetch_rows, open_database, scan_columns
+from mtl_core.storage.sql import create_table, fetch_rows, open_database, scan_columns
 from mtl_core.tables import forgotten
 from mtl_core.tables.data_files import DataFile, active_files
 from mtl_core.tables.delta import TABLE_SCHEMAS, open_dataset, open_table
@@ -179,10 +179,7 @@ def merge_tracks(tracks: RowFile, others: RowFile) -> RowFile:
     if not len(others):
         return tracks
     with open_database() as connection:
-        for name, rows in (("tracks", tracks), ("others", others)):
-            connection.register(name, rows.select(tracks.schema.names))
-        connection.execute("CREATE TABLE merged AS FROM tracks")
-        connection.execute("INSERT INTO merged FROM others")
+        create_table(connection, "merged", [tracks, others], tracks.schema.names)
         return fetch_rows(connection, "FROM merged ORDER BY track_id")
 
 
